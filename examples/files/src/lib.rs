@@ -1,0 +1,126 @@
+//! Serves the directory that is granted as `/www`, with plain `std::fs`.
+//!
+//! Nothing outside of it can be reached: a path with `..` is refused here, and what the host does not grant does not exist for a guest.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use guest_sdk::{
+    Body, HeaderValue, IntoResponse, Method, Request, Response, StatusCode, handler,
+    header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE},
+};
+
+const ROOT: &str = "/www";
+
+#[handler]
+fn files(request: Request) -> io::Result<Response> {
+    serve(Path::new(ROOT), &request)
+}
+
+fn serve(root: &Path, request: &Request) -> io::Result<Response> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = StatusCode::METHOD_NOT_ALLOWED.into_response();
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(response);
+    }
+    if !root.is_dir() {
+        return Err(io::Error::other(format!("no directory is granted as {ROOT}: start with --dir FOLDER::{ROOT}")));
+    }
+    let Some(mut path) = inside(root, request.uri().path()) else { return Ok(StatusCode::NOT_FOUND.into_response()) };
+    if path.is_dir() {
+        path.push("index.html");
+    }
+    let length = match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_file() => metadata.len(),
+        Ok(_) => return Ok(StatusCode::NOT_FOUND.into_response()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(StatusCode::NOT_FOUND.into_response());
+        }
+        Err(error) => return Err(error),
+    };
+    let mut response = Response::new(Body::wrap_reader(File::open(&path)?));
+    response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type(&path)));
+    Ok(response)
+}
+
+/// The file a URI path means, or `None` if a segment of it is not a plain name.
+fn inside(root: &Path, uri_path: &str) -> Option<PathBuf> {
+    let mut path = root.to_owned();
+    for segment in uri_path.split('/').filter(|segment| !segment.is_empty()) {
+        let name = decode(segment)?;
+        if name == "." || name == ".." || name.contains(['/', '\\', '\0']) {
+            return None;
+        }
+        path.push(name);
+    }
+    Some(path)
+}
+
+/// Undoes percent-encoding (RFC 3986 2.1).
+fn decode(segment: &str) -> Option<String> {
+    let mut decoded = Vec::new();
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(if byte == b'%' {
+            let mut digit = || (bytes.next()? as char).to_digit(16);
+            (digit()? * 16 + digit()?) as u8
+        } else {
+            byte
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+fn content_type(path: &Path) -> &'static str {
+    match path.extension().and_then(|extension| extension.to_str()).unwrap_or_default() {
+        "html" => "text/html; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "js" => "text/javascript; charset=utf-8",
+        "txt" | "md" => "text/plain; charset=utf-8",
+        "json" => "application/json",
+        "svg" => "image/svg+xml",
+        "png" => "image/png",
+        "jpg" | "jpeg" => "image/jpeg",
+        "wasm" => "application/wasm",
+        _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guest_sdk::RequestBuilder;
+
+    use super::*;
+
+    fn ask(path: &str) -> Response {
+        let public = Path::new(env!("CARGO_MANIFEST_DIR")).join("public");
+        let request = RequestBuilder::new().uri(path).body(Body::empty()).expect("a request");
+        serve(&public, &request).expect("a readable directory")
+    }
+
+    #[test]
+    fn a_directory_is_its_index() {
+        let response = ask("/");
+        assert_eq!(response.headers()[CONTENT_TYPE], "text/html; charset=utf-8");
+        assert!(response.into_body().text().expect("text").contains("<h1>"));
+        assert_eq!(ask("/%69ndex.html").status(), 200);
+    }
+
+    #[test]
+    fn nothing_outside_is_reached() {
+        for path in ["/../Cargo.toml", "/%2e%2e/Cargo.toml", "/..%2fCargo.toml", "/x/../../Cargo.toml", "/index.html/x", "/missing"] {
+            assert_eq!(ask(path).status(), 404, "{path}");
+        }
+    }
+
+    #[test]
+    fn without_a_grant_the_author_is_told_what_to_do() {
+        let request = Request::new(Body::empty());
+        let error = serve(Path::new("/does/not/exist"), &request).expect_err("no such directory");
+        assert!(error.to_string().contains("--dir"));
+    }
+}

@@ -1,0 +1,351 @@
+//! One connection: tells the protocol by its first bytes, drives hyper, and owns what hyper's server does not do: three
+//! deadlines (idle, head, stalled write), the 408, the lingering close, and cutting an exchange whose client is gone.
+//!
+//! It runs on whichever worker is free, one at a time (`RunState`), and never runs a handler.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use mio::Token;
+
+use crate::exchange::{ExchangeService, panic_text};
+use crate::link::{Link, Stream};
+use crate::run_state::RunState;
+use crate::server::Shared;
+use crate::sync::lock;
+use crate::streams::Streams;
+use crate::timer::{Millis, TimerKey};
+use crate::workers::Task;
+
+/// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What is read and thrown away after our last answer, so that a reset does not destroy it (RFC 9112 section 9.6).
+const LINGER_BYTES: usize = 256 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// What a client has to end its HTTP/2 connection after GOAWAY while nothing is open.
+const GOODBYE_TIME: Duration = Duration::from_secs(2);
+
+const REQUEST_TIMEOUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 20\r\ncontent-type: text/plain; charset=utf-8\r\n\r\n408 Request Timeout\n";
+
+type Http1 = hyper::server::conn::http1::Connection<Stream, ExchangeService>;
+type Http2 = hyper::server::conn::http2::Connection<Stream, ExchangeService, Streams>;
+
+pub(crate) struct Connection {
+    state: RunState,
+    link: Arc<Link>,
+    shared: Arc<Shared>,
+    token: Token,
+    /// Locked by the runner only.
+    inner: Mutex<Inner>,
+    /// Close as soon as nothing is open. Set by shutdown.
+    draining: AtomicBool,
+    /// Close now. Set by shutdown.
+    cut: AtomicBool,
+}
+
+struct Inner {
+    protocol: Protocol,
+    /// What was being waited for after the last run, and since when.
+    waiting: Option<(Waiting, Millis)>,
+    timer: Option<TimerKey>,
+    told_to_end: bool,
+}
+
+enum Protocol {
+    /// What was read so far does not tell.
+    Unknown(Vec<u8>),
+    Http1(Box<Http1>),
+    Http2(Box<Http2>),
+    /// We have said all, and read what the peer still sends; so many bytes of it.
+    Lingering(usize),
+    Closed,
+}
+
+/// What a connection waits for that does not move, where that is bounded. A count tells one wait from the next of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// The first byte of a request.
+    Idle { exchanges: u64 },
+    /// The rest of a head.
+    Head { exchanges: u64 },
+    /// Room to write.
+    Write { written: u64 },
+    /// The peer's end, after ours.
+    Linger,
+    /// The client's end of an HTTP/2 connection that was told to end and on which nothing is open.
+    Goodbye,
+}
+
+enum Moved {
+    Pending,
+    Again,
+    Closed,
+}
+
+impl Connection {
+    pub(crate) fn new(link: Arc<Link>, shared: Arc<Shared>, token: Token) -> Arc<Self> {
+        let inner = Inner { protocol: Protocol::Unknown(Vec::new()), waiting: None, timer: None, told_to_end: false };
+        let connection = Arc::new(Self {
+            state: RunState::idle(),
+            link,
+            shared,
+            token,
+            inner: Mutex::new(inner),
+            draining: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+        });
+        connection.link.connect(&connection);
+        connection
+    }
+
+    pub(crate) fn notify(self: &Arc<Self>) {
+        let task: Arc<dyn Task> = self.clone();
+        self.link.workers.notify(&task);
+    }
+
+    /// Moves as far as it can.
+    fn advance(&self, inner: &mut Inner, cx: &mut Context<'_>) -> Moved {
+        if self.cut.load(Ordering::SeqCst) || self.link.ready.gone.load(Ordering::SeqCst) {
+            return Moved::Closed;
+        }
+        if self.draining.load(Ordering::SeqCst) && !inner.told_to_end {
+            match &inner.protocol {
+                Protocol::Unknown(_) => return Moved::Closed,
+                Protocol::Http1(_) if !self.link.has_open() && !self.link.in_head.load(Ordering::SeqCst) => {
+                    return self.end(inner);
+                }
+                _ => inner.tell_to_end(),
+            }
+        }
+        let result = match &mut inner.protocol {
+            Protocol::Unknown(read) => return self.tell_protocol(read).map_or_else(|moved| moved, |protocol| {
+                inner.protocol = protocol;
+                Moved::Again
+            }),
+            Protocol::Http1(http) => Pin::new(http.as_mut()).poll(cx),
+            Protocol::Http2(http) => Pin::new(http.as_mut()).poll(cx),
+            Protocol::Lingering(read) => return self.linger(read),
+            Protocol::Closed => return Moved::Closed,
+        };
+        match result {
+            Poll::Pending => Moved::Pending,
+            Poll::Ready(result) => {
+                if let Err(error) = result {
+                    self.note_error(&error);
+                }
+                self.end(inner)
+            }
+        }
+    }
+
+    /// Reads until the first bytes tell HTTP/2 from HTTP/1.
+    fn tell_protocol(&self, read: &mut Vec<u8>) -> Result<Protocol, Moved> {
+        let allowed = self.shared.protocols;
+        while allowed.http1 && PREFACE.starts_with(read) && read.len() < PREFACE.len() {
+            match self.link.poll_read_with(usize::MAX, |bytes| read.extend_from_slice(bytes)) {
+                Poll::Pending => return Err(Moved::Pending),
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return Err(Moved::Closed),
+            }
+            if !allowed.http2 {
+                break;
+            }
+        }
+        let http2 = allowed.http2 && (read.starts_with(PREFACE) || !allowed.http1);
+        let stream = Stream::new(self.link.clone(), std::mem::take(read));
+        let service = ExchangeService(self.link.clone());
+        Ok(if http2 {
+            self.link.is_http2();
+            Protocol::Http2(Box::new(self.shared.http2.serve_connection(stream, service)))
+        } else {
+            Protocol::Http1(Box::new(self.shared.http1.serve_connection(stream, service)))
+        })
+    }
+
+    /// Ends our side. What the peer still sends is read for a while and thrown away, lest a reset destroy our last answer.
+    fn end(&self, inner: &mut Inner) -> Moved {
+        inner.protocol = Protocol::Lingering(0);
+        self.link.shut_write();
+        self.shared.lingers();
+        Moved::Again
+    }
+
+    fn linger(&self, read: &mut usize) -> Moved {
+        while *read < LINGER_BYTES {
+            match self.link.poll_read_with(usize::MAX, |_| {}) {
+                Poll::Pending => return Moved::Pending,
+                Poll::Ready(Ok(n)) if n > 0 => *read += n,
+                Poll::Ready(_) => break,
+            }
+        }
+        Moved::Closed
+    }
+
+    /// What is being waited for, if that is bounded.
+    fn waiting(&self, inner: &Inner) -> Option<Waiting> {
+        let open = self.link.has_open();
+        let exchanges = self.link.exchanges();
+        match inner.protocol {
+            Protocol::Lingering(_) => Some(Waiting::Linger),
+            Protocol::Closed => None,
+            _ if self.link.write_blocked.load(Ordering::SeqCst) => Some(Waiting::Write { written: self.link.written() }),
+            _ if open => None,
+            Protocol::Http2(_) if inner.told_to_end => Some(Waiting::Goodbye),
+            Protocol::Http2(_) => Some(Waiting::Idle { exchanges }),
+            Protocol::Unknown(_) | Protocol::Http1(_) if self.link.in_head.load(Ordering::SeqCst) => {
+                Some(Waiting::Head { exchanges })
+            }
+            Protocol::Unknown(_) | Protocol::Http1(_) => Some(Waiting::Idle { exchanges }),
+        }
+    }
+
+    fn timeout(&self, waiting: Waiting) -> Duration {
+        let limits = &self.link.limits;
+        match waiting {
+            Waiting::Idle { .. } => limits.idle_timeout,
+            Waiting::Head { .. } => limits.head_timeout,
+            Waiting::Write { .. } => limits.write_timeout,
+            Waiting::Linger => LINGER_TIME,
+            Waiting::Goodbye => GOODBYE_TIME,
+        }
+    }
+
+    /// It did not move. If it has not for too long, it ends; else a timer is set.
+    fn on_deadline(&self, inner: &mut Inner) -> Moved {
+        let Some(waiting) = self.waiting(inner) else {
+            inner.waiting = None;
+            return Moved::Pending;
+        };
+        let now = self.link.workers.reactor.timers.now();
+        let since = inner.waiting.filter(|(before, _)| *before == waiting).map_or(now, |(_, since)| since);
+        inner.waiting = Some((waiting, since));
+        let due = since.saturating_add(millis(self.timeout(waiting)));
+        if now < due {
+            self.set_timer(inner, now, due);
+            return Moved::Pending;
+        }
+        match (waiting, &inner.protocol) {
+            (Waiting::Head { .. }, _) => {
+                log::debug!("{}: 408, the head did not arrive in time", self.peer());
+                self.link.write_now(REQUEST_TIMEOUT);
+                self.end(inner)
+            }
+            (Waiting::Idle { .. }, Protocol::Http2(_)) => {
+                inner.tell_to_end();
+                Moved::Again
+            }
+            (Waiting::Idle { .. }, _) => self.end(inner),
+            (Waiting::Write { .. }, _) => {
+                log::debug!("{}: the client stopped reading", self.peer());
+                Moved::Closed
+            }
+            (Waiting::Linger | Waiting::Goodbye, _) => Moved::Closed,
+        }
+    }
+
+    /// An earlier timer is left as it is: when it fires, the next is set. So a busy connection hardly ever sets one.
+    fn set_timer(&self, inner: &mut Inner, now: Millis, due: Millis) {
+        if inner.timer.is_some_and(|timer| now < timer.at() && timer.at() <= due) {
+            return;
+        }
+        if let Some(timer) = inner.timer.take() {
+            self.link.workers.remove_timer(timer);
+        }
+        if let Some(this) = self.link.connection() {
+            inner.timer = Some(self.link.workers.add_timer_at(due, Waker::from(this)));
+        }
+    }
+
+    fn close(&self, inner: &mut Inner) {
+        if matches!(inner.protocol, Protocol::Closed) {
+            return;
+        }
+        let lingered = matches!(inner.protocol, Protocol::Lingering(_));
+        // Dropping the protocol drops its service futures and bodies, which tells their handlers that the client is gone.
+        inner.protocol = Protocol::Closed;
+        if let Some(timer) = inner.timer.take() {
+            self.link.workers.remove_timer(timer);
+        }
+        self.link.workers.reactor.remove(self.token);
+        self.shared.disconnected(lingered);
+    }
+
+    fn note_error(&self, error: &hyper::Error) {
+        // hyper has answered what could be answered: 400, 414 or 431.
+        if error.is_parse() {
+            log::info!("{}: refused a malformed request: {error}", self.peer());
+        } else {
+            log::debug!("{}: connection ended: {error}", self.peer());
+        }
+    }
+
+    fn peer(&self) -> String {
+        self.link.info.peer_addr().map_or_else(|| "a client".to_owned(), |peer| peer.to_string())
+    }
+}
+
+impl Inner {
+    fn tell_to_end(&mut self) {
+        self.told_to_end = true;
+        match &mut self.protocol {
+            Protocol::Http1(http) => Pin::new(http.as_mut()).graceful_shutdown(),
+            Protocol::Http2(http) => Pin::new(http.as_mut()).graceful_shutdown(),
+            _ => {}
+        }
+    }
+}
+
+impl Task for Connection {
+    fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    fn run(self: Arc<Self>) {
+        let waker = Waker::from(self.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut inner = lock(&self.inner);
+        self.link.refill_budget();
+        loop {
+            let moved = catch_unwind(AssertUnwindSafe(|| self.advance(&mut inner, &mut cx))).unwrap_or_else(|panic| {
+                log::error!("{}: a response body panicked: {}", self.peer(), panic_text(&*panic));
+                Moved::Closed
+            });
+            match if matches!(moved, Moved::Pending) { self.on_deadline(&mut inner) } else { moved } {
+                Moved::Again => {}
+                Moved::Pending => return,
+                Moved::Closed => return self.close(&mut inner),
+            }
+        }
+    }
+
+    fn drain(self: Arc<Self>) {
+        self.draining.store(true, Ordering::SeqCst);
+        self.notify();
+    }
+
+    fn cut(self: Arc<Self>) {
+        self.cut.store(true, Ordering::SeqCst);
+        self.notify();
+    }
+}
+
+impl Wake for Connection {
+    fn wake(self: Arc<Self>) {
+        self.notify();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.notify();
+    }
+}
+
+fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}

@@ -1,0 +1,457 @@
+//! One HTTP exchange: hyper's service, which only queues the request; the slot through which the answer comes back; and what a
+//! [`Handler`] gets to see.
+//!
+//! The service future is polled by whoever polls the connection; the handler runs on a worker. They share the [`Slot`]: the
+//! handler fills it, hyper's future waits on it. When hyper drops the future or the answer's body before its end, the client
+//! is gone, and whatever the handler waits for is interrupted.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, RETRY_AFTER};
+use http::{Method, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::body::{Body, BoxError};
+use crate::http::{ConnectionInfo, Request};
+use crate::link::{Link, Open};
+use crate::outgoing::Outgoing;
+use crate::parker::Parker;
+use crate::sync::lock;
+use crate::workers::{Task, polled};
+
+/// Handles exchanges on a worker thread, one call each. [`Service`](crate::Service) is the simpler form; a handler may answer
+/// before it returns, and go on working.
+pub trait Handler: Send + Sync + 'static {
+    /// Must answer through `exchange.responder`; the client gets 500 otherwise. A panic is contained.
+    fn handle(&self, exchange: Exchange);
+}
+
+/// One request and the means to answer it.
+pub struct Exchange {
+    /// Head and body; the body is read as it arrives.
+    pub request: Request,
+    /// Who asks, and on which of our addresses.
+    pub info: ConnectionInfo,
+    /// Where the answer goes.
+    pub responder: Responder,
+}
+
+/// Takes the answer. Dropped unused, it answers 500.
+pub struct Responder {
+    slot: Arc<Slot>,
+    open: Option<Open>,
+}
+
+/// Tells whether the client still waits for the answer.
+#[derive(Clone)]
+pub struct Client(Arc<Slot>);
+
+impl Client {
+    /// True once the connection or HTTP/2 stream was reset or closed. A client that has only ended its sending side (half-close)
+    /// is not gone.
+    pub fn is_gone(&self) -> bool {
+        self.0.is_gone()
+    }
+}
+
+impl Responder {
+    /// Answers; the body is pulled from here on, by whoever polls the connection, while the handler goes on. If the body ends with
+    /// an error the connection is cut (HTTP/1.1 without the last chunk, HTTP/2 RST_STREAM), so that nobody takes it for whole.
+    pub fn send<B>(self, response: http::Response<B>)
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.fill(response.map(Outgoing::wrap));
+    }
+
+    /// Whether the client is still there, for as long as the handler likes to know.
+    pub fn client(&self) -> Client {
+        Client(self.slot.clone())
+    }
+
+    /// Whether the request's method is HEAD: nobody will read a body.
+    pub(crate) fn is_head(&self) -> bool {
+        self.slot.head
+    }
+
+    pub(crate) fn fill(mut self, response: http::Response<Outgoing>) {
+        self.answer(response);
+    }
+
+    fn answer(&mut self, mut response: http::Response<Outgoing>) {
+        let Some(open) = self.open.take() else { return };
+        // The limits are ours to report, whatever the handler made of the error it got.
+        if self.slot.too_large.load(Ordering::SeqCst) {
+            response = refusal(StatusCode::PAYLOAD_TOO_LARGE);
+        } else if self.slot.too_slow.load(Ordering::SeqCst) {
+            response = refusal(StatusCode::REQUEST_TIMEOUT);
+        }
+        let bodiless = self.slot.head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if bodiless {
+            drop_body(&mut response);
+        }
+        response.body_mut().belong((!bodiless).then(|| self.slot.clone()), open);
+        self.slot.fill(response);
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        if self.open.is_some() {
+            self.answer(status(StatusCode::INTERNAL_SERVER_ERROR));
+        }
+    }
+}
+
+/// What the two sides of an exchange share.
+pub(crate) struct Slot {
+    reply: Mutex<Reply>,
+    /// The tasks that move this exchange: its connection or HTTP/2 stream, and that stream's connection.
+    own: OnceLock<[Option<Arc<dyn Task>>; 2]>,
+    /// Which of them were notified by the handler's own thread and not yet polled; bit by index.
+    noted: AtomicU8,
+    /// The method is HEAD: that hyper drops the body does not mean that the client is gone.
+    head: bool,
+    gone: AtomicBool,
+    waited: AtomicBool,
+    pub(crate) too_large: AtomicBool,
+    pub(crate) too_slow: AtomicBool,
+    /// The worker that runs the handler, to be woken when the client goes.
+    waiter: Mutex<Option<Arc<Parker>>>,
+}
+
+#[derive(Default)]
+struct Reply {
+    response: Option<http::Response<Outgoing>>,
+    waker: Option<Waker>,
+}
+
+impl Slot {
+    fn new(head: bool) -> Arc<Self> {
+        Arc::new(Self {
+            head,
+            reply: Mutex::default(),
+            own: OnceLock::new(),
+            noted: AtomicU8::new(0),
+            gone: AtomicBool::new(false),
+            waited: AtomicBool::new(false),
+            too_large: AtomicBool::new(false),
+            too_slow: AtomicBool::new(false),
+            waiter: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
+    /// The client will not read (the rest of) the answer.
+    pub(crate) fn mark_gone(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+        if let Some(waiter) = &*lock(&self.waiter) {
+            waiter.unpark();
+        }
+    }
+
+    /// A worker starts the handler.
+    pub(crate) fn start(&self, waiter: Arc<Parker>) {
+        *lock(&self.waiter) = Some(waiter);
+    }
+
+    /// Whether the handler has given up its seat before; says so from now on.
+    pub(crate) fn waits(&self) -> bool {
+        self.waited.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_waited(&self) -> bool {
+        self.waited.load(Ordering::Relaxed)
+    }
+
+    /// If `task` moves this exchange: notes that it was notified. The thread that runs the handler polls it soon.
+    pub(crate) fn note(&self, task: &Arc<dyn Task>) -> bool {
+        let own = self.own.get().map_or(&[] as &[_], |own| own.as_slice());
+        let index = own.iter().position(|own| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, task)));
+        if let Some(index) = index {
+            self.noted.fetch_or(1 << index, Ordering::SeqCst);
+        }
+        index.is_some()
+    }
+
+    /// Takes out the tasks that were noted.
+    pub(crate) fn noted(&self) -> impl Iterator<Item = Arc<dyn Task>> + use<> {
+        let bits = if self.noted.load(Ordering::SeqCst) == 0 { 0 } else { self.noted.swap(0, Ordering::SeqCst) };
+        let task = |index: usize| self.own.get().filter(|_| bits & (1 << index) != 0)?[index].clone();
+        [task(0), task(1)].into_iter().flatten()
+    }
+
+    fn fill(&self, response: http::Response<Outgoing>) {
+        let waker = {
+            let mut reply = lock(&self.reply);
+            reply.response = Some(response);
+            reply.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// A request on its way to a worker.
+pub(crate) struct Queued {
+    request: http::Request<Incoming>,
+    slot: Arc<Slot>,
+    link: Arc<Link>,
+    open: Open,
+    since: Instant,
+    _place: Place,
+}
+
+/// A place among the requests that one connection may have queued.
+struct Place(Arc<Link>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.leave_queue();
+    }
+}
+
+impl Queued {
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Answers 503: it waited too long, or there was no room to wait.
+    pub(crate) fn refuse(self) {
+        Responder { slot: self.slot, open: Some(self.open) }.fill(overloaded());
+    }
+
+    /// Runs the handler on this thread.
+    pub(crate) fn run(self) {
+        let Self { request, slot, link, open, since: _, _place: place } = self;
+        drop(place);
+        if slot.is_gone() {
+            return;
+        }
+        let info = link.info.clone();
+        let request = request.map(|body| Body::incoming(body, slot.clone(), &link));
+        let exchange = Exchange { request, info, responder: Responder { slot, open: Some(open) } };
+        let handler = link.handler.clone();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler.handle(exchange))) {
+            log::error!("a handler panicked: {}", panic_text(&*panic));
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+}
+
+/// hyper's service for one connection.
+pub(crate) struct ExchangeService(pub(crate) Arc<Link>);
+
+impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
+    type Response = http::Response<Outgoing>;
+    type Error = std::convert::Infallible;
+    type Future = ReplyFuture;
+
+    fn call(&self, request: http::Request<Incoming>) -> ReplyFuture {
+        let link = self.0.clone();
+        let open = link.open_exchange();
+        let state = match link.refusal(&request) {
+            Some(mut response) => {
+                response.body_mut().belong(None, open);
+                State::Now(Some(response))
+            }
+            None => State::New(Some((request, open))),
+        };
+        ReplyFuture { state, link }
+    }
+}
+
+/// Waits for the handler's answer.
+pub(crate) struct ReplyFuture {
+    state: State,
+    link: Arc<Link>,
+}
+
+enum State {
+    Now(Option<http::Response<Outgoing>>),
+    /// Not queued yet: the connection has enough requests queued.
+    New(Option<(http::Request<Incoming>, Open)>),
+    Waiting(Arc<Slot>),
+    Done,
+}
+
+impl Future for ReplyFuture {
+    type Output = Result<http::Response<Outgoing>, std::convert::Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let State::New(new) = &mut this.state {
+            if !this.link.enter_queue(cx.waker()) {
+                return Poll::Pending;
+            }
+            let Some((request, open)) = new.take() else { return Poll::Pending };
+            let slot = Slot::new(request.method() == Method::HEAD);
+            // Before the push: it may be started at once, on another thread.
+            lock(&slot.reply).waker = Some(cx.waker().clone());
+            // Cannot be set already: the slot is new.
+            let _ = slot.own.set([polled(), this.link.connection_of_stream()]);
+            let place = Place(this.link.clone());
+            let queued =
+                Box::new(Queued { request, slot: slot.clone(), link: this.link.clone(), open, since: Instant::now(), _place: place });
+            this.state = State::Waiting(slot);
+            if let Err(queued) = this.link.workers.push_request(queued) {
+                queued.refuse();
+            } else {
+                return Poll::Pending;
+            }
+        }
+        let response = match &mut this.state {
+            State::Now(response) => response.take(),
+            State::Waiting(slot) => {
+                let mut reply = lock(&slot.reply);
+                if reply.response.is_none() && !reply.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    reply.waker = Some(cx.waker().clone());
+                }
+                reply.response.take()
+            }
+            State::New(_) | State::Done => None,
+        };
+        match response {
+            Some(response) => {
+                this.state = State::Done;
+                Poll::Ready(Ok(response))
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for ReplyFuture {
+    fn drop(&mut self) {
+        if let State::Waiting(slot) = &self.state {
+            slot.mark_gone();
+        }
+    }
+}
+
+impl Link {
+    /// What HTTP asks a server to refuse and hyper lets through, and what is over our limits: answered without a handler.
+    fn refusal(&self, request: &http::Request<Incoming>) -> Option<http::Response<Outgoing>> {
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"));
+            return Some(response);
+        }
+        if !has_valid_host(request) {
+            return Some(refusal(StatusCode::BAD_REQUEST));
+        }
+        if request.body().size_hint().lower() > self.limits.max_body {
+            return Some(refusal(StatusCode::PAYLOAD_TOO_LARGE));
+        }
+        None
+    }
+}
+
+/// RFC 9112 section 3.2: exactly one `Host`, and a valid one, in every HTTP/1.1 request; RFC 9113 section 8.3.1: `:authority` takes
+/// its place, and a `Host` beside it must agree.
+fn has_valid_host(request: &http::Request<Incoming>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return false;
+    }
+    match (host, request.version()) {
+        (None, Version::HTTP_11) => false,
+        (None, Version::HTTP_2) => request.uri().authority().is_some(),
+        (None, _) => true,
+        (Some(host), version) => {
+            let valid = is_authority(host.as_bytes());
+            let agrees = version != Version::HTTP_2
+                || request.uri().authority().is_none_or(|uri| uri.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()));
+            valid && agrees
+        }
+    }
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110 section 7.2), without user information. An empty value is allowed: the target may have no
+/// authority (RFC 9112 section 3.2).
+fn is_authority(host: &[u8]) -> bool {
+    if host.is_empty() {
+        return true;
+    }
+    let Ok(authority) = http::uri::Authority::try_from(host) else { return false };
+    let port = authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest).rsplit_once(':');
+    let port_is_valid = port.is_none_or(|(_, port)| port.is_empty() || port.parse::<u16>().is_ok());
+    !host.contains(&b'@') && !authority.host().is_empty() && port_is_valid
+}
+
+/// hyper's HTTP/2 would send a body with HEAD, 204 and 304. The length it would have had may be told (RFC 9110 section 8.6), but not
+/// with 204.
+fn drop_body(response: &mut http::Response<Outgoing>) {
+    let body = std::mem::replace(response.body_mut(), Outgoing::full(Bytes::new()));
+    let headers = response.headers_mut();
+    match body.size_hint().exact() {
+        Some(length) if length > 0 => {
+            headers.entry(CONTENT_LENGTH).or_insert(length.into());
+        }
+        _ => {}
+    }
+    if response.status() == StatusCode::NO_CONTENT {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+}
+
+/// A status with its reason as text.
+pub(crate) fn status(status: StatusCode) -> http::Response<Outgoing> {
+    let text = format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
+    let mut response = http::Response::new(Outgoing::full(text.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// A status after which the connection closes, since the rest of the request will not be read.
+fn refusal(code: StatusCode) -> http::Response<Outgoing> {
+    let mut response = status(code);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn overloaded() -> http::Response<Outgoing> {
+    let mut response = status(StatusCode::SERVICE_UNAVAILABLE);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_authority;
+
+    #[test]
+    fn host_is_an_authority_without_user_information() {
+        for good in ["", "a", "a.example:80", "[::1]:8080", "[::1]", "127.0.0.1:1", "a:"] {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for bad in ["a b", "u@a", "a/b", "a:b", "a:99999", "[::1", ":80", "a,b c", "a?b", "a#b"] {
+            assert!(!is_authority(bad.as_bytes()), "{bad}");
+        }
+    }
+}

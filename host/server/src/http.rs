@@ -1,0 +1,66 @@
+//! The types a service speaks: the `http` crate's, with our [`Body`].
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::body::Body;
+
+/// An HTTP request.
+pub type Request = http::Request<Body>;
+
+/// An HTTP response.
+pub type Response = http::Response<Body>;
+
+/// Builds a [`Response`] step by step.
+///
+/// ```
+/// use astra_server::{Body, ResponseBuilder};
+///
+/// let response = ResponseBuilder::new()
+///     .status(201)
+///     .header("X-Custom-Foo", "Bar")
+///     .body(Body::new("Hello world!"))
+///     .unwrap();
+/// assert_eq!(response.status(), 201);
+/// ```
+pub type ResponseBuilder = http::response::Builder;
+
+/// The connection that a request came in on.
+#[derive(Clone, Debug)]
+pub struct ConnectionInfo {
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+}
+
+impl ConnectionInfo {
+    /// The client's address, if the connection has one.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// Our address that the client connected to.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.local
+    }
+}
+
+/// Answers requests, each on a worker thread; it may block as it likes.
+pub trait Service: Send + Sync + 'static {
+    /// Answers one request.
+    fn call(&self, request: Request, info: ConnectionInfo) -> Response;
+}
+
+impl<F> Service for F
+where
+    F: Fn(Request, ConnectionInfo) -> Response + Send + Sync + 'static,
+{
+    fn call(&self, request: Request, info: ConnectionInfo) -> Response {
+        self(request, info)
+    }
+}
+
+impl<S: Service> Service for Arc<S> {
+    fn call(&self, request: Request, info: ConnectionInfo) -> Response {
+        (**self).call(request, info)
+    }
+}

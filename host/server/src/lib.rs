@@ -1,0 +1,40 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # Rooms
+//!
+//! | file | owns |
+//! |---|---|
+//! | `server`, `options` | binding, what can be set, starting, the [`Handle`] |
+//! | `listener` | accepting, which never dies |
+//! | `connection`, `link`, `streams` | one connection: protocol, deadlines, close; its socket and counters; HTTP/2 streams |
+//! | `exchange`, `service` | one request: hyper's service, the slot for the answer, what a [`Handler`] or [`Service`] sees |
+//! | `body`, `outgoing`, `http` | bodies for blocking code, hyper's end of them, the types both speak |
+//! | `workers`, `seats` | the threads and the monitor; who may run and what next |
+//! | `reactor`, `timer`, `readiness`, `run_state`, `parker` | events, deadlines, and the three small state machines |
+
+mod body;
+mod connection;
+mod exchange;
+mod http;
+mod link;
+mod listener;
+mod options;
+mod outgoing;
+mod parker;
+mod reactor;
+mod readiness;
+mod run_state;
+mod seats;
+mod server;
+mod service;
+mod streams;
+mod sync;
+mod timer;
+mod workers;
+
+pub use crate::body::{Body, BodyReader, BodyWriter, BoxError};
+pub use crate::exchange::{Client, Exchange, Handler, Responder};
+pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service};
+pub use crate::server::{Handle, Server};
+pub use crate::workers::{Interrupted, blocking, wait};
+pub use bytes::Bytes;

@@ -1,0 +1,299 @@
+//! What the parts of one connection share: the socket (as hyper's `Read` and `Write`), its readiness, its counters, and where
+//! requests go. `connection.rs` owns the protocol on top.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use hyper::rt::ReadBufCursor;
+use mio::net::TcpStream;
+
+use crate::connection::Connection;
+use crate::exchange::Handler;
+use crate::http::ConnectionInfo;
+use crate::reactor::Ready;
+use crate::sync::lock;
+use crate::workers::{Task, Workers};
+
+/// Bytes and reads that one run of a connection may take before it goes to the back of the queue.
+const READ_BUDGET: usize = 64 * 1024;
+const READ_CALLS: usize = 16;
+
+/// What one read may take; each thread that polls has such a buffer.
+const READ: usize = 16 * 1024;
+
+thread_local! {
+    static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// Bounds on a connection, each documented at its option of [`Server`](crate::Server).
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) head_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) body_read_timeout: Duration,
+    pub(crate) max_body: u64,
+}
+
+pub(crate) struct Link {
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) handler: Arc<dyn Handler>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) info: ConnectionInfo,
+    pub(crate) ready: Arc<Ready>,
+    socket: TcpStream,
+    connection: OnceLock<Weak<Connection>>,
+    http2: AtomicBool,
+    /// Exchanges from their head until hyper has taken the last of the response.
+    open: AtomicUsize,
+    /// All exchanges so far, and all bytes written: they tell one wait from the next.
+    exchanges: AtomicU64,
+    written: AtomicU64,
+    /// Something was read since the last head was complete.
+    pub(crate) in_head: AtomicBool,
+    /// The last write did not go through.
+    pub(crate) write_blocked: AtomicBool,
+    budget: AtomicUsize,
+    calls: AtomicUsize,
+    queue: Mutex<QueuePlaces>,
+}
+
+/// How many requests of this connection are queued, and who waits to queue one more (HTTP/2 streams).
+#[derive(Default)]
+struct QueuePlaces {
+    taken: usize,
+    waiting: Vec<Waker>,
+}
+
+/// While it lives, an exchange of the connection is open.
+pub(crate) struct Open(Arc<Link>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Link {
+    pub(crate) fn new(
+        workers: Arc<Workers>,
+        handler: Arc<dyn Handler>,
+        limits: Arc<Limits>,
+        info: ConnectionInfo,
+        ready: Arc<Ready>,
+        socket: TcpStream,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            workers,
+            handler,
+            limits,
+            info,
+            ready,
+            socket,
+            connection: OnceLock::new(),
+            http2: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
+            exchanges: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            in_head: AtomicBool::new(false),
+            write_blocked: AtomicBool::new(false),
+            budget: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+            queue: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn connect(&self, connection: &Arc<Connection>) {
+        // Set once, by the maker of both.
+        let _ = self.connection.set(Arc::downgrade(connection));
+    }
+
+    pub(crate) fn is_http2(&self) {
+        self.http2.store(true, Ordering::SeqCst);
+    }
+
+    /// The connection that carries the stream being polled; none on HTTP/1, where the connection itself is polled.
+    pub(crate) fn connection_of_stream(&self) -> Option<Arc<dyn Task>> {
+        if !self.http2.load(Ordering::SeqCst) {
+            return None;
+        }
+        self.connection().map(|connection| connection as Arc<dyn Task>)
+    }
+
+    pub(crate) fn connection(&self) -> Option<Arc<Connection>> {
+        self.connection.get()?.upgrade()
+    }
+
+    pub(crate) fn open_exchange(self: &Arc<Self>) -> Open {
+        self.in_head.store(false, Ordering::SeqCst);
+        self.exchanges.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::SeqCst);
+        Open(self.clone())
+    }
+
+    pub(crate) fn exchanges(&self) -> u64 {
+        self.exchanges.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_open(&self) -> bool {
+        self.open.load(Ordering::SeqCst) > 0
+    }
+
+    /// Takes a place for one queued request; a connection has at most twice as many as there are seats. False: `waker` will be
+    /// woken.
+    pub(crate) fn enter_queue(&self, waker: &Waker) -> bool {
+        let mut queue = lock(&self.queue);
+        let admitted = queue.taken < 2 * self.workers.bounds().seats;
+        if admitted {
+            queue.taken += 1;
+        } else {
+            queue.waiting.push(waker.clone());
+        }
+        admitted
+    }
+
+    pub(crate) fn leave_queue(&self) {
+        let waiting = {
+            let mut queue = lock(&self.queue);
+            queue.taken -= 1;
+            // All of them: some may have been reset meanwhile, and would swallow the one wake-up.
+            std::mem::take(&mut queue.waiting)
+        };
+        for waker in waiting {
+            waker.wake();
+        }
+    }
+
+    /// A run begins.
+    pub(crate) fn refill_budget(&self) {
+        self.budget.store(READ_BUDGET, Ordering::Relaxed);
+        self.calls.store(READ_CALLS, Ordering::Relaxed);
+    }
+
+    pub(crate) fn shut_write(&self) {
+        // It may be gone already, which is as good.
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Writes what fits into the socket's buffer, for an answer to a client that never completed a request.
+    pub(crate) fn write_now(&self, text: &[u8]) {
+        let _ = (&self.socket).write(text);
+    }
+
+    /// Reads once, at most `max` bytes, and passes them on. `Pending` registers nothing: the reactor notifies the connection.
+    pub(crate) fn poll_read_with(&self, max: usize, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(READ, 0);
+            let buffer = &mut buffer[..max.min(READ)];
+            loop {
+                if !self.ready.read.claim() {
+                    return Poll::Pending;
+                }
+                match (&self.socket).read(buffer) {
+                    Ok(n) => {
+                        // On epoll a short read has drained the socket, unless the end of the stream is still to be read.
+                        let drained = cfg!(target_os = "linux") && n < buffer.len() && n > 0;
+                        if !drained || self.ready.read_closed.load(Ordering::SeqCst) {
+                            self.ready.read.set();
+                        }
+                        self.in_head.store(true, Ordering::SeqCst);
+                        take(&buffer[..n]);
+                        return Poll::Ready(Ok(n));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ready.read.set(),
+                    Err(error) => {
+                        self.ready.read.set();
+                        return Poll::Ready(Err(error));
+                    }
+                }
+            }
+        })
+    }
+
+    fn poll_write_with(&self, write: impl Fn(&mut &TcpStream) -> io::Result<usize>) -> Poll<io::Result<usize>> {
+        loop {
+            if !self.ready.write.claim() {
+                self.write_blocked.store(true, Ordering::SeqCst);
+                return Poll::Pending;
+            }
+            match write(&mut &self.socket) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ready.write.set(),
+                result => {
+                    self.ready.write.set();
+                    self.write_blocked.store(false, Ordering::SeqCst);
+                    self.written.fetch_add(*result.as_ref().unwrap_or(&0) as u64, Ordering::Relaxed);
+                    return Poll::Ready(result);
+                }
+            }
+        }
+    }
+}
+
+/// The connection's byte stream for hyper; first gives out what was read to tell the protocol.
+pub(crate) struct Stream {
+    link: Arc<Link>,
+    read_before: Vec<u8>,
+}
+
+impl Stream {
+    pub(crate) fn new(link: Arc<Link>, read_before: Vec<u8>) -> Self {
+        Self { link, read_before }
+    }
+}
+
+impl hyper::rt::Read for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if !self.read_before.is_empty() {
+            let length = self.read_before.len().min(cursor.remaining());
+            cursor.put_slice(&self.read_before[..length]);
+            self.read_before.drain(..length);
+            return Poll::Ready(Ok(()));
+        }
+        let link = &self.link;
+        let budget = link.budget.load(Ordering::Relaxed);
+        let calls = link.calls.load(Ordering::Relaxed);
+        if budget == 0 || calls == 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let max = cursor.remaining().min(budget);
+        link.poll_read_with(max, |bytes| cursor.put_slice(bytes)).map_ok(|n| {
+            link.budget.store(budget - n, Ordering::Relaxed);
+            link.calls.store(calls - 1, Ordering::Relaxed);
+        })
+    }
+}
+
+impl hyper::rt::Write for Stream {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.link.poll_write_with(|socket| socket.write(bytes))
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, _: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.link.poll_write_with(|socket| socket.write_vectored(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.shut_write();
+        Poll::Ready(Ok(()))
+    }
+}

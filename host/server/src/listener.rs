@@ -1,0 +1,169 @@
+//! Accepts connections, and never dies of it: what one accept says about one client is passed over; when there are no file
+//! descriptors or no memory, it waits and tries again; at the connection limit it leaves clients in the backlog until one of
+//! the others has gone.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use mio::Token;
+use mio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::reactor::Ready;
+use crate::run_state::RunState;
+use crate::server::Shared;
+use crate::sync::lock;
+use crate::workers::Task;
+
+/// Connections taken in one run; then others get their turn.
+const BATCH: usize = 64;
+
+/// The pause after an accept that failed for want of resources.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the kernel may hold for us; it caps this itself (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
+pub(crate) struct Listener {
+    state: RunState,
+    ready: Arc<Ready>,
+    shared: Arc<Shared>,
+    token: Token,
+    /// None once shut down.
+    socket: Mutex<Option<TcpListener>>,
+}
+
+/// Binds every address that the name resolves to (`localhost` is two), all to one port. An address family that this machine
+/// does not have is passed over if another could be bound.
+pub(crate) fn bind(addr: impl ToSocketAddrs) -> io::Result<Vec<std::net::TcpListener>> {
+    let mut listeners: Vec<std::net::TcpListener> = Vec::new();
+    let mut bound: Vec<SocketAddr> = Vec::new();
+    let mut missing = io::Error::new(io::ErrorKind::InvalidInput, "the name resolves to no address");
+    for mut addr in addr.to_socket_addrs()? {
+        if let (0, Some(first)) = (addr.port(), bound.first()) {
+            addr.set_port(first.port());
+        }
+        if bound.contains(&addr) {
+            continue;
+        }
+        match bind_one(addr) {
+            Ok(listener) => {
+                bound.push(listener.local_addr()?);
+                listeners.push(listener);
+            }
+            Err(error) if is_no_such_family(&error) => missing = error,
+            Err(error) => return Err(error),
+        }
+    }
+    if listeners.is_empty() { Err(missing) } else { Ok(listeners) }
+}
+
+fn bind_one(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        // `[::]` and `0.0.0.0` are two addresses here, whatever the system's default is.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn is_no_such_family(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
+}
+
+impl Listener {
+    /// Makes `socket` non-blocking and registers it.
+    pub(crate) fn register(socket: std::net::TcpListener, shared: &Arc<Shared>) -> io::Result<Arc<Self>> {
+        socket.set_nonblocking(true)?;
+        let ready = Arc::new(Ready::new());
+        let listener = shared.workers.reactor.insert(TcpListener::from_std(socket), ready.clone(), |socket, token| {
+            let socket = Mutex::new(Some(socket));
+            Arc::new(Self { state: RunState::idle(), ready, shared: shared.clone(), token, socket })
+        })?;
+        listener.notify();
+        Ok(listener)
+    }
+
+    /// A connection has gone, or a pause is over.
+    pub(crate) fn resume(self: &Arc<Self>) {
+        self.ready.read.set();
+        self.notify();
+    }
+
+    fn notify(self: &Arc<Self>) {
+        let task: Arc<dyn Task> = self.clone();
+        self.shared.workers.notify(&task);
+    }
+
+    fn accept(&self, socket: &TcpListener) -> Poll<io::Result<TcpStream>> {
+        loop {
+            if !self.ready.read.claim() {
+                return Poll::Pending;
+            }
+            match socket.accept() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => {
+                    self.ready.read.set();
+                    return Poll::Ready(result.map(|(stream, _)| stream));
+                }
+            }
+        }
+    }
+}
+
+/// Errors that concern the one connection that was to be accepted (accept(2), "Error handling"), not us.
+fn is_of_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkDown};
+    use io::ErrorKind::{NetworkUnreachable, PermissionDenied, TimedOut};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable | Interrupted | NetworkDown
+            | NetworkUnreachable | PermissionDenied | TimedOut
+    )
+}
+
+impl Task for Listener {
+    fn state(&self) -> &RunState {
+        &self.state
+    }
+
+    fn run(self: Arc<Self>) {
+        let socket = lock(&self.socket);
+        let Some(socket) = &*socket else { return };
+        for _ in 0..BATCH {
+            if self.shared.is_full() {
+                return;
+            }
+            match self.accept(socket) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(stream)) => self.shared.connect(stream),
+                Poll::Ready(Err(error)) if is_of_one_client(&error) => log::debug!("a connection was lost: {error}"),
+                Poll::Ready(Err(error)) => {
+                    log::warn!("cannot accept connections, trying again in {} ms: {error}", PAUSE.as_millis());
+                    self.shared.workers.add_timer(Instant::now() + PAUSE, Waker::from(self.clone()));
+                    return;
+                }
+            }
+        }
+        // There may be more: to the back of the queue.
+        self.notify();
+    }
+
+    fn drain(self: Arc<Self>) {
+        self.shared.workers.reactor.remove(self.token);
+        *lock(&self.socket) = None;
+    }
+}
+
+impl Wake for Listener {
+    fn wake(self: Arc<Self>) {
+        self.resume();
+    }
+}

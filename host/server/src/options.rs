@@ -1,0 +1,325 @@
+//! What can be set on a [`Server`], with its default.
+
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use crate::link::Limits;
+use crate::seats::Bounds;
+use crate::server::{Protocols, Server};
+use crate::streams::Streams;
+use crate::workers;
+
+pub(crate) struct Options {
+    pub(crate) http1: hyper::server::conn::http1::Builder,
+    pub(crate) http2: hyper::server::conn::http2::Builder<Streams>,
+    pub(crate) streams: Streams,
+    pub(crate) protocols: Protocols,
+    pub(crate) limits: Limits,
+    pub(crate) max_connections: usize,
+    pub(crate) nodelay: bool,
+    pub(crate) workers: workers::Options,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let streams = Streams::default();
+        let mut http1 = hyper::server::conn::http1::Builder::new();
+        // hyper's own timer does not tell an idle connection from an unfinished head, and closes without 408; `connection.rs` does
+        // both. With half-close allowed hyper does not read ahead of the answer, which saves a system call a request.
+        http1.header_read_timeout(None).half_close(true).max_header_size(64 * 1024);
+        let mut http2 = hyper::server::conn::http2::Builder::new(streams.clone());
+        http2.max_header_list_size(64 * 1024);
+        Self {
+            http1,
+            http2,
+            streams,
+            protocols: Protocols { http1: true, http2: true },
+            limits: Limits {
+                head_timeout: Duration::from_secs(10),
+                idle_timeout: Duration::from_secs(60),
+                write_timeout: Duration::from_secs(30),
+                body_read_timeout: Duration::from_secs(30),
+                max_body: u64::MAX,
+            },
+            max_connections: 16 * 1024,
+            nodelay: true,
+            workers: workers::Options {
+                bounds: Bounds { seats: available_parallelism().map_or(1, usize::from), open: 512, queued: 1024 },
+                queue_timeout: Duration::from_secs(10),
+                keep_alive: Duration::from_secs(6),
+                stack: 2 * 1024 * 1024,
+                around: Box::new(|work| work()),
+                on_tick: Box::new(|| {}),
+            },
+        }
+    }
+}
+
+/// Workers, queue and connections.
+impl Server {
+    /// Requests that may be handled at once, running or waiting, each on a thread of its own. Default 512.
+    #[must_use]
+    pub fn max_workers(mut self, requests: usize) -> Self {
+        self.options.workers.bounds.open = requests.max(1);
+        self
+    }
+
+    /// Workers that may run (not wait) at once. Default: the cores that this process may use.
+    #[must_use]
+    pub fn seats(mut self, seats: usize) -> Self {
+        self.options.workers.bounds.seats = seats.max(1);
+        self
+    }
+
+    /// How long a worker thread that has nothing to do is kept. Default 6 s.
+    #[must_use]
+    pub fn worker_keep_alive(mut self, time: Duration) -> Self {
+        self.options.workers.keep_alive = time;
+        self
+    }
+
+    /// Native stack of a worker thread, in bytes. Default 2 MiB.
+    #[must_use]
+    pub fn worker_stack(mut self, bytes: usize) -> Self {
+        self.options.workers.stack = bytes;
+        self
+    }
+
+    /// Requests that may wait for a worker, and for how long, before they get 503 with `Retry-After`. Default 1,024 requests,
+    /// 10 s.
+    #[must_use]
+    pub fn queue(mut self, requests: usize, timeout: Duration) -> Self {
+        self.options.workers.bounds.queued = requests;
+        self.options.workers.queue_timeout = timeout;
+        self
+    }
+
+    /// Connections open at once; beyond it clients wait in the listener's backlog. Default 16,384.
+    #[must_use]
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.options.max_connections = connections.max(1);
+        self
+    }
+
+    /// Runs around the whole life of each worker thread, to enter a runtime, say. It must call its argument, once.
+    #[must_use]
+    pub fn around_worker(mut self, around: impl Fn(&mut dyn FnMut()) + Send + Sync + 'static) -> Self {
+        self.options.workers.around = Box::new(around);
+        self
+    }
+
+    /// Is called every millisecond while a request runs, on the monitor's thread.
+    #[must_use]
+    pub fn on_tick(mut self, tick: impl Fn() + Send + Sync + 'static) -> Self {
+        self.options.workers.on_tick = Box::new(tick);
+        self
+    }
+
+    /// Whether small writes are sent at once (`TCP_NODELAY`). Default true.
+    #[must_use]
+    pub fn nodelay(mut self, enabled: bool) -> Self {
+        self.options.nodelay = enabled;
+        self
+    }
+}
+
+/// Limits on clients.
+impl Server {
+    /// Largest request body in bytes; beyond it the client gets 413. Default unlimited.
+    #[must_use]
+    pub fn max_body(mut self, bytes: u64) -> Self {
+        self.options.limits.max_body = bytes;
+        self
+    }
+
+    /// From the first byte of a request to the end of its head; after it the client gets 408. Default 10 s.
+    #[must_use]
+    pub fn header_read_timeout(mut self, time: Duration) -> Self {
+        self.options.limits.head_timeout = time;
+        self
+    }
+
+    /// How long a connection without a request is kept. Default 60 s.
+    #[must_use]
+    pub fn idle_timeout(mut self, time: Duration) -> Self {
+        self.options.limits.idle_timeout = time;
+        self
+    }
+
+    /// How long a request body may stand still while it is being waited for; then its reader gets an error and, if it has not
+    /// answered, the client 408. Default 30 s.
+    #[must_use]
+    pub fn body_read_timeout(mut self, time: Duration) -> Self {
+        self.options.limits.body_read_timeout = time;
+        self
+    }
+
+    /// How long a client may take nothing of what there is to send; then it is cut. Default 30 s.
+    #[must_use]
+    pub fn write_timeout(mut self, time: Duration) -> Self {
+        self.options.limits.write_timeout = time;
+        self
+    }
+}
+
+/// HTTP/1: hyper's options.
+impl Server {
+    /// Speaks HTTP/1 only.
+    #[must_use]
+    pub fn http1_only(mut self) -> Self {
+        self.options.protocols = Protocols { http1: true, http2: false };
+        self
+    }
+
+    /// Whether a connection serves more than one request. Default true.
+    #[must_use]
+    pub fn http1_keep_alive(mut self, enabled: bool) -> Self {
+        self.options.http1.keep_alive(enabled);
+        self
+    }
+
+    /// Whether a client may end its sending side and still get its answer. Default true (hyper's and the seed's is false).
+    #[must_use]
+    pub fn http1_half_close(mut self, enabled: bool) -> Self {
+        self.options.http1.half_close(enabled);
+        self
+    }
+
+    /// Largest read buffer of a connection in bytes. Default about 400 KiB.
+    ///
+    /// # Panics
+    ///
+    /// Below 8,192.
+    #[must_use]
+    pub fn http1_max_buf_size(mut self, bytes: usize) -> Self {
+        self.options.http1.max_buf_size(bytes);
+        self
+    }
+
+    /// Largest head in bytes; beyond it the client gets 431. Default 64 KiB.
+    #[must_use]
+    pub fn http1_max_header_size(mut self, bytes: usize) -> Self {
+        self.options.http1.max_header_size(bytes);
+        self
+    }
+
+    /// Most header fields; beyond it the client gets 431. Default 100.
+    #[must_use]
+    pub fn http1_max_headers(mut self, fields: usize) -> Self {
+        self.options.http1.max_headers(fields);
+        self
+    }
+
+    /// Whether flushes are aggregated for pipelined responses. Default false.
+    #[must_use]
+    pub fn http1_pipeline_flush(mut self, enabled: bool) -> Self {
+        self.options.http1.pipeline_flush(enabled);
+        self
+    }
+
+    /// Whether vectored writes are used, or everything is copied into one buffer. Default: hyper decides.
+    #[must_use]
+    pub fn http1_writev(mut self, enabled: bool) -> Self {
+        self.options.http1.writev(enabled);
+        self
+    }
+
+    /// Whether names of header fields are sent in title case. Default false.
+    #[must_use]
+    pub fn http1_title_case_headers(mut self, enabled: bool) -> Self {
+        self.options.http1.title_case_headers(enabled);
+        self
+    }
+
+    /// Whether the case of header names is kept as received, for sending it back. Default false.
+    #[must_use]
+    pub fn http1_preserve_header_case(mut self, enabled: bool) -> Self {
+        self.options.http1.preserve_header_case(enabled);
+        self
+    }
+}
+
+/// HTTP/2: hyper's options.
+impl Server {
+    /// Speaks HTTP/2 (with prior knowledge) only.
+    #[must_use]
+    pub fn http2_only(mut self) -> Self {
+        self.options.protocols = Protocols { http1: false, http2: true };
+        self
+    }
+
+    /// Flow control window of a stream, in bytes. Default 1 MiB.
+    #[must_use]
+    pub fn http2_initial_stream_window_size(mut self, bytes: impl Into<Option<u32>>) -> Self {
+        self.options.http2.initial_stream_window_size(bytes);
+        self
+    }
+
+    /// Flow control window of a connection, in bytes. Default 1 MiB.
+    #[must_use]
+    pub fn http2_initial_connection_window_size(mut self, bytes: impl Into<Option<u32>>) -> Self {
+        self.options.http2.initial_connection_window_size(bytes);
+        self
+    }
+
+    /// Whether the windows adapt to the connection. Default false.
+    #[must_use]
+    pub fn http2_adaptive_window(mut self, enabled: bool) -> Self {
+        self.options.http2.adaptive_window(enabled);
+        self
+    }
+
+    /// Announces the extended CONNECT protocol (RFC 8441). CONNECT itself is answered 405.
+    #[must_use]
+    pub fn http2_enable_connect_protocol(mut self) -> Self {
+        self.options.http2.enable_connect_protocol();
+        self
+    }
+
+    /// Largest frame in bytes. Default 16 KiB.
+    #[must_use]
+    pub fn http2_max_frame_size(mut self, bytes: impl Into<Option<u32>>) -> Self {
+        self.options.http2.max_frame_size(bytes);
+        self
+    }
+
+    /// Streams that a client may have open at once. Default 200.
+    #[must_use]
+    pub fn http2_max_concurrent_streams(mut self, streams: impl Into<Option<u32>>) -> Self {
+        self.options.http2.max_concurrent_streams(streams);
+        self
+    }
+
+    /// What hyper buffers of a stream's response, in bytes. Default about 400 KiB.
+    ///
+    /// # Panics
+    ///
+    /// Above `u32::MAX`.
+    #[must_use]
+    pub fn http2_max_send_buf_size(mut self, bytes: usize) -> Self {
+        self.options.http2.max_send_buf_size(bytes);
+        self
+    }
+
+    /// Largest header list in bytes. Default 64 KiB.
+    #[must_use]
+    pub fn http2_max_header_list_size(mut self, bytes: u32) -> Self {
+        self.options.http2.max_header_list_size(bytes);
+        self
+    }
+
+    /// Sends a PING this often, also while no stream is open, and closes the connection if there is no answer in time. Default
+    /// off.
+    #[must_use]
+    pub fn http2_keep_alive_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        self.options.http2.keep_alive_interval(interval);
+        self
+    }
+
+    /// How long to wait for the answer to such a PING. Default 20 s.
+    #[must_use]
+    pub fn http2_keep_alive_timeout(mut self, timeout: Duration) -> Self {
+        self.options.http2.keep_alive_timeout(timeout);
+        self
+    }
+}

@@ -1,0 +1,233 @@
+//! hyper's end of a response body, and the channel between it and a worker that writes.
+//!
+//! Ending is what matters here: a body ends cleanly only if its writer said so; a writer that is dropped, fails or panics ends
+//! it with an error, and hyper cuts the connection. A body that hyper drops before its end means that the client is gone.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::body::{BoxError, Foreign};
+use crate::exchange::Slot;
+use crate::link::Open;
+use crate::sync::lock;
+
+/// What a writer may be ahead of the client, in bytes, before it waits.
+const AHEAD: usize = 256 * 1024;
+
+/// A response body as hyper sees it.
+pub(crate) struct Outgoing {
+    kind: Kind,
+    /// Set until the end was seen: that its exchange is open, and whom to tell if hyper drops the body before.
+    exchange: Option<(Option<Arc<Slot>>, Open)>,
+    /// The error that the body ended with, held back for one poll.
+    failed: Option<BoxError>,
+}
+
+enum Kind {
+    Full(Bytes),
+    Channel(Arc<Channel>),
+    Foreign(Pin<Box<Foreign>>),
+}
+
+impl Outgoing {
+    pub(crate) fn full(bytes: Bytes) -> Self {
+        Self { kind: Kind::Full(bytes), exchange: None, failed: None }
+    }
+
+    pub(crate) fn channel(channel: Arc<Channel>) -> Self {
+        Self { kind: Kind::Channel(channel), exchange: None, failed: None }
+    }
+
+    pub(crate) fn foreign(body: Pin<Box<Foreign>>) -> Self {
+        Self { kind: Kind::Foreign(body), exchange: None, failed: None }
+    }
+
+    pub(crate) fn wrap<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        use http_body_util::BodyExt as _;
+        Self::foreign(Box::pin(body.map_err(Into::into)))
+    }
+
+    /// Ties the body to its exchange.
+    pub(crate) fn belong(&mut self, slot: Option<Arc<Slot>>, open: Open) {
+        self.exchange = Some((slot, open));
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let frame = match &mut self.kind {
+            Kind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Channel(channel) => channel.poll_frame(cx),
+            Kind::Foreign(body) => body.as_mut().poll_frame(cx),
+        };
+        match frame {
+            Poll::Ready(None) => {
+                self.exchange = None;
+                Poll::Ready(None)
+            }
+            // hyper drops what it has buffered when a body fails: the head, often. Let it write that first.
+            Poll::Ready(Some(Err(error))) => {
+                self.failed = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => frame,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Full(bytes) => bytes.is_empty(),
+            Kind::Channel(_) => false,
+            Kind::Foreign(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Channel(_) => SizeHint::default(),
+            Kind::Foreign(body) => body.size_hint(),
+        }
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        let ended = self.is_end_stream();
+        if let Some((Some(slot), _)) = self.exchange.take().filter(|_| !ended) {
+            slot.mark_gone();
+        }
+        if let Kind::Channel(channel) = &self.kind {
+            channel.close();
+        }
+    }
+}
+
+/// Bytes on their way from a worker to hyper.
+pub(crate) struct Channel(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    chunks: VecDeque<Bytes>,
+    bytes: usize,
+    end: Option<End>,
+    /// hyper has dropped its end.
+    closed: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+enum End {
+    Whole(Option<HeaderMap>),
+    Abandoned,
+    Seen,
+}
+
+impl Channel {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::default()))
+    }
+
+    /// Ready when a chunk may be pushed.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = lock(&self.0);
+        if state.closed {
+            return Poll::Ready(Err(gone()));
+        }
+        if state.bytes < AHEAD {
+            return Poll::Ready(Ok(()));
+        }
+        state.writer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    pub(crate) fn check(&self) -> io::Result<()> {
+        if lock(&self.0).closed { Err(gone()) } else { Ok(()) }
+    }
+
+    pub(crate) fn push(&self, chunk: Bytes) {
+        self.change(|state| {
+            state.bytes += chunk.len();
+            state.chunks.push_back(chunk);
+        });
+    }
+
+    pub(crate) fn finish(&self, trailers: Option<HeaderMap>) {
+        self.change(|state| state.end = Some(End::Whole(trailers)));
+    }
+
+    /// Ends the body with an error, unless it is finished.
+    pub(crate) fn abandon(&self) {
+        self.change(|state| {
+            state.end.get_or_insert(End::Abandoned);
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let waker = {
+            let mut state = lock(&self.0);
+            change(&mut state);
+            state.reader.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn close(&self) {
+        let waker = {
+            let mut state = lock(&self.0);
+            state.closed = true;
+            state.chunks.clear();
+            state.writer.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut state = lock(&self.0);
+        if let Some(chunk) = state.chunks.pop_front() {
+            state.bytes -= chunk.len();
+            let writer = if state.bytes < AHEAD / 2 { state.writer.take() } else { None };
+            drop(state);
+            if let Some(writer) = writer {
+                writer.wake();
+            }
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        match state.end.as_mut().map(|end| std::mem::replace(end, End::Seen)) {
+            None => {
+                state.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Some(End::Whole(Some(trailers))) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Some(End::Whole(None) | End::Seen) => Poll::Ready(None),
+            Some(End::Abandoned) => Poll::Ready(Some(Err("the handler did not finish the response body".into()))),
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the client is gone")
+}

@@ -1,0 +1,190 @@
+//! The mio poll and its sources. One worker at a time polls (`Seats` sees to that); it copies what it found into the sources'
+//! readiness under the lock of the table, releases the lock, and only then notifies, so that a slow leader holds up nobody.
+//!
+//! Tokens are slab index and generation: an event for a socket that is gone finds nobody.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use mio::event::Source;
+use mio::{Events, Interest, Poll, Registry, Token};
+use slab::Slab;
+
+use crate::readiness::Readiness;
+use crate::sync::lock;
+use crate::timer::{NEVER, Timers};
+use crate::workers::Task;
+
+/// Events taken from the kernel at once; more would age in our hands.
+const EVENTS: usize = 128;
+
+/// Never a slab index with a generation: those have both halves.
+const WAKER: Token = Token(usize::MAX);
+
+/// What is known of one source's readiness. Written by the poller, read and cleared by the runner of the source's task.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) read: Readiness,
+    pub(crate) write: Readiness,
+    /// The peer has shut down its writing side: what is left to read ends with end of stream.
+    pub(crate) read_closed: AtomicBool,
+    /// Reset, or closed in both directions.
+    pub(crate) gone: AtomicBool,
+}
+
+impl Ready {
+    /// A new socket: nothing has come yet, and there is room to write.
+    pub(crate) fn new() -> Self {
+        Self {
+            read: Readiness::new(false),
+            write: Readiness::new(true),
+            read_closed: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+        }
+    }
+}
+
+struct Entry {
+    generation: u32,
+    ready: Arc<Ready>,
+    task: Arc<dyn Task>,
+}
+
+struct Table {
+    entries: Slab<Entry>,
+    generation: u32,
+}
+
+pub(crate) struct Reactor {
+    poll: Mutex<(Poll, Events)>,
+    registry: Registry,
+    waker: mio::Waker,
+    table: Mutex<Table>,
+    pub(crate) timers: Timers,
+    /// Until when the poller sleeps, in the timers' milliseconds; 0 while it does not.
+    asleep_until: AtomicU64,
+}
+
+impl Reactor {
+    pub(crate) fn new() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let waker = mio::Waker::new(&registry, WAKER)?;
+        Ok(Self {
+            poll: Mutex::new((poll, Events::with_capacity(EVENTS))),
+            registry,
+            waker,
+            table: Mutex::new(Table { entries: Slab::new(), generation: 0 }),
+            timers: Timers::new(),
+            asleep_until: AtomicU64::new(0),
+        })
+    }
+
+    /// Registers `source`, which moves into the task that its events notify; `task` gets the token to remove it by.
+    pub(crate) fn insert<S: Source, T: Task>(
+        &self,
+        mut source: S,
+        ready: Arc<Ready>,
+        task: impl FnOnce(S, Token) -> Arc<T>,
+    ) -> io::Result<Arc<T>> {
+        let mut table = lock(&self.table);
+        table.generation = table.generation.wrapping_add(1);
+        let generation = table.generation;
+        let vacant = table.entries.vacant_entry();
+        let token = Token(((generation as usize) << 32) | vacant.key());
+        // An event that comes before the entry is there waits for the lock of the table.
+        self.registry.register(&mut source, token, Interest::READABLE | Interest::WRITABLE)?;
+        let task = task(source, token);
+        vacant.insert(Entry { generation, ready, task: task.clone() });
+        Ok(task)
+    }
+
+    /// Forgets a source. Closing its file descriptor takes it out of the kernel's set.
+    pub(crate) fn remove(&self, token: Token) {
+        let mut table = lock(&self.table);
+        let (index, generation) = split(token);
+        if table.entries.get(index).is_some_and(|entry| entry.generation == generation) {
+            drop(table.entries.remove(index));
+        }
+    }
+
+    /// Every task that has a source, for shutdown.
+    pub(crate) fn tasks(&self) -> Vec<Arc<dyn Task>> {
+        lock(&self.table).entries.iter().map(|(_, entry)| entry.task.clone()).collect()
+    }
+
+    /// Makes a sleeping poller return.
+    pub(crate) fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            log::error!("cannot wake the reactor: {error}");
+        }
+    }
+
+    /// A timer was added that is earlier than all others: the poller must not sleep past it.
+    pub(crate) fn wake_for_timer(&self, at: u64) {
+        if at < self.asleep_until.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// Waits for events (if `wait`), runs the timers that are due, and returns the tasks that must be pushed to the run queue.
+    pub(crate) fn poll(&self, wait: bool) -> Vec<Arc<dyn Task>> {
+        let mut poll = lock(&self.poll);
+        let (poll, events) = &mut *poll;
+        // Publish first, look at the timers second: who adds a timer does it the other way round, so one sees the other.
+        self.asleep_until.store(if wait { NEVER } else { 0 }, Ordering::SeqCst);
+        let timeout = match self.timers.first() {
+            _ if !wait => Some(Duration::ZERO),
+            NEVER => None,
+            first => {
+                self.asleep_until.store(first, Ordering::SeqCst);
+                Some(Duration::from_millis(first.saturating_sub(self.timers.now())))
+            }
+        };
+        let result = poll.poll(events, timeout);
+        self.asleep_until.store(0, Ordering::SeqCst);
+        match result {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+            Err(error) => {
+                log::error!("cannot poll for events: {error}");
+                events.clear();
+            }
+        }
+        let mut woken = Vec::new();
+        {
+            let table = lock(&self.table);
+            for event in events.iter() {
+                let (index, generation) = split(event.token());
+                let Some(entry) = table.entries.get(index).filter(|entry| entry.generation == generation) else { continue };
+                let ready = &entry.ready;
+                if event.is_read_closed() {
+                    ready.read_closed.store(true, Ordering::SeqCst);
+                }
+                if event.is_error() || event.is_write_closed() {
+                    ready.gone.store(true, Ordering::SeqCst);
+                }
+                if event.is_readable() || event.is_read_closed() {
+                    ready.read.set();
+                }
+                if event.is_writable() || event.is_write_closed() {
+                    ready.write.set();
+                }
+                woken.push(entry.task.clone());
+            }
+        }
+        woken.retain(|task| task.state().notify());
+        self.timers.fire();
+        woken
+    }
+}
+
+fn split(token: Token) -> (usize, u32) {
+    // On purpose: the halves of the token.
+    #[allow(clippy::cast_possible_truncation, reason = "the upper half is the generation, 32 bits")]
+    let generation = (token.0 >> 32) as u32;
+    (token.0 & 0xffff_ffff, generation)
+}

@@ -1,0 +1,492 @@
+//! Who may run, and what next: the run queue and the seats, under one lock. This file only decides; `workers.rs` acts (runs
+//! tasks, polls the reactor, starts and wakes threads), and `tests/models` explores it with loom.
+//!
+//! A *seat* is the right to be running; there are as many as cores. A seated worker runs tasks, or polls the reactor, or parks.
+//! A worker whose request waits gives its seat up (`leave`) and asks for one when the wait is over (`come_back`). Two kinds of
+//! task: *polls* are ours and short, *requests* run handlers and may take any time. The *relief* is a worker without a seat
+//! that the monitor sends when every seat is stuck in a request: it takes polls only.
+//!
+//! The rule that everything here serves: no lost wake-up. Whoever adds work from outside of the worker loop is told whom to
+//! wake; the loop itself need not be, because it looks again before it parks.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::parker::Parker;
+use crate::sync::{AtomicU8, Mutex, Ordering, lock};
+
+/// Bounds that never change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// Workers that may run at once; at least 1.
+    pub(crate) seats: usize,
+    /// Requests that may be started and not yet ended, running or waiting.
+    pub(crate) open: usize,
+    /// Requests that may wait to be started.
+    pub(crate) queued: usize,
+}
+
+impl Bounds {
+    /// Requests that may run at once without waiting: those that come back from a wait may exceed the seats up to this.
+    fn running(&self) -> usize {
+        2 * self.seats
+    }
+
+    /// Every open request may hold a thread that waits; beside them the seats must still find a thread each, and the relief one.
+    fn threads(&self) -> usize {
+        self.open + self.seats + 1
+    }
+}
+
+/// One worker thread as the scheduler sees it.
+#[derive(Debug)]
+pub(crate) struct Member {
+    parker: Parker,
+    place: AtomicU8,
+}
+
+// Where a member is. Only read and written under the lock of `State`, hence Relaxed.
+const LOOP: u8 = 0;
+const REQUEST: u8 = 1;
+const WAITING: u8 = 2;
+/// Runs a request, but the monitor has given its seat away because the thread blocked without saying so.
+const DISPLACED: u8 = 3;
+/// Parked and called as the relief.
+const RELIEF: u8 = 4;
+
+impl Member {
+    /// Must be made on the worker's own thread.
+    pub(crate) fn new(role: Role) -> Arc<Self> {
+        let place = if role == Role::Relief { RELIEF } else { LOOP };
+        Arc::new(Self { parker: Parker::new(), place: AtomicU8::new(place) })
+    }
+
+    pub(crate) fn parker(&self) -> &Parker {
+        &self.parker
+    }
+
+    fn place(&self) -> u8 {
+        self.place.load(Ordering::Relaxed)
+    }
+
+    fn go(&self, place: u8) {
+        self.place.store(place, Ordering::Relaxed);
+    }
+}
+
+/// In what capacity a worker is in the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Seated,
+    Relief,
+}
+
+/// What a worker has just done when it asks for the next step.
+pub(crate) enum Done<T> {
+    /// It was started, or called while parked.
+    Arrived,
+    Polled,
+    Request,
+    /// It polled the reactor, and this is what became runnable.
+    Reacted(Vec<T>),
+}
+
+/// What a worker does next.
+#[derive(Debug)]
+pub(crate) enum Step<T, R> {
+    Poll(T),
+    Request(R),
+    /// Polls the reactor; without waiting if there is other work.
+    React { wait: bool },
+    /// Parks on its own parker, then asks again with `Done::Arrived`.
+    Park,
+    Exit,
+}
+
+/// Whom the caller must wake or start, after it has released the lock.
+#[derive(Debug)]
+#[must_use]
+pub(crate) enum Call {
+    Nobody,
+    Member(Arc<Member>),
+    /// A new thread; if that fails, the caller says so with `not_started`.
+    Start(Role),
+    /// The worker that sleeps in the reactor.
+    Poller,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Polling {
+    Nobody,
+    Somebody,
+    /// Somebody, who has been woken and will look at the queue.
+    Woken,
+}
+
+/// What the monitor needs to know, read in one go.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    /// Grows with every step any worker takes.
+    pub(crate) steps: u64,
+    /// No request runs and nothing is queued: the monitor may sleep.
+    pub(crate) idle: bool,
+    /// There is something that nobody is about to do: work without a worker, or a reactor without a poller.
+    pub(crate) unattended: bool,
+}
+
+pub(crate) struct Seats<T, R> {
+    bounds: Bounds,
+    state: Mutex<State<T, R>>,
+}
+
+struct State<T, R> {
+    polls: VecDeque<T>,
+    requests: VecDeque<R>,
+    /// Workers whose wait is over, first in first out.
+    returning: VecDeque<Arc<Member>>,
+    /// Last in, first out: warm stacks, warm caches, and wasmtime's pool shards are at home on threads.
+    parked: Vec<Arc<Member>>,
+    seated: usize,
+    running: usize,
+    open: usize,
+    /// Of the open requests, those that wait, or are queued to come back.
+    waiting: usize,
+    threads: usize,
+    polling: Polling,
+    /// A worker has been called and has not looked at the queue yet; never more than one at a time.
+    arriving: bool,
+    relief: bool,
+    closed: bool,
+    steps: u64,
+}
+
+impl<T, R> Seats<T, R> {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        let state = State {
+            polls: VecDeque::new(),
+            requests: VecDeque::new(),
+            returning: VecDeque::new(),
+            parked: Vec::new(),
+            seated: 0,
+            running: 0,
+            open: 0,
+            waiting: 0,
+            threads: 0,
+            polling: Polling::Nobody,
+            arriving: false,
+            relief: false,
+            closed: false,
+            steps: 0,
+        };
+        Self { bounds, state: Mutex::new(state) }
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// The heart of the loop: accounts for what was done, then chooses. `overdue`: the reactor has not been polled for long.
+    /// `slow`: requests are expected to take long enough that the reactor should not be left alone meanwhile.
+    pub(crate) fn next(
+        &self,
+        me: &Arc<Member>,
+        role: &mut Role,
+        done: Done<T>,
+        overdue: bool,
+        slow: bool,
+    ) -> (Step<T, R>, Call) {
+        let mut s = lock(&self.state);
+        s.steps += 1;
+        if s.closed {
+            s.threads -= 1;
+            return (Step::Exit, Call::Nobody);
+        }
+        match done {
+            Done::Polled => {}
+            Done::Reacted(tasks) => {
+                s.polling = Polling::Nobody;
+                s.polls.extend(tasks);
+            }
+            Done::Request => {
+                s.open -= 1;
+                if me.place() == DISPLACED {
+                    // Its seat went to another while it was blocked: it is as if it came from a park, uncalled.
+                    s.seated += 1;
+                } else {
+                    s.running -= 1;
+                }
+                me.go(LOOP);
+            }
+            Done::Arrived => {
+                *role = if me.place() == RELIEF { Role::Relief } else { Role::Seated };
+                if *role == Role::Seated {
+                    s.arriving = false;
+                }
+                me.go(LOOP);
+            }
+        }
+        self.settle(&mut s, role);
+        if let Some(step) = self.choose(&mut s, me, role, overdue) {
+            let unwatched = matches!(step, Step::Request(_)) && slow && s.polling == Polling::Nobody;
+            let call = if unwatched || self.has_work(&s) { self.announce(&mut s) } else { Call::Nobody };
+            return (step, call);
+        }
+        // Nothing for this worker: it parks, and its seat goes to whoever comes back from a wait, or is free.
+        let call = if *role == Role::Relief {
+            s.relief = false;
+            Call::Nobody
+        } else {
+            self.hand_over(&mut s)
+        };
+        s.parked.push(me.clone());
+        (Step::Park, call)
+    }
+
+    /// Brings the role in line with the number of seats.
+    fn settle(&self, s: &mut State<T, R>, role: &mut Role) {
+        if *role == Role::Relief && s.seated < self.bounds.seats {
+            *role = Role::Seated;
+            s.relief = false;
+            s.seated += 1;
+        } else if *role == Role::Seated && s.seated > self.bounds.seats && !s.relief && s.returning.is_empty() {
+            *role = Role::Relief;
+            s.relief = true;
+            s.seated -= 1;
+        }
+    }
+
+    fn choose(&self, s: &mut State<T, R>, me: &Arc<Member>, role: &Role, overdue: bool) -> Option<Step<T, R>> {
+        if overdue && s.polling == Polling::Nobody {
+            s.polling = Polling::Somebody;
+            return Some(Step::React { wait: false });
+        }
+        // Polls come first: they are short, and they free memory, answer clients and wake guests. They cannot starve requests
+        // for long: what polls beget more polls for is input, and the reactor is only asked for more when they are done.
+        if let Some(task) = s.polls.pop_front() {
+            return Some(Step::Poll(task));
+        }
+        if *role == Role::Seated && s.seated <= self.bounds.seats && !self.returnable(s) && self.startable(s)
+            && let Some(request) = s.requests.pop_front()
+        {
+            s.running += 1;
+            s.open += 1;
+            me.go(REQUEST);
+            return Some(Step::Request(request));
+        }
+        let may_poll = *role == Role::Relief || !self.returnable(s);
+        if may_poll && s.polling == Polling::Nobody {
+            s.polling = Polling::Somebody;
+            return Some(Step::React { wait: true });
+        }
+        None
+    }
+
+    fn startable(&self, s: &State<T, R>) -> bool {
+        !s.requests.is_empty() && s.running < self.bounds.running() && s.open < self.bounds.open
+    }
+
+    fn returnable(&self, s: &State<T, R>) -> bool {
+        !s.returning.is_empty() && s.running < self.bounds.running()
+    }
+
+    fn has_work(&self, s: &State<T, R>) -> bool {
+        !s.polls.is_empty() || self.returnable(s) || self.startable(s)
+    }
+
+    /// Calls one more worker to a free seat, unless one is already on its way.
+    fn call_one(&self, s: &mut State<T, R>) -> Call {
+        if s.seated >= self.bounds.seats || s.arriving {
+            return Call::Nobody;
+        }
+        s.seated += 1;
+        if let Some(member) = s.returning.pop_front() {
+            s.running += 1;
+            return Call::Member(member);
+        }
+        s.arriving = true;
+        self.send(s, Role::Seated).unwrap_or_else(|| {
+            s.arriving = false;
+            s.seated -= 1;
+            Call::Nobody
+        })
+    }
+
+    /// A parked worker or a new thread. None: there may be no more threads.
+    fn send(&self, s: &mut State<T, R>, role: Role) -> Option<Call> {
+        if let Some(member) = s.parked.pop() {
+            member.go(if role == Role::Relief { RELIEF } else { LOOP });
+            return Some(Call::Member(member));
+        }
+        if s.threads >= self.bounds.threads() {
+            return None;
+        }
+        s.threads += 1;
+        Some(Call::Start(role))
+    }
+
+    /// The caller stops using its seat: it goes to a worker that comes back, or to one that will look after what is left.
+    fn hand_over(&self, s: &mut State<T, R>) -> Call {
+        s.seated -= 1;
+        if self.returnable(s) && let Some(member) = s.returning.pop_front() {
+            s.seated += 1;
+            s.running += 1;
+            return Call::Member(member);
+        }
+        if self.has_work(s) || s.polling == Polling::Nobody { self.call_one(s) } else { Call::Nobody }
+    }
+
+    /// Adds a task that polls something. `from_loop`: the caller is in the worker loop and will look at the queue again.
+    pub(crate) fn push(&self, task: T, from_loop: bool) -> Call {
+        let mut s = lock(&self.state);
+        if s.closed {
+            // Nobody will run it; and it must not be dropped under the lock, since what it holds may push in turn.
+            return Call::Nobody;
+        }
+        s.polls.push_back(task);
+        if from_loop { Call::Nobody } else { self.announce(&mut s) }
+    }
+
+    /// Adds a request to start, or gives it back when the queue is full.
+    pub(crate) fn push_request(&self, request: R, from_loop: bool) -> Result<Call, R> {
+        let mut s = lock(&self.state);
+        if s.closed || s.requests.len() >= self.bounds.queued {
+            return Err(request);
+        }
+        s.requests.push_back(request);
+        Ok(if from_loop { Call::Nobody } else { self.announce(&mut s) })
+    }
+
+    /// Work came from outside: a worker for a free seat, else the sleeping poller. If all seats are busy with requests, whoever
+    /// ends first looks, or the monitor sends the relief.
+    fn announce(&self, s: &mut State<T, R>) -> Call {
+        if s.arriving {
+            return Call::Nobody;
+        }
+        match self.call_one(s) {
+            Call::Nobody if s.polling == Polling::Somebody => {
+                s.polling = Polling::Woken;
+                Call::Poller
+            }
+            call => call,
+        }
+    }
+
+    /// The request that `me` runs is going to wait: gives up its seat.
+    pub(crate) fn leave(&self, me: &Arc<Member>) -> Call {
+        let mut s = lock(&self.state);
+        s.steps += 1;
+        s.waiting += 1;
+        let displaced = me.place() == DISPLACED;
+        me.go(WAITING);
+        if displaced {
+            return Call::Nobody;
+        }
+        s.running -= 1;
+        self.hand_over(&mut s)
+    }
+
+    /// The wait is over. True: go on, seated. False: park on the own parker first; the seat is there afterwards.
+    pub(crate) fn come_back(&self, me: &Arc<Member>) -> bool {
+        let mut s = lock(&self.state);
+        s.steps += 1;
+        s.waiting -= 1;
+        me.go(REQUEST);
+        if s.closed || s.seated < self.bounds.seats || s.running < self.bounds.running() {
+            s.seated += 1;
+            s.running += 1;
+            return true;
+        }
+        s.returning.push_back(me.clone());
+        false
+    }
+
+    /// Takes the seat from a worker whose thread blocked without saying so. Nobody is called; `relieve` or the next push does.
+    pub(crate) fn displace(&self, member: &Arc<Member>) -> Call {
+        let mut s = lock(&self.state);
+        if member.place() != REQUEST {
+            return Call::Nobody;
+        }
+        member.go(DISPLACED);
+        s.running -= 1;
+        self.hand_over(&mut s)
+    }
+
+    /// Sends a worker without a seat that takes polls only; at most one at a time.
+    pub(crate) fn relieve(&self) -> Call {
+        let mut s = lock(&self.state);
+        if s.closed || s.relief {
+            return Call::Nobody;
+        }
+        match self.call_one(&mut s) {
+            Call::Nobody => {}
+            call => return call,
+        }
+        s.relief = true;
+        self.send(&mut s, Role::Relief).unwrap_or_else(|| {
+            s.relief = false;
+            Call::Nobody
+        })
+    }
+
+    pub(crate) fn pulse(&self) -> Pulse {
+        let s = lock(&self.state);
+        let work = self.has_work(&s);
+        Pulse {
+            steps: s.steps,
+            idle: s.open == s.waiting && s.requests.is_empty() && !work,
+            unattended: !s.closed && (work || s.polling == Polling::Nobody),
+        }
+    }
+
+    /// Requests that were started and have not ended.
+    pub(crate) fn open(&self) -> usize {
+        lock(&self.state).open
+    }
+
+    /// Takes out the requests at the head of the queue that have waited too long.
+    pub(crate) fn expire(&self, expired: impl Fn(&R) -> bool) -> Vec<R> {
+        let mut s = lock(&self.state);
+        let mut out = Vec::new();
+        while let Some(request) = s.requests.pop_front_if(|request| expired(request)) {
+            out.push(request);
+        }
+        out
+    }
+
+    /// The thread that `Call::Start` asked for could not be had.
+    pub(crate) fn not_started(&self, role: Role) {
+        let mut s = lock(&self.state);
+        s.threads -= 1;
+        if role == Role::Relief {
+            s.relief = false;
+        } else {
+            s.arriving = false;
+            s.seated -= 1;
+        }
+    }
+
+    /// A worker that was parked for long wants to end. False: it has been called meanwhile.
+    pub(crate) fn retire(&self, me: &Arc<Member>) -> bool {
+        let mut s = lock(&self.state);
+        let Some(at) = s.parked.iter().position(|member| Arc::ptr_eq(member, me)) else { return false };
+        s.parked.remove(at);
+        s.threads -= 1;
+        true
+    }
+
+    /// The first worker, which nobody calls.
+    pub(crate) fn first(&self) -> Call {
+        let mut s = lock(&self.state);
+        self.call_one(&mut s)
+    }
+
+    /// Every worker exits at its next step. Returns those that are parked, to be woken (the poller must be woken too), and what
+    /// was queued, to be dropped without the lock.
+    pub(crate) fn close(&self) -> (Vec<Arc<Member>>, VecDeque<T>, VecDeque<R>) {
+        let mut s = lock(&self.state);
+        s.closed = true;
+        let mut wake = std::mem::take(&mut s.parked);
+        wake.extend(s.returning.drain(..));
+        (wake, std::mem::take(&mut s.polls), std::mem::take(&mut s.requests))
+    }
+}

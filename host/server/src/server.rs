@@ -1,0 +1,306 @@
+//! The server: binding, starting, and the handle that stops it. What can be set is in `options.rs`.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+
+use crate::connection::Connection;
+use crate::exchange::Handler;
+use crate::http::{ConnectionInfo, Service};
+use crate::link::{Limits, Link};
+use crate::listener::{self, Listener};
+use crate::options::Options;
+use crate::reactor::Ready;
+use crate::service::{Cloned, Serviced};
+use crate::streams::Streams;
+use crate::sync::lock;
+use crate::timer::HyperTimer;
+use crate::workers::Workers;
+
+/// How often shutdown looks whether all is done.
+const SHUTDOWN_POLL: Duration = Duration::from_millis(2);
+
+/// A blocking HTTP server: addresses and options. `serve` it, or `start` it and keep the [`Handle`].
+///
+/// ```no_run
+/// use astra_server::{Body, Response, Server};
+///
+/// Server::bind("localhost:3000")
+///     .serve(|_req, _info| Response::new(Body::new("Hello World!")))
+///     .expect("serve failed");
+/// ```
+#[derive(Default)]
+pub struct Server {
+    listeners: Vec<TcpListener>,
+    pub(crate) options: Options,
+}
+
+/// What all connections of a running server share.
+pub(crate) struct Shared {
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) http1: hyper::server::conn::http1::Builder,
+    pub(crate) http2: hyper::server::conn::http2::Builder<Streams>,
+    pub(crate) protocols: Protocols,
+    handler: Arc<dyn Handler>,
+    limits: Arc<Limits>,
+    nodelay: bool,
+    max_connections: usize,
+    connections: AtomicUsize,
+    /// Of them, those on which all has been said and only the peer's end is waited for.
+    lingering: AtomicUsize,
+    /// A listener found the server full and is to be told when it no longer is.
+    full: AtomicBool,
+    listeners: Mutex<Vec<Arc<Listener>>>,
+}
+
+/// Which versions of HTTP are spoken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Protocols {
+    pub(crate) http1: bool,
+    pub(crate) http2: bool,
+}
+
+impl Server {
+    /// Binds to `addr`, on every address that it resolves to (`localhost` is `127.0.0.1` and `[::1]`).
+    ///
+    /// # Panics
+    ///
+    /// If that fails; [`try_bind`](Self::try_bind) returns the error.
+    pub fn bind(addr: impl ToSocketAddrs) -> Self {
+        match Self::try_bind(addr) {
+            Ok(server) => server,
+            // What the seed does, and what its documentation promises.
+            Err(error) => panic!("failed to bind listener: {error}"),
+        }
+    }
+
+    /// Binds to `addr`, on every address that it resolves to.
+    ///
+    /// # Errors
+    ///
+    /// If the name does not resolve, or an address is in use or not allowed. An address family that this machine does not have is
+    /// passed over if another address could be bound.
+    pub fn try_bind(addr: impl ToSocketAddrs) -> io::Result<Self> {
+        Self::default().and_bind(addr)
+    }
+
+    /// Binds to one more address.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_bind`](Self::try_bind).
+    pub fn and_bind(mut self, addr: impl ToSocketAddrs) -> io::Result<Self> {
+        self.listeners.extend(listener::bind(addr)?);
+        Ok(self)
+    }
+
+    /// The first address it is bound to: with port 0, where the port can be learnt.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        let none = || io::Error::new(io::ErrorKind::NotConnected, "the server is not bound");
+        self.listeners.first().ok_or_else(none)?.local_addr()
+    }
+
+    /// All addresses it is bound to.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Serves on threads of its own, and blocks for ever.
+    ///
+    /// # Errors
+    ///
+    /// If the reactor or the first threads cannot be made.
+    pub fn serve<S: Service + Sync>(self, service: S) -> io::Result<()> {
+        serve_for_ever(self.start(Serviced(service))?)
+    }
+
+    /// Like [`serve`](Self::serve), with a clone of the service for each request, for services that are not `Sync`.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve).
+    pub fn serve_clone<S: Service + Clone>(self, service: S) -> io::Result<()> {
+        serve_for_ever(self.start(Cloned::new(service))?)
+    }
+
+    /// Like [`start`](Self::start), for a service.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve).
+    pub fn start_service<S: Service + Sync>(self, service: S) -> io::Result<Handle> {
+        self.start(Serviced(service))
+    }
+
+    /// Starts serving on threads of its own.
+    ///
+    /// # Errors
+    ///
+    /// If the reactor or the first threads cannot be made.
+    pub fn start(self, handler: impl Handler) -> io::Result<Handle> {
+        let local_addrs = self.local_addrs();
+        let Options { mut http1, mut http2, streams, protocols, limits, max_connections, nodelay, workers } = self.options;
+        let workers = Workers::start(workers)?;
+        let handle = |shared| Handle { shared, local_addrs, ended: false };
+        // Set once, here: the options were made for this server only.
+        let _ = streams.0.set(Arc::downgrade(&workers));
+        http1.timer(HyperTimer(Arc::downgrade(&workers)));
+        http2.timer(HyperTimer(Arc::downgrade(&workers)));
+        let shared = Arc::new(Shared {
+            workers,
+            http1,
+            http2,
+            protocols,
+            handler: Arc::new(handler),
+            limits: Arc::new(limits),
+            nodelay,
+            max_connections,
+            connections: AtomicUsize::new(0),
+            lingering: AtomicUsize::new(0),
+            full: AtomicBool::new(false),
+            listeners: Mutex::default(),
+        });
+        // From here on dropping the handle ends the threads.
+        let handle = handle(shared.clone());
+        for socket in self.listeners {
+            let listener = Listener::register(socket, &shared)?;
+            lock(&shared.listeners).push(listener);
+        }
+        Ok(handle)
+    }
+}
+
+fn serve_for_ever(_handle: Handle) -> io::Result<()> {
+    loop {
+        std::thread::park();
+    }
+}
+
+impl Shared {
+    /// Whether no more connections are accepted now. If so the listeners are told when that changes.
+    pub(crate) fn is_full(&self) -> bool {
+        if self.connections.load(Ordering::SeqCst) < self.max_connections {
+            return false;
+        }
+        self.full.store(true, Ordering::SeqCst);
+        // One may have gone before it could see the flag.
+        self.connections.load(Ordering::SeqCst) >= self.max_connections
+    }
+
+    /// Takes over a connection that was accepted.
+    pub(crate) fn connect(self: &Arc<Self>, socket: TcpStream) {
+        if self.nodelay && let Err(error) = socket.set_nodelay(true) {
+            // The peer has reset it already.
+            log::debug!("a connection was lost: {error}");
+            return;
+        }
+        let info = ConnectionInfo { peer: socket.peer_addr().ok(), local: socket.local_addr().ok() };
+        let ready = Arc::new(Ready::new());
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        let connection = self.workers.reactor.insert(socket, ready.clone(), |socket, token| {
+            let link = Link::new(self.workers.clone(), self.handler.clone(), self.limits.clone(), info, ready, socket);
+            Connection::new(link, self.clone(), token)
+        });
+        match connection {
+            // A first run sets its timer.
+            Ok(connection) => connection.notify(),
+            Err(error) => {
+                log::warn!("cannot watch a connection: {error}");
+                self.disconnected(false);
+            }
+        }
+    }
+
+    pub(crate) fn lingers(&self) {
+        self.lingering.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A connection has closed.
+    pub(crate) fn disconnected(&self, lingered: bool) {
+        if lingered {
+            self.lingering.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.connections.fetch_sub(1, Ordering::SeqCst);
+        if self.full.load(Ordering::SeqCst) && self.full.swap(false, Ordering::SeqCst) {
+            for listener in lock(&self.listeners).iter() {
+                listener.resume();
+            }
+        }
+    }
+}
+
+/// A running server. Dropped, it cuts what is under way; [`shutdown`](Self::shutdown) does it kindly.
+#[must_use = "dropping the handle stops the server"]
+pub struct Handle {
+    shared: Arc<Shared>,
+    local_addrs: Vec<SocketAddr>,
+    ended: bool,
+}
+
+impl Handle {
+    /// All addresses it listens on.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.local_addrs.clone()
+    }
+
+    /// Stops accepting, closes idle connections, tells the others to end after what they are at (`connection: close`, GOAWAY),
+    /// and waits for that at most `drain`. Then it cuts what is left and joins all its threads. True: nothing was cut.
+    ///
+    /// A native handler that ignores that its client is gone cannot be cut, and is waited for.
+    pub fn shutdown(mut self, drain: Duration) -> bool {
+        self.end(drain)
+    }
+
+    fn end(&mut self, drain: Duration) -> bool {
+        self.ended = true;
+        let workers = &self.shared.workers;
+        let until = Instant::now() + drain;
+        for task in workers.reactor.tasks() {
+            task.drain();
+        }
+        while !self.all_said() && Instant::now() < until {
+            std::thread::sleep(SHUTDOWN_POLL);
+        }
+        let whole = self.all_said();
+        // What lingers gets what is left of the time, but not more than it would get anyway.
+        while !self.is_done() && Instant::now() < until {
+            std::thread::sleep(SHUTDOWN_POLL);
+        }
+        while !self.is_done() {
+            for task in workers.reactor.tasks() {
+                task.cut();
+            }
+            workers.cut_requests();
+            std::thread::sleep(SHUTDOWN_POLL);
+        }
+        lock(&self.shared.listeners).clear();
+        workers.close();
+        whole
+    }
+
+    /// Every request that came in is answered, and every answer is on its way.
+    fn all_said(&self) -> bool {
+        let shared = &self.shared;
+        shared.workers.open() == 0 && shared.connections.load(Ordering::SeqCst) == shared.lingering.load(Ordering::SeqCst)
+    }
+
+    fn is_done(&self) -> bool {
+        self.shared.connections.load(Ordering::SeqCst) == 0 && self.shared.workers.open() == 0
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(Duration::ZERO);
+        }
+    }
+}

@@ -1,0 +1,597 @@
+//! The worker threads: the loop that does what `Seats` decides, giving up a seat in order to wait, and the monitor.
+//!
+//! A worker never runs a handler inside hyper's `poll`: polling a connection at most queues a request. While a handler runs,
+//! what it does to its own connection (an answer, a chunk, interest in more input) is not announced to other threads at once:
+//! it is noted in the request's slot, and this thread polls the connection itself as soon as the handler waits, flushes or
+//! ends, whichever is first. The monitor sees to it that nothing is noted for longer than a tick.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::exchange::{Queued, Slot};
+use crate::parker::Parker;
+use crate::reactor::Reactor;
+use crate::run_state::RunState;
+use crate::seats::{Bounds, Call, Done, Member, Role, Seats, Step};
+use crate::sync::lock;
+use crate::timer::TimerKey;
+
+/// One period of the monitor.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Tasks between two looks at the reactor while the queue does not run dry (as in Tokio, and as prime).
+const TASKS_PER_POLL: u32 = 61;
+
+/// A request that is expected to take longer should not leave the reactor unwatched.
+const SLOW_REQUEST: Duration = Duration::from_micros(50);
+
+/// Idle ticks before the monitor goes to sleep.
+const IDLE_TICKS: u32 = 20;
+
+/// Something that is polled by whichever worker is free.
+pub(crate) trait Task: Send + Sync + 'static {
+    fn state(&self) -> &RunState;
+    /// One run; the state is RUNNING, so there is no other at the same time.
+    fn run(self: Arc<Self>);
+    /// Shutdown: end as soon as nothing is under way.
+    fn drain(self: Arc<Self>) {}
+    /// Shutdown: end now.
+    fn cut(self: Arc<Self>) {}
+}
+
+/// Runs around the life of a worker thread.
+pub(crate) type Around = dyn Fn(&mut dyn FnMut()) + Send + Sync;
+
+/// What the embedder may set.
+pub(crate) struct Options {
+    pub(crate) bounds: Bounds,
+    pub(crate) queue_timeout: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) stack: usize,
+    pub(crate) around: Box<Around>,
+    pub(crate) on_tick: Box<dyn Fn() + Send + Sync>,
+}
+
+pub(crate) struct Workers {
+    options: Options,
+    seats: Seats<Arc<dyn Task>, Box<Queued>>,
+    pub(crate) reactor: Reactor,
+    threads: Mutex<Threads>,
+    /// Moving average of how long a request holds its seat before it ends or waits, in nanoseconds.
+    average: AtomicU64,
+    closed: AtomicBool,
+    /// False while the monitor sleeps. Cleared by the monitor, set by whoever wakes it.
+    monitor_awake: AtomicBool,
+}
+
+#[derive(Default)]
+struct Threads {
+    next: u64,
+    workers: HashMap<u64, Arc<Worker>>,
+    handles: HashMap<u64, JoinHandle<()>>,
+    /// Ended by themselves; joined by whoever starts the next thread, or at the end.
+    ended: Vec<JoinHandle<()>>,
+    monitor: Option<JoinHandle<()>>,
+}
+
+/// One worker thread, as it sees itself; the monitor reads it too.
+struct Worker {
+    member: Arc<Member>,
+    /// What the request waits with; its waker stays the same for the life of the thread.
+    wait: Arc<Parker>,
+    waker: Waker,
+    #[cfg(target_os = "linux")]
+    thread_id: rustix::thread::Pid,
+    /// The request that runs here. Written by the worker, read by the monitor.
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Clone)]
+struct Running {
+    slot: Arc<Slot>,
+    since: Instant,
+}
+
+thread_local! {
+    static WORKER: OnceCell<(Arc<Workers>, Arc<Worker>)> = const { OnceCell::new() };
+    /// The request that this thread runs.
+    static SLOT: RefCell<Option<Arc<Slot>>> = const { RefCell::new(None) };
+    /// The task that this thread polls.
+    static POLLED: RefCell<Option<Arc<dyn Task>>> = const { RefCell::new(None) };
+    /// In the worker loop, outside of any handler: the loop looks at the queue again before it parks.
+    static IN_LOOP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Why a wait ended before what it waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Interrupted {
+    /// The time given to [`wait`] has passed.
+    Deadline,
+    /// The client has reset or closed its connection or stream: nobody will read an answer.
+    ClientGone,
+}
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Deadline => "the deadline has passed",
+            Self::ClientGone => "the client is gone",
+        })
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+impl From<Interrupted> for io::Error {
+    fn from(interrupted: Interrupted) -> Self {
+        let kind = match interrupted {
+            Interrupted::Deadline => io::ErrorKind::TimedOut,
+            Interrupted::ClientGone => io::ErrorKind::ConnectionAborted,
+        };
+        Self::new(kind, interrupted)
+    }
+}
+
+/// Waits for `future` on this thread: polls it; if it is not ready, sends what the request has written so far, gives up the
+/// seat and parks until the future is ready, `until` has passed or the client is gone; then takes a seat again.
+///
+/// Works on any thread; off a worker it just parks, and the client cannot be gone.
+///
+/// # Errors
+///
+/// [`Interrupted`], and the future is dropped.
+pub fn wait<F: Future>(future: F, until: Option<Instant>) -> Result<F::Output, Interrupted> {
+    let mut future = pin!(future);
+    let Some((workers, worker)) = current_worker() else {
+        let parker = Arc::new(Parker::new());
+        let waker = Waker::from(parker.clone());
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Ok(output);
+            }
+            if !parker.park_until(until) {
+                return Err(Interrupted::Deadline);
+            }
+        }
+    };
+    let slot = current_slot();
+    let mut left = None;
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&worker.waker)) {
+            return Ok(output);
+        }
+        if let Some(slot) = &slot {
+            workers.poll_own(slot);
+            if slot.is_gone() {
+                return Err(Interrupted::ClientGone);
+            }
+        }
+        if worker.wait.take() {
+            continue;
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Err(Interrupted::Deadline);
+        }
+        if left.is_none() {
+            left = Some(Left::new(&workers, &worker));
+        }
+        worker.wait.park_until(until);
+    }
+}
+
+/// Announces a wait of another kind (a lock, a file, another server): the seat is given up while `f` runs, so that other
+/// requests keep moving. Without the announcement they do too, a few milliseconds later. Anywhere but in a handler this just
+/// calls `f`.
+pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
+    let Some((workers, worker)) = current_worker() else { return f() };
+    let Some(slot) = current_slot() else { return f() };
+    workers.poll_own(&slot);
+    let left = Left::new(&workers, &worker);
+    let result = f();
+    drop(left);
+    result
+}
+
+/// Sends what the request on this thread has written so far, without waiting for anything.
+pub(crate) fn flush() {
+    if let (Some((workers, _)), Some(slot)) = (current_worker(), current_slot()) {
+        workers.poll_own(&slot);
+    }
+}
+
+/// The task that this thread is polling.
+pub(crate) fn polled() -> Option<Arc<dyn Task>> {
+    POLLED.with_borrow(Clone::clone)
+}
+
+fn current_worker() -> Option<(Arc<Workers>, Arc<Worker>)> {
+    WORKER.with(|worker| worker.get().cloned())
+}
+
+fn current_slot() -> Option<Arc<Slot>> {
+    SLOT.with_borrow(Clone::clone)
+}
+
+/// While it lives, the worker has no seat.
+struct Left<'a> {
+    workers: &'a Arc<Workers>,
+    worker: &'a Arc<Worker>,
+}
+
+impl<'a> Left<'a> {
+    fn new(workers: &'a Arc<Workers>, worker: &'a Arc<Worker>) -> Self {
+        if let Some(running) = &*lock(&worker.running)
+            && !running.slot.waits()
+        {
+            workers.note_duration(running.since.elapsed());
+        }
+        workers.act(workers.seats.leave(&worker.member));
+        Self { workers, worker }
+    }
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if !self.workers.seats.come_back(&self.worker.member) {
+            self.worker.member.parker().park();
+        }
+    }
+}
+
+impl Workers {
+    pub(crate) fn start(options: Options) -> io::Result<Arc<Self>> {
+        let workers = Arc::new(Self {
+            seats: Seats::new(options.bounds),
+            options,
+            reactor: Reactor::new()?,
+            threads: Mutex::default(),
+            average: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            monitor_awake: AtomicBool::new(true),
+        });
+        let this = workers.clone();
+        let monitor = Builder::new().name("astra-monitor".to_owned()).spawn(move || this.watch())?;
+        lock(&workers.threads).monitor = Some(monitor);
+        workers.act(workers.seats.first());
+        Ok(workers)
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.seats.bounds()
+    }
+
+    /// Asks for a run of `task`, from any thread.
+    pub(crate) fn notify(self: &Arc<Self>, task: &Arc<dyn Task>) {
+        let noted = SLOT.with_borrow(|slot| slot.as_ref().is_some_and(|slot| slot.note(task)));
+        if !noted && task.state().notify() {
+            self.act(self.seats.push(task.clone(), self.in_my_loop()));
+        }
+    }
+
+    /// Queues a request to be started.
+    pub(crate) fn push_request(self: &Arc<Self>, request: Box<Queued>) -> Result<(), Box<Queued>> {
+        let call = self.seats.push_request(request, self.in_my_loop())?;
+        self.act(call);
+        self.wake_monitor();
+        Ok(())
+    }
+
+    /// Whether this thread is in the loop of these workers, and will look at the queue again.
+    fn in_my_loop(self: &Arc<Self>) -> bool {
+        IN_LOOP.get() && WORKER.with(|worker| worker.get().is_some_and(|(workers, _)| Arc::ptr_eq(workers, self)))
+    }
+
+    pub(crate) fn add_timer(&self, at: Instant, waker: Waker) -> TimerKey {
+        self.add_timer_at(self.reactor.timers.deadline(at), waker)
+    }
+
+    pub(crate) fn add_timer_at(&self, at: u64, waker: Waker) -> TimerKey {
+        let (key, earliest) = self.reactor.timers.add(at, waker);
+        if earliest {
+            self.reactor.wake_for_timer(at);
+        }
+        key
+    }
+
+    pub(crate) fn remove_timer(&self, key: TimerKey) {
+        self.reactor.timers.remove(key);
+    }
+
+    /// Requests that were started and have not ended.
+    pub(crate) fn open(&self) -> usize {
+        self.seats.open()
+    }
+
+    /// Tells every running request that its client is gone, even those that have answered and go on computing.
+    pub(crate) fn cut_requests(&self) {
+        for (_, running) in self.running() {
+            running.slot.mark_gone();
+        }
+    }
+
+    /// Ends every worker and the monitor and joins them. Requests that still run are waited for.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        let (parked, tasks, requests) = self.seats.close();
+        drop((tasks, requests));
+        for member in parked {
+            member.parker().unpark();
+        }
+        self.reactor.wake();
+        self.wake_monitor();
+        loop {
+            let handles: Vec<_> = {
+                let mut threads = lock(&self.threads);
+                let threads = &mut *threads;
+                threads.handles.drain().map(|(_, handle)| handle).chain(threads.ended.drain(..)).chain(threads.monitor.take()).collect()
+            };
+            if handles.is_empty() {
+                return;
+            }
+            for handle in handles {
+                // A panic of ours has been printed by the thread itself.
+                let _ = handle.join();
+            }
+        }
+    }
+
+    fn act(self: &Arc<Self>, call: Call) {
+        match call {
+            Call::Nobody => {}
+            Call::Member(member) => member.parker().unpark(),
+            Call::Poller => self.reactor.wake(),
+            Call::Start(role) => {
+                if let Err(error) = self.start_worker(role) {
+                    log::error!("cannot start a worker thread: {error}");
+                    self.seats.not_started(role);
+                }
+            }
+        }
+    }
+
+    fn start_worker(self: &Arc<Self>, role: Role) -> io::Result<()> {
+        let mut threads = lock(&self.threads);
+        for ended in threads.ended.drain(..) {
+            let _ = ended.join();
+        }
+        threads.next += 1;
+        let id = threads.next;
+        let this = self.clone();
+        let handle = Builder::new().name("astra-worker".to_owned()).stack_size(self.options.stack).spawn(move || {
+            let mut work = Some(|| this.work(id, role));
+            (this.options.around)(&mut || {
+                if let Some(work) = work.take() {
+                    work();
+                }
+            });
+        })?;
+        threads.handles.insert(id, handle);
+        Ok(())
+    }
+
+    /// The worker loop.
+    fn work(self: &Arc<Self>, id: u64, mut role: Role) {
+        let wait = Arc::new(Parker::new());
+        let me = Arc::new(Worker {
+            member: Member::new(role),
+            waker: Waker::from(wait.clone()),
+            wait,
+            #[cfg(target_os = "linux")]
+            thread_id: rustix::thread::gettid(),
+            running: Mutex::new(None),
+        });
+        lock(&self.threads).workers.insert(id, me.clone());
+        WORKER.with(|worker| worker.set((self.clone(), me.clone())).ok());
+        IN_LOOP.set(true);
+        let mut done = Done::Arrived;
+        let mut tasks = 0;
+        loop {
+            let slow = Duration::from_nanos(self.average.load(Ordering::Relaxed)) > SLOW_REQUEST;
+            let (step, call) = self.seats.next(&me.member, &mut role, done, tasks >= TASKS_PER_POLL, slow);
+            self.act(call);
+            done = match step {
+                Step::Poll(task) => {
+                    tasks += 1;
+                    if task.state().start() {
+                        self.run_task(task);
+                    }
+                    Done::Polled
+                }
+                Step::Request(request) => {
+                    let took = self.run_request(&me, request);
+                    tasks = if took > TICK { TASKS_PER_POLL } else { tasks + 1 };
+                    Done::Request
+                }
+                Step::React { wait } => {
+                    tasks = 0;
+                    Done::Reacted(self.reactor.poll(wait))
+                }
+                Step::Park => {
+                    let parker = me.member.parker();
+                    if !parker.park_until(Some(Instant::now() + self.options.keep_alive)) {
+                        if self.seats.retire(&me.member) {
+                            break;
+                        }
+                        parker.park();
+                    }
+                    Done::Arrived
+                }
+                Step::Exit => break,
+            };
+        }
+        let mut threads = lock(&self.threads);
+        threads.workers.remove(&id);
+        if let Some(handle) = threads.handles.remove(&id) {
+            threads.ended.push(handle);
+        }
+    }
+
+    /// Runs a task whose state the caller has moved to RUNNING.
+    fn run_task(self: &Arc<Self>, task: Arc<dyn Task>) {
+        let outer = POLLED.replace(Some(task.clone()));
+        task.clone().run();
+        POLLED.set(outer);
+        if task.state().finish() {
+            self.act(self.seats.push(task, self.in_my_loop()));
+        }
+    }
+
+    fn run_request(self: &Arc<Self>, me: &Arc<Worker>, request: Box<Queued>) -> Duration {
+        self.wake_monitor();
+        let slot = request.slot().clone();
+        let since = Instant::now();
+        *lock(&me.running) = Some(Running { slot: slot.clone(), since });
+        SLOT.set(Some(slot.clone()));
+        IN_LOOP.set(false);
+        me.wait.take();
+        slot.start(me.wait.clone());
+        request.run();
+        IN_LOOP.set(true);
+        self.poll_own(&slot);
+        SLOT.set(None);
+        *lock(&me.running) = None;
+        let took = since.elapsed();
+        if !slot.has_waited() {
+            self.note_duration(took);
+        }
+        took
+    }
+
+    fn note_duration(&self, took: Duration) {
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let average = self.average.load(Ordering::Relaxed);
+        // Racing updates lose one another, which an average survives.
+        self.average.store(average - average / 8 + took / 8, Ordering::Relaxed);
+    }
+
+    /// Polls the connection (and the HTTP/2 stream) of `slot` on this thread, if anything was noted for it.
+    fn poll_own(self: &Arc<Self>, slot: &Arc<Slot>) {
+        for _ in 0..8 {
+            let mut some = false;
+            for task in slot.noted() {
+                some = true;
+                if task.state().steal() {
+                    self.run_task(task);
+                } else if task.state().notify() {
+                    self.act(self.seats.push(task, self.in_my_loop()));
+                }
+            }
+            if !some {
+                return;
+            }
+        }
+        self.announce_noted(slot);
+    }
+
+    /// Hands what was noted to the run queue.
+    fn announce_noted(self: &Arc<Self>, slot: &Arc<Slot>) {
+        for task in slot.noted() {
+            if task.state().notify() {
+                self.act(self.seats.push(task, self.in_my_loop()));
+            }
+        }
+    }
+
+    fn wake_monitor(&self) {
+        if !self.monitor_awake.load(Ordering::SeqCst) && !self.monitor_awake.swap(true, Ordering::SeqCst)
+            && let Some(monitor) = &lock(&self.threads).monitor
+        {
+            monitor.thread().unpark();
+        }
+    }
+
+    /// The monitor: ticks while requests run, and looks for work that nobody attends to.
+    fn watch(self: &Arc<Self>) {
+        let mut idle = 0;
+        let mut steps = 0;
+        let mut clocks = HashMap::new();
+        while !self.closed.load(Ordering::SeqCst) {
+            if idle >= IDLE_TICKS {
+                self.monitor_awake.store(false, Ordering::SeqCst);
+                if self.seats.pulse().idle && !self.closed.load(Ordering::SeqCst) {
+                    std::thread::park();
+                }
+                self.monitor_awake.store(true, Ordering::SeqCst);
+                idle = 0;
+            }
+            std::thread::park_timeout(TICK);
+            let pulse = self.seats.pulse();
+            if pulse.idle {
+                idle += 1;
+                continue;
+            }
+            idle = 0;
+            (self.options.on_tick)();
+            self.reactor.timers.fire();
+            self.announce_old_notes();
+            for request in self.seats.expire(|request| request.age() > self.options.queue_timeout) {
+                request.refuse();
+            }
+            if pulse.unattended && pulse.steps == steps {
+                self.relieve(&mut clocks);
+            } else {
+                clocks.clear();
+            }
+            steps = pulse.steps;
+        }
+    }
+
+    fn announce_old_notes(self: &Arc<Self>) {
+        for running in self.running() {
+            if running.1.since.elapsed() > TICK {
+                self.announce_noted(&running.1.slot);
+            }
+        }
+    }
+
+    fn running(&self) -> Vec<(Arc<Worker>, Running)> {
+        let threads = lock(&self.threads);
+        let running = |worker: &Arc<Worker>| lock(&worker.running).clone().map(|running| (worker.clone(), running));
+        threads.workers.values().filter_map(running).collect()
+    }
+
+    /// Nothing moved for a tick although there is work. A thread whose CPU clock stood still has blocked without saying so: its
+    /// seat goes to another. If all have computed, a worker is sent that takes polls only, so that CPU-bound requests cannot
+    /// multiply.
+    fn relieve(self: &Arc<Self>, clocks: &mut HashMap<u64, (Instant, u64)>) {
+        let mut displaced = false;
+        let mut seen = HashMap::new();
+        for (worker, running) in self.running() {
+            let Some((thread, clock)) = worker.cpu_clock() else { continue };
+            if clocks.get(&thread) == Some(&(running.since, clock)) {
+                self.act(self.seats.displace(&worker.member));
+                displaced = true;
+            }
+            seen.insert(thread, (running.since, clock));
+        }
+        *clocks = seen;
+        if !displaced {
+            self.act(self.seats.relieve());
+        }
+    }
+}
+
+impl Worker {
+    /// This thread's kernel id and the nanoseconds it has spent on a CPU.
+    #[cfg(target_os = "linux")]
+    fn cpu_clock(&self) -> Option<(u64, u64)> {
+        let id = self.thread_id.as_raw_nonzero();
+        let text = std::fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).ok()?;
+        Some((u64::try_from(id.get()).ok()?, text.split(' ').next()?.parse().ok()?))
+    }
+
+    /// Elsewhere an unannounced block is not told from computing: the relief keeps connections alive, but requests wait.
+    #[cfg(not(target_os = "linux"))]
+    fn cpu_clock(&self) -> Option<(u64, u64)> {
+        None
+    }
+}

@@ -1,0 +1,154 @@
+//! `Handle::shutdown` lets requests finish, closes what is idle, takes nothing new, and leaves no thread behind.
+
+mod support;
+
+use std::future::pending;
+use std::time::Duration;
+
+use astra_server::{Body, Exchange, Interrupted, Request, Response, wait};
+use support::{Client, Gate, HandlerFn, PATIENCE, alone, serve, server, signals, start_handler, threads, until};
+
+#[test]
+fn requests_in_flight_are_answered_and_idle_connections_closed() {
+    let (called, calls) = signals();
+    let gate = Gate::default();
+    let held = gate.clone();
+    let server = serve(move |req: Request, _info| {
+        if req.uri().path() == "/hold" {
+            called.send(()).expect("the test listens");
+            held.wait();
+        }
+        Response::new(Body::new("served"))
+    });
+    let addr = server.addr;
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/").text(), "served");
+    let mut silent = server.connect();
+    let mut busy = server.connect();
+    busy.ask("/hold");
+    calls.next();
+
+    let handle = server.into_handle();
+    let stopping = std::thread::spawn(move || handle.shutdown(PATIENCE));
+    assert_eq!(idle.until_closed(), b"");
+    assert_eq!(silent.until_closed(), b"");
+    until("new connections are refused", || Client::try_connect(addr).is_err());
+
+    gate.open();
+    let answer = busy.answer();
+    assert_eq!(answer.text(), "served");
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert_eq!(busy.until_closed(), b"");
+    assert!(stopping.join().expect("shutdown returns"), "nothing had to be cut");
+}
+
+#[test]
+fn a_server_that_does_nothing_stops_at_once() {
+    let server = serve(|_req, _info| Response::new(Body::empty()));
+    assert!(server.into_handle().shutdown(PATIENCE));
+}
+
+#[test]
+fn what_does_not_finish_in_time_is_cut() {
+    let (called, calls) = signals();
+    let (ended, ends) = signals();
+    let server = start_handler(
+        server(),
+        HandlerFn(move |_exchange: Exchange| {
+            called.send(()).expect("the test listens");
+            ended.send(wait(pending::<()>(), None)).expect("the test listens");
+        }),
+    );
+    let mut client = server.connect();
+    client.ask("/");
+    calls.next();
+    assert!(!server.into_handle().shutdown(Duration::from_millis(20)), "a request was cut");
+    assert_eq!(ends.next(), Err(Interrupted::ClientGone));
+    client.until_closed();
+}
+
+#[test]
+fn a_port_can_be_bound_again_after_shutdown() {
+    let server = serve(|_req, _info| Response::new(Body::new("first")));
+    let addr = server.addr;
+    assert_eq!(server.connect().get("/").text(), "first");
+    assert!(server.into_handle().shutdown(PATIENCE));
+    let again = astra_server::Server::try_bind(addr).expect("the port is free");
+    let server = support::start(again, |_req, _info| Response::new(Body::new("second")));
+    assert_eq!(server.connect().get("/").text(), "second");
+}
+
+#[test]
+fn after_shutdown_no_thread_is_left() {
+    alone("after_shutdown_no_thread_is_left", || {
+        let before = threads().len();
+        let gate = Gate::default();
+        let held = gate.clone();
+        let (called, calls) = signals();
+        let server = support::start(server().max_workers(64), move |req: Request, _info| {
+            if req.uri().path() == "/hold" {
+                called.send(()).expect("the test listens");
+                astra_server::blocking(|| held.wait());
+            }
+            Response::new(Body::new("served"))
+        });
+        let mut clients: Vec<Client> = (0..32).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.ask("/hold");
+        }
+        for _ in &clients {
+            calls.next();
+        }
+        assert!(threads().len() > before + 32, "32 handlers wait on 32 threads");
+        gate.open();
+        for client in &mut clients {
+            assert_eq!(client.answer().text(), "served");
+        }
+        assert!(server.into_handle().shutdown(PATIENCE));
+        assert_eq!(threads().len(), before, "{:?}", threads());
+    });
+}
+
+#[test]
+fn a_handle_that_is_dropped_leaves_no_thread() {
+    alone("a_handle_that_is_dropped_leaves_no_thread", || {
+        let before = threads().len();
+        let server = serve(|_req, _info| Response::new(Body::new("served")));
+        let mut client = server.connect();
+        assert_eq!(client.get("/").text(), "served");
+        drop(server.into_handle());
+        assert_eq!(threads().len(), before, "{:?}", threads());
+        client.until_closed();
+    });
+}
+
+#[test]
+fn idle_workers_end_after_their_keep_alive() {
+    alone("idle_workers_end_after_their_keep_alive", || {
+        let gate = Gate::default();
+        let held = gate.clone();
+        let (called, calls) = signals();
+        let server = support::start(
+            server().max_workers(64).worker_keep_alive(Duration::from_millis(20)),
+            move |_req, _info| {
+                called.send(()).expect("the test listens");
+                astra_server::blocking(|| held.wait());
+                Response::new(Body::new("served"))
+            },
+        );
+        let mut clients: Vec<Client> = (0..32).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.ask("/");
+        }
+        for _ in &clients {
+            calls.next();
+        }
+        let busy = threads().len();
+        gate.open();
+        for client in &mut clients {
+            assert_eq!(client.answer().text(), "served");
+        }
+        until("most workers have ended", || threads().len() + 16 < busy);
+        assert_eq!(server.connect().get("/").text(), "served");
+    });
+}

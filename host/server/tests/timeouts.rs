@@ -1,0 +1,55 @@
+//! Connections that nobody uses are closed, without an answer to a question that was not asked.
+
+mod support;
+
+use std::time::Duration;
+
+use astra_server::{Body, Request, Response};
+use support::{Gate, server, signals, start};
+
+#[test]
+fn an_idle_kept_alive_connection_is_closed_in_silence() {
+    let server = start(server().idle_timeout(Duration::from_millis(50)), |_req, _info| {
+        Response::new(Body::new("handled"))
+    });
+    let mut client = server.connect();
+    for _ in 0..3 {
+        assert_eq!(client.get("/").text(), "handled");
+    }
+    assert_eq!(client.until_closed(), b"");
+}
+
+#[test]
+fn a_connection_that_never_says_anything_is_closed_in_silence() {
+    let server = start(
+        server().idle_timeout(Duration::from_millis(50)).header_read_timeout(Duration::from_millis(50)),
+        |_req, _info| Response::new(Body::new("handled")),
+    );
+    assert_eq!(server.connect().until_closed(), b"");
+}
+
+#[test]
+fn a_connection_whose_handler_runs_is_not_idle() {
+    let (called, calls) = signals();
+    let gate = Gate::default();
+    let held = gate.clone();
+    let timeout = Duration::from_millis(20);
+    let server = start(server().idle_timeout(timeout).header_read_timeout(timeout), move |req: Request, _info| {
+        if req.uri().path() == "/hold" {
+            called.send(()).expect("the test listens");
+            held.wait();
+        }
+        Response::new(Body::new("handled"))
+    });
+    let mut busy = server.connect();
+    busy.ask("/hold");
+    calls.next();
+    // Two idle connections, one after the other, live and die meanwhile.
+    for _ in 0..2 {
+        let mut idle = server.connect();
+        assert_eq!(idle.get("/").text(), "handled");
+        assert_eq!(idle.until_closed(), b"");
+    }
+    gate.open();
+    assert_eq!(busy.answer().text(), "handled");
+}

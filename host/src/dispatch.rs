@@ -1,0 +1,197 @@
+//! The spine: what happens to one request, from the server's hands into a guest's and back. Runs on the worker that took
+//! the request, once for each, and returns when the guest has ended. Holds no state that changes.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use astra_server::{Exchange, Responder};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, uri::Scheme};
+use http_body_util::Full;
+
+use crate::{
+    access_log::{Counted, Progress, Visit},
+    failure::{Failure, FailureKind, Outcome},
+    forwarded::{self, Network},
+    guest::{self, GuestBody, GuestOutput, Stream},
+    handler::Handler,
+    log_line::GuestLine,
+    log_writer::{Log, Origin},
+    request_id::{self, REQUEST_ID, RequestId, RequestIds},
+};
+
+/// What every request needs, host-wide.
+pub(crate) struct Dispatch {
+    pub(crate) handler: Arc<Handler>,
+    pub(crate) ids: RequestIds,
+    pub(crate) trusted_proxies: Vec<Network>,
+    pub(crate) log: Option<Log>,
+}
+
+impl astra_server::Handler for Dispatch {
+    fn handle(&self, exchange: Exchange) {
+        let Exchange { mut request, info, responder } = exchange;
+        let handler = self.handler_for(&request);
+
+        let id = self.ids.next();
+        let client_id = request_id::stamp(request.headers_mut(), &id);
+        need_authority(&mut request, info.local_addr());
+        forwarded::rewrite(request.headers_mut(), info.peer_addr(), "http", &self.trusted_proxies);
+
+        let visit = self.access_log().map(|log| {
+            Arc::new(Visit {
+                log: log.clone(),
+                arrived: Instant::now(),
+                handler: Arc::clone(&handler.name),
+                id,
+                client_id,
+                peer: info.peer_addr(),
+                method: request.method().clone(),
+                uri: request.uri().clone(),
+                progress: Progress::default(),
+            })
+        });
+
+        let output = Arc::new(PrintedLines { log: self.log.clone(), handler: Arc::clone(&handler.name), id });
+        let client = Some(responder.client());
+        let reply = Arc::new(Reply::new(responder, request.method(), id, visit.clone()));
+        let respond = {
+            let reply = Arc::clone(&reply);
+            move |response| reply.send_guests(response)
+        };
+        let exchange = guest::Exchange { request, scheme: Scheme::HTTP, client, output };
+        let report = guest::run(&handler.revision, &handler.grants, &handler.limits, exchange, respond);
+
+        if let Outcome::Failed(failure) = &report.outcome {
+            reply.send_failure(failure);
+            tell_operator(handler, id, failure);
+        }
+        if let Some(visit) = visit {
+            visit.guest_ended(&report);
+        }
+    }
+}
+
+impl Dispatch {
+    /// One handler serves everything as long as there are no routes.
+    fn handler_for<B>(&self, _request: &Request<B>) -> &Handler {
+        &self.handler
+    }
+
+    fn access_log(&self) -> Option<&Log> {
+        self.log.as_ref().filter(|log| log.has_access_lines())
+    }
+}
+
+/// A client of HTTP/1.0 need not say whom it asks (RFC 9112 §3.2); a guest is always told, so it is told our address.
+fn need_authority<B>(request: &mut Request<B>, local: Option<SocketAddr>) {
+    if request.uri().authority().is_none()
+        && !request.headers().contains_key(header::HOST)
+        && let Some(host) = local.and_then(|local| HeaderValue::from_str(&local.to_string()).ok())
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
+}
+
+/// The log line of a failure, whether or not there is an access log. A client that left or erred is no news.
+fn tell_operator(handler: &Handler, id: RequestId, failure: &Failure) {
+    let level = match failure.kind() {
+        FailureKind::ClientGone
+        | FailureKind::BodyTooLarge
+        | FailureKind::BadRequest
+        | FailureKind::NotFound => log::Level::Debug,
+        _ => log::Level::Warn,
+    };
+    log::log!(level, "handler `{}`, request {id}: {failure}", handler.name);
+}
+
+/// The answer to one request: the guest's if it gives one, else the failure's. Whoever comes first takes the responder.
+struct Reply {
+    responder: Mutex<Option<Responder>>,
+    is_head: bool,
+    id: RequestId,
+    visit: Option<Arc<Visit>>,
+}
+
+impl Reply {
+    fn new(responder: Responder, method: &Method, id: RequestId, visit: Option<Arc<Visit>>) -> Self {
+        Self { responder: Mutex::new(Some(responder)), is_head: method == Method::HEAD, id, visit }
+    }
+
+    fn send_guests(&self, response: Response<GuestBody>) {
+        if let Some(responder) = self.take_responder() {
+            self.send(responder, response);
+        }
+    }
+
+    fn send_failure(&self, failure: &Failure) {
+        let Some(responder) = self.take_responder() else { return };
+        if failure.kind() == FailureKind::ClientGone {
+            // There is nobody to answer: the status is for the access log.
+            if let Some(visit) = &self.visit {
+                visit.answered(failure.status());
+            }
+            return;
+        }
+        self.send(responder, failure_response(failure));
+    }
+
+    fn take_responder(&self) -> Option<Responder> {
+        self.responder.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Adds the request id, and counts what goes out.
+    fn send<B>(&self, responder: Responder, mut response: Response<B>)
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<astra_server::BoxError>,
+    {
+        response.headers_mut().insert(REQUEST_ID, self.id.header());
+        if let Some(visit) = &self.visit {
+            visit.answered(response.status());
+        }
+        let has_no_body =
+            self.is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let length = if has_no_body { Some(0) } else { content_length(&response) };
+        responder.send(response.map(|body| Counted::new(body, length, self.visit.clone())));
+    }
+}
+
+fn content_length<B>(response: &Response<B>) -> Option<u64> {
+    response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn failure_response(failure: &Failure) -> Response<Full<Bytes>> {
+    let text = failure.public_text();
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = failure.status();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CONTENT_LENGTH, text.len().into());
+    if let Some(after) = failure.retry_after() {
+        headers.insert(header::RETRY_AFTER, after.as_secs().into());
+    }
+    response
+}
+
+/// Where the lines go that a guest prints: into the log, with the names of handler and request.
+struct PrintedLines {
+    log: Option<Log>,
+    handler: Arc<str>,
+    id: RequestId,
+}
+
+impl GuestOutput for PrintedLines {
+    fn line(&self, stream: Stream, line: &str) {
+        let Some(log) = &self.log else { return };
+        let stream = match stream {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        };
+        let line = GuestLine { handler: &self.handler, id: self.id, stream, text: line };
+        log.line(Origin::Guest, |out| log.format().guest_line(out, &line));
+    }
+}

@@ -1,0 +1,280 @@
+//! One request's answer: from `response-outparam.set` until it is handed to the server.
+//!
+//! A response is held back for a moment: until the guest waits, has 64 KiB buffered, has computed through a tick (1 ms), or
+//! ends. Handing it over at once would wake another worker to write the head while the guest is still writing a
+//! twelve-byte body: a thread switch per request, chunked framing, and no way to answer 500 if the guest traps on the
+//! next line. Guests that stream see nothing of it: whatever they wait for, their output goes out first.
+
+use http::{HeaderMap, Response, StatusCode, header};
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
+
+use super::{
+    body::{BodyWatch, GuestBody},
+    limits::Phase,
+};
+use crate::failure::{Failure, FailureKind};
+
+/// What hands a response to the server. Called at most once.
+pub(crate) type Respond = Box<dyn FnOnce(Response<GuestBody>) + Send>;
+
+/// Used by the worker that runs the guest only.
+pub(crate) struct Answer {
+    respond: Option<Respond>,
+    /// The request was HEAD: a response has no body on the wire.
+    to_head: bool,
+    /// Bodies by the handle of the response they belong to. A guest rarely makes more than one.
+    bodies: Vec<(u32, BodyWatch)>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// The guest has not answered.
+    Nothing,
+    /// It has; the server does not know yet.
+    Held { head: Response<()>, body: Option<BodyWatch> },
+    /// The server has the response.
+    Sent { body: Option<BodyWatch> },
+    /// The guest answered with an error, or with something that cannot be sent.
+    Refused(Failure),
+}
+
+impl Answer {
+    pub(crate) fn new(to_head: bool, respond: Respond) -> Self {
+        Self { respond: Some(respond), to_head, bodies: Vec::new(), stage: Stage::Nothing }
+    }
+
+    /// Remembers the body of the response with handle `response`.
+    pub(crate) fn add_body(&mut self, response: u32, body: BodyWatch) {
+        self.bodies.retain(|(handle, _)| *handle != response); // handles are used again
+        self.bodies.push((response, body));
+    }
+
+    /// The guest's response. `response` is its handle, `has_body` whether it has taken a body.
+    pub(crate) fn set(&mut self, response: u32, has_body: bool, status: StatusCode, mut headers: HeaderMap) {
+        let body = match has_body {
+            true => self.bodies.iter().find(|(handle, _)| *handle == response).map(|(_, body)| body.clone()),
+            false => None,
+        };
+        let bodiless = self.to_head || matches!(status.as_u16(), 100..=199 | 204 | 304);
+        if status.is_informational() {
+            self.stage = Stage::Refused(Failure::new(
+                FailureKind::GuestError,
+                format!("a response cannot have the informational status {status}"),
+            ));
+            return;
+        }
+        if status == StatusCode::NO_CONTENT {
+            headers.remove(header::CONTENT_LENGTH); // RFC 9110 section 8.6
+        }
+        if body.is_none() && !bodiless && !matches!(content_length(&headers), Ok(None | Some(0))) {
+            self.stage = Stage::Refused(Failure::new(
+                FailureKind::Unfinished,
+                "the response has a content-length and no body",
+            ));
+            return;
+        }
+        if bodiless && let Some(body) = &body {
+            body.discard();
+        }
+        let mut head = Response::new(());
+        *head.status_mut() = status;
+        *head.headers_mut() = headers;
+        self.stage = Stage::Held { head, body };
+    }
+
+    /// The guest's answer is that it failed.
+    pub(crate) fn refuse(&mut self, code: &ErrorCode) {
+        self.stage = Stage::Refused(Failure::new(kind_of(code), format!("the guest answered with {code:?}")));
+    }
+
+    /// Lets out what is there: the head if it is held, and what the guest has written since. Says whether there was anything.
+    pub(crate) fn send_out(&mut self) -> bool {
+        match &self.stage {
+            Stage::Held { .. } => {
+                self.hand_over();
+                true
+            }
+            Stage::Sent { body: Some(body) } => body.send_out(),
+            Stage::Sent { body: None } | Stage::Nothing | Stage::Refused(_) => false,
+        }
+    }
+
+    /// How far the response is.
+    pub(crate) fn phase(&self) -> Phase {
+        match &self.stage {
+            Stage::Nothing | Stage::Refused(_) => Phase::Head,
+            Stage::Held { body, .. } | Stage::Sent { body } if body.as_ref().is_none_or(BodyWatch::is_finished) => {
+                Phase::Complete
+            }
+            Stage::Held { .. } => Phase::Head,
+            Stage::Sent { .. } => Phase::Streaming,
+        }
+    }
+
+    /// The guest has ended. A complete response that is still held goes out; an incomplete one does not, so that the client
+    /// gets a proper error.
+    ///
+    /// # Errors
+    /// What was wrong with the answer, seen by itself.
+    pub(crate) fn end(&mut self) -> Result<(), Failure> {
+        let complete = self.phase() == Phase::Complete;
+        match std::mem::replace(&mut self.stage, Stage::Nothing) {
+            Stage::Nothing => Err(Failure::new(FailureKind::NoAnswer, "the guest ended without a response")),
+            Stage::Refused(failure) => Err(failure),
+            held @ Stage::Held { .. } if complete => {
+                self.stage = held;
+                self.hand_over();
+                Ok(())
+            }
+            Stage::Sent { .. } if complete => Ok(()),
+            Stage::Held { .. } | Stage::Sent { .. } => {
+                Err(Failure::new(FailureKind::Unfinished, "the guest ended without finishing its response body"))
+            }
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let Stage::Held { head, body } = std::mem::replace(&mut self.stage, Stage::Nothing) else { return };
+        let content = match &body {
+            None if self.to_head => GuestBody::nothing(content_length(head.headers()).unwrap_or(None)),
+            None => GuestBody::nothing(None),
+            Some(body) if self.to_head => {
+                let promised = content_length(head.headers()).unwrap_or(None);
+                GuestBody::nothing(promised.or_else(|| body.is_finished().then(|| body.written())))
+            }
+            Some(_) if matches!(head.status().as_u16(), 204 | 304) => GuestBody::nothing(None),
+            Some(body) => body.reader(),
+        };
+        self.stage = Stage::Sent { body };
+        if let Some(respond) = self.respond.take() {
+            respond(head.map(|()| content));
+        }
+    }
+}
+
+/// The one `content-length` of these headers (RFC 9110 section 8.6: digits only).
+///
+/// # Errors
+/// There are several, or it is not a number.
+pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, ()> {
+    let mut values = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() || !value.as_bytes().iter().all(u8::is_ascii_digit) {
+        return Err(());
+    }
+    value.to_str().map_err(drop)?.parse().map(Some).map_err(drop)
+}
+
+/// Who is to blame for an error code that a guest answers with: us and the client, a server behind it, or itself.
+fn kind_of(code: &ErrorCode) -> FailureKind {
+    match code {
+        ErrorCode::HttpRequestBodySize(_) => FailureKind::BodyTooLarge,
+        ErrorCode::DnsTimeout
+        | ErrorCode::ConnectionTimeout
+        | ErrorCode::ConnectionReadTimeout
+        | ErrorCode::ConnectionWriteTimeout
+        | ErrorCode::HttpResponseTimeout => FailureKind::GatewayTimeout,
+        ErrorCode::InternalError(_)
+        | ErrorCode::ConfigurationError
+        | ErrorCode::LoopDetected
+        | ErrorCode::HttpResponseBodySize(_)
+        | ErrorCode::HttpProtocolError => FailureKind::GuestError,
+        _ => FailureKind::BadGateway,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use http_body::Body as _;
+
+    use super::*;
+    use crate::guest::body::BodyWriter;
+
+    type Sent = Arc<Mutex<Option<Response<GuestBody>>>>;
+
+    fn answer(to_head: bool) -> (Answer, Sent) {
+        let sent = Sent::default();
+        let slot = Arc::clone(&sent);
+        let respond = move |response| *slot.lock().expect("not poisoned") = Some(response);
+        (Answer::new(to_head, Box::new(respond)), sent)
+    }
+
+    fn take(sent: &Sent) -> Option<Response<GuestBody>> {
+        sent.lock().expect("not poisoned").take()
+    }
+
+    #[test]
+    fn a_complete_response_goes_out_at_the_end_with_its_length() {
+        let (mut answer, sent) = answer(false);
+        let mut writer = BodyWriter::new(None);
+        answer.add_body(7, writer.watch());
+        answer.set(7, true, StatusCode::OK, HeaderMap::new());
+        let mut stream = writer.stream().expect("first stream");
+        wasmtime_wasi::p2::OutputStream::write(&mut stream, "Hello".into()).expect("room");
+        assert!(take(&sent).is_none());
+        writer.finish(None).expect("no length was promised");
+        answer.end().expect("complete");
+        let response = take(&sent).expect("handed over");
+        assert_eq!(response.body().size_hint().exact(), Some(5));
+    }
+
+    #[test]
+    fn an_unfinished_response_that_is_still_held_is_not_sent() {
+        let (mut answer, sent) = answer(false);
+        let writer = BodyWriter::new(None);
+        answer.add_body(7, writer.watch());
+        answer.set(7, true, StatusCode::OK, HeaderMap::new());
+        drop(writer);
+        assert_eq!(answer.end().expect_err("unfinished").kind(), FailureKind::Unfinished);
+        drop(answer);
+        assert!(take(&sent).is_none());
+    }
+
+    #[test]
+    fn a_head_goes_out_when_the_guest_waits() {
+        let (mut answer, sent) = answer(false);
+        let writer = BodyWriter::new(None);
+        answer.add_body(7, writer.watch());
+        answer.set(7, true, StatusCode::OK, HeaderMap::new());
+        assert_eq!(answer.phase(), Phase::Head);
+        answer.send_out();
+        assert!(take(&sent).is_some());
+        assert_eq!(answer.phase(), Phase::Streaming);
+    }
+
+    #[test]
+    fn a_response_to_head_has_a_length_and_no_bytes() {
+        let (mut answer, sent) = answer(true);
+        let mut writer = BodyWriter::new(None);
+        answer.add_body(7, writer.watch());
+        answer.set(7, true, StatusCode::OK, HeaderMap::new());
+        let mut stream = writer.stream().expect("first stream");
+        wasmtime_wasi::p2::OutputStream::write(&mut stream, "Hello".into()).expect("room");
+        writer.finish(None).expect("no length was promised");
+        answer.end().expect("complete");
+        let mut body = take(&sent).expect("handed over").into_body();
+        assert_eq!(body.size_hint().exact(), Some(5));
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(matches!(std::pin::Pin::new(&mut body).poll_frame(&mut cx), std::task::Poll::Ready(None)));
+    }
+
+    #[test]
+    fn no_content_has_no_content_length() {
+        let (mut answer, sent) = answer(false);
+        let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, http::HeaderValue::from_static("5"))]);
+        answer.set(7, false, StatusCode::NO_CONTENT, headers);
+        answer.end().expect("complete");
+        assert!(take(&sent).expect("handed over").headers().is_empty());
+    }
+
+    #[test]
+    fn a_length_without_a_body_is_refused() {
+        let (mut answer, sent) = answer(false);
+        let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, http::HeaderValue::from_static("5"))]);
+        answer.set(7, false, StatusCode::OK, headers);
+        assert_eq!(answer.end().expect_err("contradiction").kind(), FailureKind::Unfinished);
+        assert!(take(&sent).is_none());
+    }
+}

@@ -1,0 +1,479 @@
+//! A body on its way out of a guest: what `wasi:http/types.outgoing-body` and its stream stand on.
+//!
+//! One buffer with two ends. The guest's end ([`BodyWriter`], [`BodyStream`]) lives in the store and is used by the
+//! worker that runs the guest; the reader's end ([`GuestBody`]) is polled by whoever polls the connection. We do not use
+//! the body of wasmtime-wasi-http, for three reasons: it takes a guest that died for one that finished (its channel
+//! closes in both cases, and the client would get a clean end); it hands over 4 KiB at a time, two of them at most, so
+//! that guest and connection play ping-pong; and it cannot say that the body is complete before the head goes out.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use astra_server::BoxError;
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
+
+/// From so many buffered bytes on the guest has to wait for the reader, and the reader is woken without being asked.
+const HIGH: usize = 64 * 1024;
+/// The most that is ever buffered.
+const CAPACITY: usize = 2 * HIGH;
+/// Pieces smaller than this are copied together; larger ones are passed on as they are.
+const SMALL: usize = 8 * 1024;
+
+/// What both ends share. Written by the guest's worker and by the connection's poller, each for a few instructions.
+struct Pipe {
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Pieces in order, followed by what is in `tail`.
+    pieces: VecDeque<Bytes>,
+    tail: BytesMut,
+    /// Bytes in `pieces` and `tail`.
+    buffered: usize,
+    /// Bytes that the guest has written so far.
+    written: u64,
+    /// What the guest's `content-length` promised.
+    expected: Option<u64>,
+    /// The response has no body on the wire (HEAD, 204, 304): bytes are counted, not kept.
+    discard: bool,
+    end: End,
+    /// The reader was dropped: nobody wants the bytes any more.
+    closed: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+enum End {
+    /// The guest may write more.
+    Open,
+    /// The guest called `finish`.
+    Finished(Option<HeaderMap>),
+    /// The guest ended, or dropped the body, without `finish`.
+    Broken,
+    /// The reader has been told.
+    Told,
+}
+
+impl Pipe {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while the lock is held; if it did, the state would still be one of its valid values.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how the body ends, unless that is settled, and tells the reader.
+    fn end(&self, end: End) {
+        let mut state = self.lock();
+        if matches!(state.end, End::Open) {
+            state.end = end;
+        }
+        let reader = state.reader.take();
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+}
+
+impl State {
+    fn push(&mut self, bytes: Bytes) {
+        self.buffered += bytes.len();
+        if self.tail.is_empty() && (self.pieces.is_empty() || bytes.len() >= SMALL) {
+            self.pieces.push_back(bytes);
+        } else if bytes.len() >= SMALL {
+            self.pieces.push_back(self.tail.split().freeze());
+            self.pieces.push_back(bytes);
+        } else {
+            self.tail.extend_from_slice(&bytes);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let piece = match self.pieces.pop_front() {
+            Some(piece) => piece,
+            None if self.tail.is_empty() => return None,
+            None => self.tail.split().freeze(),
+        };
+        self.buffered -= piece.len();
+        Some(piece)
+    }
+
+    fn clear(&mut self) {
+        self.pieces.clear();
+        self.tail.clear();
+        self.buffered = 0;
+    }
+
+    fn has_room(&self) -> bool {
+        self.buffered < HIGH
+    }
+}
+
+/// A handle that sees how far a body is; does not keep either end from ending.
+#[derive(Clone)]
+pub(crate) struct BodyWatch(Arc<Pipe>);
+
+impl BodyWatch {
+    /// The guest has called `finish`: nothing more will come.
+    pub(crate) fn is_finished(&self) -> bool {
+        !matches!(self.0.lock().end, End::Open | End::Broken)
+    }
+
+    /// Bytes that the guest has written so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.0.lock().written
+    }
+
+    /// Wakes the reader if something waits for it, and says whether something does.
+    pub(crate) fn send_out(&self) -> bool {
+        let mut state = self.0.lock();
+        if state.buffered == 0 {
+            return false;
+        }
+        let reader = state.reader.take();
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        true
+    }
+
+    /// From now on bytes are counted but not kept: for responses without a body on the wire.
+    pub(crate) fn discard(&self) {
+        let mut state = self.0.lock();
+        state.discard = true;
+        state.clear();
+        let writer = state.writer.take();
+        drop(state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+
+    /// The reader's end. To be taken once.
+    pub(crate) fn reader(&self) -> GuestBody {
+        GuestBody(Content::Pipe(Arc::clone(&self.0)))
+    }
+}
+
+/// The guest's end: the `outgoing-body` resource. Dropped without [`finish`](Self::finish), it breaks the body.
+pub(crate) struct BodyWriter {
+    pipe: Arc<Pipe>,
+    stream_taken: bool,
+}
+
+impl BodyWriter {
+    /// A new body that must become `expected` bytes long, if given.
+    pub(crate) fn new(expected: Option<u64>) -> Self {
+        let state = State {
+            pieces: VecDeque::new(),
+            tail: BytesMut::new(),
+            buffered: 0,
+            written: 0,
+            expected,
+            discard: false,
+            end: End::Open,
+            closed: false,
+            reader: None,
+            writer: None,
+        };
+        Self { pipe: Arc::new(Pipe { state: Mutex::new(state) }), stream_taken: false }
+    }
+
+    pub(crate) fn watch(&self) -> BodyWatch {
+        BodyWatch(Arc::clone(&self.pipe))
+    }
+
+    /// The stream to write to; it can be had once.
+    pub(crate) fn stream(&mut self) -> Option<BodyStream> {
+        if std::mem::replace(&mut self.stream_taken, true) {
+            return None;
+        }
+        Some(BodyStream(Arc::clone(&self.pipe)))
+    }
+
+    /// Ends the body in order.
+    ///
+    /// # Errors
+    /// The number of bytes written, if it is not what `content-length` promised; the body is broken then.
+    pub(crate) fn finish(self, trailers: Option<HeaderMap>) -> Result<(), u64> {
+        let state = self.pipe.lock();
+        let written = state.written;
+        // A response to HEAD promises a length and sends nothing (RFC 9110 section 9.3.2).
+        let short = state.expected.is_some_and(|expected| expected != written) && !state.discard;
+        drop(state);
+        if short {
+            return Err(written); // dropping `self` breaks the body
+        }
+        self.pipe.end(End::Finished(trailers));
+        Ok(())
+    }
+}
+
+impl Drop for BodyWriter {
+    fn drop(&mut self) {
+        self.pipe.end(End::Broken);
+    }
+}
+
+/// The `output-stream` of an outgoing body.
+///
+/// What is written or flushed goes out when the guest waits, at the next tick, when it ends, or when 64 KiB have gathered:
+/// a guest that writes in small pieces does not pay a thread switch for each (see `answer.rs`).
+pub(crate) struct BodyStream(Arc<Pipe>);
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for BodyStream {
+    async fn ready(&mut self) {
+        std::future::poll_fn(|cx| {
+            let mut state = self.0.lock();
+            if state.closed || state.has_room() {
+                return Poll::Ready(());
+            }
+            state.writer = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl OutputStream for BodyStream {
+    fn write(&mut self, mut bytes: Bytes) -> StreamResult<()> {
+        let mut state = self.0.lock();
+        if state.closed {
+            return Err(StreamError::Closed);
+        }
+        if bytes.len() > CAPACITY - state.buffered {
+            return Err(StreamError::trap("write exceeds what check-write permitted"));
+        }
+        let room = state.expected.map_or(u64::MAX, |expected| expected.saturating_sub(state.written));
+        let too_much = bytes.len() as u64 > room && !state.discard;
+        if too_much {
+            bytes.truncate(room as usize); // smaller than the length, which is a usize
+        }
+        state.written += bytes.len() as u64;
+        if !state.discard && !bytes.is_empty() {
+            state.push(bytes);
+        }
+        let reader = if state.has_room() { None } else { state.reader.take() };
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        if too_much {
+            return Err(StreamError::LastOperationFailed(wasmtime::format_err!(
+                "the body is longer than its content-length"
+            )));
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        if self.0.lock().closed { Err(StreamError::Closed) } else { Ok(()) }
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        let state = self.0.lock();
+        match state.closed {
+            true => Err(StreamError::Closed),
+            false if state.has_room() => Ok(CAPACITY - state.buffered),
+            false => Ok(0),
+        }
+    }
+
+    async fn blocking_write_and_flush(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.ready().await;
+        self.write(bytes)
+    }
+}
+
+/// A guest's response body, as the server reads it. It ends in order only if the guest finished it; if the guest
+/// trapped, was cut or forgot it, the last frame is an error and the connection must not look complete.
+pub struct GuestBody(Content);
+
+enum Content {
+    Pipe(Arc<Pipe>),
+    /// Nothing on the wire, whatever the guest writes. The length is what a `GET` would have had, where known.
+    Nothing(Option<u64>),
+}
+
+impl GuestBody {
+    /// A body without bytes. `length` is announced but not sent, as for HEAD.
+    pub(crate) fn nothing(length: Option<u64>) -> Self {
+        Self(Content::Nothing(length))
+    }
+}
+
+impl std::fmt::Debug for GuestBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GuestBody")
+    }
+}
+
+impl Body for GuestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Content::Pipe(pipe) = &self.0 else { return Poll::Ready(None) };
+        let mut state = pipe.lock();
+        if let Some(bytes) = state.pop() {
+            let writer = if state.has_room() { state.writer.take() } else { None };
+            drop(state);
+            if let Some(writer) = writer {
+                writer.wake();
+            }
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        match std::mem::replace(&mut state.end, End::Told) {
+            End::Open => {
+                state.end = End::Open;
+                if !state.reader.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    state.reader = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+            End::Finished(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            End::Finished(None) | End::Told => Poll::Ready(None),
+            End::Broken => Poll::Ready(Some(Err("the guest did not finish its body".into()))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Content::Nothing(length) => length.is_none(),
+            Content::Pipe(pipe) => {
+                let state = pipe.lock();
+                state.buffered == 0 && matches!(state.end, End::Finished(None) | End::Told)
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Content::Nothing(length) => SizeHint::with_exact(length.unwrap_or(0)),
+            Content::Pipe(pipe) => {
+                let state = pipe.lock();
+                let mut hint = SizeHint::new();
+                match state.end {
+                    End::Finished(None) => hint.set_exact(state.buffered as u64),
+                    _ => hint.set_lower(state.buffered as u64),
+                }
+                hint
+            }
+        }
+    }
+}
+
+impl Drop for GuestBody {
+    fn drop(&mut self) {
+        let Content::Pipe(pipe) = &self.0 else { return };
+        let mut state = pipe.lock();
+        state.closed = true;
+        state.clear();
+        let writer = state.writer.take();
+        drop(state);
+        if let Some(writer) = writer {
+            writer.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(body: &mut GuestBody) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
+    }
+
+    fn data(body: &mut GuestBody) -> Bytes {
+        match next(body) {
+            Poll::Ready(Some(Ok(frame))) => frame.into_data().expect("a data frame"),
+            other => panic!("expected data, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_finished_body_knows_its_length_and_ends_in_order() {
+        let mut writer = BodyWriter::new(None);
+        let mut body = writer.watch().reader();
+        let mut stream = writer.stream().expect("first stream");
+        assert!(writer.stream().is_none());
+        stream.write("Hello ".into()).expect("room");
+        stream.write("World!".into()).expect("room");
+        assert_eq!(body.size_hint().exact(), None);
+        drop(stream);
+        writer.finish(None).expect("no length was promised");
+        assert_eq!(body.size_hint().exact(), Some(12));
+        assert_eq!(data(&mut body), "Hello ");
+        assert_eq!(data(&mut body), "World!");
+        assert!(body.is_end_stream());
+        assert!(matches!(next(&mut body), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn a_body_that_is_dropped_unfinished_ends_with_an_error() {
+        let mut writer = BodyWriter::new(None);
+        let mut body = writer.watch().reader();
+        writer.stream().expect("first stream").write("half".into()).expect("room");
+        drop(writer);
+        assert_eq!(data(&mut body), "half");
+        assert!(!body.is_end_stream());
+        assert!(matches!(next(&mut body), Poll::Ready(Some(Err(_)))));
+    }
+
+    #[test]
+    fn a_body_shorter_than_its_content_length_is_broken() {
+        let mut writer = BodyWriter::new(Some(5));
+        let mut body = writer.watch().reader();
+        writer.stream().expect("first stream").write("four".into()).expect("room");
+        assert_eq!(writer.finish(None), Err(4));
+        assert_eq!(data(&mut body), "four");
+        assert!(matches!(next(&mut body), Poll::Ready(Some(Err(_)))));
+    }
+
+    #[test]
+    fn a_body_longer_than_its_content_length_is_cut() {
+        let mut writer = BodyWriter::new(Some(3));
+        let mut body = writer.watch().reader();
+        let mut stream = writer.stream().expect("first stream");
+        assert!(matches!(stream.write("four".into()), Err(StreamError::LastOperationFailed(_))));
+        drop(stream);
+        writer.finish(None).expect("three bytes were kept");
+        assert_eq!(data(&mut body), "fou");
+        assert!(matches!(next(&mut body), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn the_guest_waits_for_a_slow_reader() {
+        let mut writer = BodyWriter::new(None);
+        let mut body = writer.watch().reader();
+        let mut stream = writer.stream().expect("first stream");
+        stream.write(vec![0; HIGH].into()).expect("room");
+        assert_eq!(stream.check_write().expect("open"), 0);
+        assert_eq!(data(&mut body).len(), HIGH);
+        assert_eq!(stream.check_write().expect("open"), CAPACITY);
+        drop(body);
+        assert!(matches!(stream.check_write(), Err(StreamError::Closed)));
+    }
+
+    #[test]
+    fn small_pieces_are_copied_together() {
+        let mut writer = BodyWriter::new(None);
+        let mut body = writer.watch().reader();
+        let mut stream = writer.stream().expect("first stream");
+        for _ in 0..15 {
+            stream.write(vec![1; 4096].into()).expect("room");
+        }
+        assert_eq!(data(&mut body).len(), 4096);
+        assert_eq!(data(&mut body).len(), 14 * 4096);
+    }
+}

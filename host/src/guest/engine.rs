@@ -1,0 +1,287 @@
+//! wasmtime, set up for one purpose: many short lives of few guests.
+//!
+//! No fibers (`concurrency_support(false)` and plain `call`), epochs for deadlines, a pool of instance slots whose memory is
+//! copy-on-write images, and a cache of compiled code. An [`Engine`] also owns the one Tokio runtime, with one worker,
+//! that wasmtime-wasi's clocks and files need; workers enter it for their life and never block in it. All of it is made at
+//! start-up and shared by all threads; the pool's shape is fixed then.
+
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, Mutex},
+};
+
+use wasmtime::{Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker};
+
+use super::{cache, http, instance::State};
+
+/// The stack that a guest may use, in bytes.
+pub const WASM_STACK: usize = 512 * 1024;
+
+/// Fewer slots than this and wasmtime does not divide its pools among threads.
+const MIN_INSTANCES: u32 = 128;
+/// A component is several core instances, each with a table or two: a Rust guest has three, a composed one more.
+const CORE_INSTANCES_EACH: u32 = 20;
+const MEMORIES_EACH: u32 = 2;
+const TABLES_EACH: u32 = 6;
+/// Entries of a table. Interpreters compiled to Wasm have tens of thousands.
+const TABLE_ENTRIES: usize = 100_000;
+/// Memory of a free slot that stays mapped and is copied back from the image, rather than unmapped and faulted in again.
+const MEMORY_KEPT: usize = 4 << 20;
+const TABLE_KEPT: usize = 64 << 10;
+/// Threads that Tokio may start for what wasmtime-wasi cannot do otherwise: reading ahead in files.
+const TOKIO_BLOCKING_THREADS: usize = 32;
+
+/// How an [`Engine`] is made.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Guests that can run or wait at a time; at least 128 are made.
+    pub instances: u32,
+    /// Most bytes that any linear memory can have.
+    pub max_memory: u64,
+    /// How a slot is made fresh.
+    pub reset: Reset,
+    /// Whether compiled code is kept.
+    pub cache: CacheMode,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { instances: 1024, max_memory: 128 << 20, reset: Reset::Copy, cache: CacheMode::On }
+    }
+}
+
+/// How the memory of one request is made fresh for the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reset {
+    /// All of it is copied back from the module's image. The time grows with the guest's memory.
+    Copy,
+    /// The kernel is asked which pages were written (Linux 6.7). Faster, but wasmtime 48 misses pages that are swapped out or
+    /// just being moved: the next request could see them (bytecodealliance/wasmtime#14357).
+    Scan,
+}
+
+/// Whether compiled code is kept between runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheMode {
+    /// In `$XDG_CACHE_HOME/astra-host`, `~/.cache/astra-host`, or a directory for us in the temporary one.
+    On,
+    /// Not at all.
+    Off,
+}
+
+/// Why there is no engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// `reset = "scan"` on a machine with paging space.
+    #[error(
+        "`reset = \"scan\"` is refused because paging space is in use (/proc/swaps): a page that is swapped out would be seen by the next request; use `copy`"
+    )]
+    ScanWithSwap,
+    /// `reset = "scan"` on a kernel that cannot.
+    #[error("`reset = \"scan\"` needs Linux 6.7 or newer; use `copy`")]
+    ScanUnsupported,
+    /// wasmtime refused its configuration.
+    #[error("wasmtime cannot be set up: {0:#}")]
+    Wasmtime(wasmtime::Error),
+    /// The Tokio runtime could not be started.
+    #[error("the runtime for clocks and files cannot be started")]
+    Runtime(#[source] std::io::Error),
+}
+
+/// wasmtime and what goes with it. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    wasmtime: wasmtime::Engine,
+    linker: Linker<State>,
+    runtime: tokio::runtime::Runtime,
+    cache: Option<Cache>,
+    /// One compilation at a time: each uses all cores, and the cache's counters belong to one of them.
+    compiling: Mutex<()>,
+    max_memory: u64,
+    notes: Vec<String>,
+}
+
+impl Engine {
+    /// Makes the engine, its pool and its runtime.
+    ///
+    /// # Errors
+    /// The options cannot be had on this machine. A cache or a pool that cannot be had is a [note](Self::notes), not an error.
+    pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
+        if options.reset == Reset::Scan {
+            check_scan(&std::fs::read_to_string("/proc/swaps").unwrap_or_default())?;
+        }
+        let mut notes = Vec::new();
+        let cache = open_cache(options.cache, &mut notes);
+        let wasmtime = start(options, cache.clone(), &mut notes)?;
+        let linker = http::linker(&wasmtime).map_err(EngineError::Wasmtime)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(TOKIO_BLOCKING_THREADS)
+            .thread_name("astra-tokio")
+            .enable_time()
+            .enable_io()
+            .build()
+            .map_err(EngineError::Runtime)?;
+        let compiling = Mutex::new(());
+        let max_memory = options.max_memory;
+        Ok(Self(Arc::new(Inner { wasmtime, linker, runtime, cache, compiling, max_memory, notes })))
+    }
+
+    /// Lets a millisecond pass for running guests: they are asked about their deadlines. To be called every millisecond
+    /// while guests run.
+    pub fn tick(&self) {
+        self.0.wasmtime.increment_epoch();
+    }
+
+    /// What a thread must have entered before it runs guests.
+    pub fn runtime(&self) -> &tokio::runtime::Handle {
+        self.0.runtime.handle()
+    }
+
+    /// The native stack that a thread needs to run guests, in bytes: the guest's and 512 KiB for host calls.
+    pub fn worker_stack(&self) -> usize {
+        WASM_STACK + 512 * 1024
+    }
+
+    /// What the operator should know: warnings for start-up, a sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.0.notes
+    }
+
+    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.0.wasmtime
+    }
+
+    pub(crate) fn linker(&self) -> &Linker<State> {
+        &self.0.linker
+    }
+
+    pub(crate) fn cache(&self) -> Option<&Cache> {
+        self.0.cache.as_ref()
+    }
+
+    pub(crate) fn compiling(&self) -> &Mutex<()> {
+        &self.0.compiling
+    }
+
+    pub(crate) fn max_memory(&self) -> u64 {
+        self.0.max_memory
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("notes", &self.0.notes).finish_non_exhaustive()
+    }
+}
+
+/// `swaps` is what /proc/swaps says: a heading, then a line for each paging space.
+fn check_scan(swaps: &str) -> Result<(), EngineError> {
+    if swaps.lines().skip(1).any(|line| !line.trim().is_empty()) {
+        return Err(EngineError::ScanWithSwap);
+    }
+    if !PoolingAllocationConfig::is_pagemap_scan_available() {
+        return Err(EngineError::ScanUnsupported);
+    }
+    Ok(())
+}
+
+fn open_cache(mode: CacheMode, notes: &mut Vec<String>) -> Option<Cache> {
+    if mode == CacheMode::Off {
+        return None;
+    }
+    let cache = cache::directory().and_then(|directory| {
+        let mut config = CacheConfig::new();
+        config.with_directory(directory);
+        Cache::new(config).map_err(|error| format!("{error:#}"))
+    });
+    cache.map_err(|reason| notes.push(format!("compiled modules are not cached: {reason}"))).ok()
+}
+
+/// With a pool if the address space for it is to be had, else without.
+fn start(
+    options: &EngineOptions,
+    cache: Option<Cache>,
+    notes: &mut Vec<String>,
+) -> Result<wasmtime::Engine, EngineError> {
+    let mut config = config(cache);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
+    let refused = match wasmtime::Engine::new(&config) {
+        Ok(engine) => return Ok(engine),
+        Err(error) => error,
+    };
+    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    let engine = wasmtime::Engine::new(&config).map_err(EngineError::Wasmtime)?;
+    notes.push(format!(
+        "instances are allocated one by one, which is several times slower: the address space for {} slots is refused ({:#}); lower `max-workers` or raise `ulimit -v`",
+        options.instances.max(MIN_INSTANCES),
+        refused,
+    ));
+    Ok(engine)
+}
+
+fn config(cache: Option<Cache>) -> Config {
+    let mut config = Config::new();
+    config
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK)
+        .memory_init_cow(true)
+        // Images in memory, not in the page cache of a file: the first touch of a page never waits for a disk.
+        .force_memory_init_memfd(true)
+        .memory_guaranteed_dense_image_size(256 << 20)
+        // Function names in traps come from the name section; addresses would double the compiled code's tables.
+        .generate_address_map(false)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(20))
+        .wasm_backtrace_details(wasmtime::WasmBacktraceDetails::Disable)
+        .parallel_compilation(true)
+        .cache(cache);
+    config
+}
+
+fn pool(options: &EngineOptions) -> PoolingAllocationConfig {
+    let instances = options.instances.max(MIN_INSTANCES);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES_EACH))
+        .total_memories(instances.saturating_mul(MEMORIES_EACH))
+        .total_tables(instances.saturating_mul(TABLES_EACH))
+        .max_core_instances_per_component(CORE_INSTANCES_EACH * 10)
+        .max_memories_per_component(MEMORIES_EACH * 2)
+        .max_tables_per_component(TABLES_EACH * 10)
+        .max_component_instance_size(16 << 20)
+        .max_core_instance_size(16 << 20)
+        .max_tables_per_module(8)
+        .max_memories_per_module(MEMORIES_EACH)
+        .table_elements(TABLE_ENTRIES)
+        .max_memory_size(usize::try_from(options.max_memory).unwrap_or(usize::MAX))
+        .max_unused_warm_slots(instances)
+        .linear_memory_keep_resident(MEMORY_KEPT)
+        .table_keep_resident(TABLE_KEPT)
+        .pagemap_scan(match options.reset {
+            Reset::Copy => Enabled::No,
+            Reset::Scan => Enabled::Yes,
+        });
+    pool
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scanning_is_refused_where_there_is_paging_space() {
+        let swaps = "Filename Type Size Used Priority\n/dev/sda2 partition 2097148 0 -2\n";
+        assert!(matches!(check_scan(swaps), Err(EngineError::ScanWithSwap)));
+        assert!(!matches!(check_scan("Filename Type Size Used Priority\n"), Err(EngineError::ScanWithSwap)));
+    }
+
+    #[test]
+    fn an_engine_starts_with_its_defaults() {
+        let engine = Engine::new(&EngineOptions { cache: CacheMode::Off, ..EngineOptions::default() });
+        assert_eq!(engine.expect("starts").notes(), &[] as &[String]);
+    }
+}

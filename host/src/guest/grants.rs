@@ -1,0 +1,221 @@
+//! What the configuration lets a guest see: environment variables and directories. Everything else is denied.
+//!
+//! [`Grants`] become a WASI context on the worker, and only for requests that touch one: building it costs a microsecond and
+//! a hello guest needs none. Network and name look-up are never allowed here. In granted directories only regular files
+//! and directories can be opened: opening a FIFO without its other end would block the worker for good, where no deadline
+//! reaches, and devices and sockets are no files. The check looks before it opens, so whoever can swap a file for a FIFO
+//! in between, on the host's side, can still block one worker.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use wasmtime::{
+    Result, StoreContextMut,
+    component::{Linker, Resource},
+};
+use wasmtime_wasi::{
+    FsPerms, WasiCtx,
+    filesystem::{Descriptor, WasiFilesystemView as _},
+    p2::{
+        FsError, FsResult,
+        bindings::sync::filesystem::types::{
+            DescriptorFlags, DescriptorType, Host as _, HostDescriptor as _, OpenFlags, PathFlags,
+        },
+    },
+};
+
+use super::{
+    instance::State,
+    limits::Limits,
+    stdio::{GuestOutput, Lines, Stream},
+};
+
+/// What a handler's guests are given. Nothing by default.
+#[derive(Debug, Clone, Default)]
+pub struct Grants {
+    /// Environment variables, all that the guest sees.
+    pub env: Vec<(String, String)>,
+    /// Directories.
+    pub dirs: Vec<DirGrant>,
+}
+
+/// A directory of the host's that a guest may use.
+#[derive(Debug, Clone)]
+pub struct DirGrant {
+    /// Where it is.
+    pub host: PathBuf,
+    /// What the guest calls it, an absolute path (`/data`).
+    pub guest: String,
+    /// Whether the guest may change it.
+    pub writable: bool,
+}
+
+/// Why grants cannot be given.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GrantError {
+    /// The directory is not there, or we may not open it.
+    #[error("directory `{}` cannot be opened", path.display())]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It is something else.
+    #[error("`{}` is not a directory", path.display())]
+    NotADirectory {
+        /// What should have been a directory.
+        path: PathBuf,
+    },
+    /// Two directories under one name, or none.
+    #[error("the guest's name `{name}` for a directory is empty or used twice")]
+    GuestName {
+        /// The name.
+        name: String,
+    },
+    /// A variable without a name, or with a `=` or a zero byte in it.
+    #[error("`{name}` cannot be the name of an environment variable")]
+    EnvName {
+        /// The name.
+        name: String,
+    },
+}
+
+impl Grants {
+    /// Whether all this can be given, as things are now.
+    ///
+    /// # Errors
+    /// The first grant that cannot.
+    pub fn check(&self) -> Result<(), GrantError> {
+        for (name, _) in &self.env {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                return Err(GrantError::EnvName { name: name.clone() });
+            }
+        }
+        for (index, dir) in self.dirs.iter().enumerate() {
+            if dir.guest.is_empty() || self.dirs[..index].iter().any(|other| other.guest == dir.guest) {
+                return Err(GrantError::GuestName { name: dir.guest.clone() });
+            }
+            let open = |source| GrantError::Open { path: dir.host.clone(), source };
+            if !std::fs::metadata(&dir.host).map_err(open)?.is_dir() {
+                return Err(GrantError::NotADirectory { path: dir.host.clone() });
+            }
+            std::fs::read_dir(&dir.host).map_err(open)?;
+        }
+        Ok(())
+    }
+
+    /// A WASI context with these grants and nothing else.
+    ///
+    /// # Errors
+    /// A directory cannot be opened (any more).
+    pub(crate) fn context(&self, limits: &Limits, stdio: &Stdio) -> Result<WasiCtx> {
+        let mut builder = WasiCtx::builder();
+        builder
+            .envs(&self.env)
+            .max_random_size(limits.random_bytes)
+            .stdout(stdio.stdout.clone())
+            .stderr(stdio.stderr.clone())
+            // File calls keep their worker and its seat, rather than hop to a thread of Tokio's and back.
+            .allow_blocking_current_thread(true)
+            .allow_ip_name_lookup(false)
+            .allow_tcp(false)
+            .allow_udp(false);
+        for dir in &self.dirs {
+            let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+            builder.preopened_dir(&dir.host, &dir.guest, perms)?;
+        }
+        Ok(builder.build())
+    }
+}
+
+/// Both output streams of one request.
+pub(crate) struct Stdio {
+    stdout: Lines,
+    stderr: Lines,
+}
+
+impl Stdio {
+    pub(crate) fn new(output: &Arc<dyn GuestOutput>) -> Self {
+        Self {
+            stdout: Lines::new(Stream::Stdout, Arc::clone(output)),
+            stderr: Lines::new(Stream::Stderr, Arc::clone(output)),
+        }
+    }
+
+    pub(crate) fn finish(&self) {
+        self.stdout.finish();
+        self.stderr.finish();
+    }
+}
+
+/// Replaces `descriptor.open-at` in a linker that has wasmtime-wasi's `wasi:filesystem/types`.
+pub(crate) fn link_open_at(linker: &mut Linker<State>, filesystem_types: &str) -> Result<()> {
+    type Arguments = (Resource<Descriptor>, PathFlags, String, OpenFlags, DescriptorFlags);
+    linker.instance(filesystem_types)?.func_wrap(
+        "[method]descriptor.open-at",
+        |mut store: StoreContextMut<'_, State>, arguments: Arguments| {
+            let state = store.data_mut();
+            Ok((match open_at(state, arguments) {
+                Ok(descriptor) => Ok(descriptor),
+                Err(error) => Err(state.filesystem().convert_error_code(error)?),
+            },))
+        },
+    )
+}
+
+fn open_at(
+    state: &mut State,
+    (dir, path_flags, path, open_flags, flags): (Resource<Descriptor>, PathFlags, String, OpenFlags, DescriptorFlags),
+) -> FsResult<Resource<Descriptor>> {
+    let mut files = state.filesystem();
+    let found = files.stat_at(Resource::new_borrow(dir.rep()), path_flags, path.clone());
+    if let Ok(found) = found
+        && !matches!(
+            found.type_,
+            DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink
+        )
+    {
+        return Err(FsError::from(wasmtime_wasi::p2::bindings::filesystem::types::ErrorCode::NotPermitted));
+    }
+    // Not there, or not to be seen: opening says so, or creates it.
+    files.open_at(dir, path_flags, path, open_flags, flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dir(host: &str, guest: &str) -> DirGrant {
+        DirGrant { host: host.into(), guest: guest.into(), writable: false }
+    }
+
+    #[test]
+    fn a_directory_must_be_there() {
+        let grants = Grants { dirs: vec![dir("/does/not/exist", "/data")], ..Grants::default() };
+        let error = grants.check().expect_err("missing");
+        assert_eq!(error.to_string(), "directory `/does/not/exist` cannot be opened");
+    }
+
+    #[test]
+    fn a_file_is_not_a_directory() {
+        let grants = Grants { dirs: vec![dir("/proc/self/status", "/data")], ..Grants::default() };
+        assert!(matches!(grants.check(), Err(GrantError::NotADirectory { .. })));
+    }
+
+    #[test]
+    fn two_directories_need_two_names() {
+        let grants = Grants { dirs: vec![dir("/", "/data"), dir("/", "/data")], ..Grants::default() };
+        assert!(matches!(grants.check(), Err(GrantError::GuestName { .. })));
+    }
+
+    #[test]
+    fn a_variable_needs_a_name() {
+        let grants = Grants { env: vec![("A=B".into(), String::new())], ..Grants::default() };
+        assert!(matches!(grants.check(), Err(GrantError::EnvName { .. })));
+    }
+}

@@ -1,0 +1,307 @@
+//! Guests that speak WASI 0.2 HTTP: the linker with everything they may import, and their requests.
+//!
+//! Interface by interface, never `add_to_linker_sync`: `wasi:io` is ours (`blocking.rs`), and so are the five functions of
+//! `wasi:http/types` that make and end outgoing bodies (`body.rs`) and the one that takes the answer (`answer.rs`); they
+//! replace wasmtime-wasi-http's under the same names. All of `wasi:cli`, `wasi:filesystem`, `wasi:sockets`… is linked, as
+//! guests of real toolchains import it whether they use it or not, and denied when it is called.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::uri;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Empty};
+use wasmtime::{
+    Engine, Result,
+    component::{Linker, Resource, ResourceType},
+};
+use wasmtime_wasi::{
+    cli::{WasiCli, WasiCliView as _},
+    clocks::{WasiClocks, WasiClocksCtxView},
+    filesystem::{WasiFilesystem, WasiFilesystemView as _},
+    p2::{
+        DynOutputStream,
+        bindings::{cli, clocks, filesystem, random, sockets, sync},
+    },
+    random::{WasiRandom, WasiRandomView as _},
+    sockets::{WasiSockets, WasiSocketsView as _},
+};
+use wasmtime_wasi_http::{
+    Error, FieldMap, WasiHttp, WasiHttpView as _,
+    p2::{
+        bindings::{
+            LinkOptions,
+            http::types::{ErrorCode, Scheme},
+            sync as http_sync,
+        },
+        body::{HyperOutgoingBody, StreamContext},
+        types::{HostIncomingRequest, HostOutgoingRequest, HostOutgoingResponse, HostResponseOutparam},
+    },
+};
+
+use super::{
+    answer::content_length,
+    blocking,
+    body::BodyWriter,
+    grants,
+    instance::{State, Upload},
+};
+
+/// The instance that our functions are put into; the version is wasmtime-wasi-http's, and guests of all 0.2.x find it.
+const HTTP_TYPES: &str = "wasi:http/types@0.2.12";
+const FILESYSTEM_TYPES: &str = "wasi:filesystem/types@0.2.12";
+
+/// All that a linker of ours provides, by interface: for telling which import of a guest's is missing.
+pub(crate) const PROVIDED: &[&str] = &[
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stderr",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/wall-clock",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:http/outgoing-handler",
+    "wasi:http/types",
+    "wasi:io/error",
+    "wasi:io/poll",
+    "wasi:io/streams",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:random/random",
+    "wasi:sockets/instance-network",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/network",
+    "wasi:sockets/tcp",
+    "wasi:sockets/tcp-create-socket",
+    "wasi:sockets/udp",
+    "wasi:sockets/udp-create-socket",
+];
+
+/// A linker with everything in [`PROVIDED`].
+pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    let l = &mut linker;
+    blocking::link(l)?;
+
+    let options = LinkOptions::default();
+    http_sync::http::types::add_to_linker::<State, WasiHttp>(l, &(&options).into(), State::http)?;
+    http_sync::http::outgoing_handler::add_to_linker::<State, WasiHttp>(l, State::http)?;
+
+    clocks::wall_clock::add_to_linker::<State, WasiClocks>(l, State::time)?;
+    clocks::monotonic_clock::add_to_linker::<State, WasiClocks>(l, State::time)?;
+    random::random::add_to_linker::<State, WasiRandom>(l, State::random)?;
+    random::insecure::add_to_linker::<State, WasiRandom>(l, State::random)?;
+    random::insecure_seed::add_to_linker::<State, WasiRandom>(l, State::random)?;
+    cli::environment::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::exit::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::stdin::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::stdout::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_input::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_output::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_stdin::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
+    sync::filesystem::types::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
+    // None of these can block, although their sync form says `in_tokio`: TCP, UDP and look-ups are denied before they start.
+    let options = sync::LinkOptions::default();
+    sockets::network::add_to_linker::<State, WasiSockets>(l, &(&options).into(), State::sockets)?;
+    sockets::instance_network::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::ip_name_lookup::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::tcp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sync::sockets::tcp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sync::sockets::udp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sync::sockets::udp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+
+    l.allow_shadowing(true);
+    link_outgoing(l)?;
+    grants::link_open_at(l, FILESYSTEM_TYPES)?;
+    l.allow_shadowing(false);
+    Ok(linker)
+}
+
+/// The `outgoing-body` resource.
+struct OutgoingBody {
+    writer: BodyWriter,
+    context: StreamContext,
+}
+
+/// Replaces what makes and ends outgoing bodies, and what takes the answer.
+fn link_outgoing(linker: &mut Linker<State>) -> Result<()> {
+    let mut types = linker.instance(HTTP_TYPES)?;
+    types.resource("outgoing-body", ResourceType::host::<OutgoingBody>(), |mut store, handle| {
+        store.data_mut().table.delete(Resource::<OutgoingBody>::new_own(handle))?;
+        Ok(())
+    })?;
+    types.func_wrap(
+        "[method]outgoing-response.body",
+        |mut store, (response,): (Resource<HostOutgoingResponse>,)| Ok((response_body(store.data_mut(), &response)?,)),
+    )?;
+    types.func_wrap(
+        "[method]outgoing-request.body",
+        |mut store, (request,): (Resource<HostOutgoingRequest>,)| Ok((request_body(store.data_mut(), &request)?,)),
+    )?;
+    types.func_wrap("[method]outgoing-body.write", |mut store, (body,): (Resource<OutgoingBody>,)| {
+        Ok((write(store.data_mut(), &body)?,))
+    })?;
+    types.func_wrap(
+        "[static]outgoing-body.finish",
+        |mut store, (body, trailers): (Resource<OutgoingBody>, Option<Resource<FieldMap>>)| {
+            Ok((finish(store.data_mut(), body, trailers)?,))
+        },
+    )?;
+    types.func_wrap(
+        "[static]response-outparam.set",
+        |mut store,
+         (outparam, response): (
+            Resource<HostResponseOutparam>,
+            Result<Resource<HostOutgoingResponse>, ErrorCode>,
+        )| set_response(store.data_mut(), outparam, response),
+    )
+}
+
+type Made = Result<Resource<OutgoingBody>, ()>;
+
+fn response_body(state: &mut State, response: &Resource<HostOutgoingResponse>) -> Result<Made> {
+    let parts = state.table.get_mut(response)?;
+    let (None, Ok(expected)) = (&parts.body, content_length(&parts.headers)) else { return Ok(Err(())) };
+    parts.body = Some(taken());
+    let writer = BodyWriter::new(expected);
+    state.answer.add_body(response.rep(), writer.watch());
+    Ok(Ok(state.table.push(OutgoingBody { writer, context: StreamContext::Response })?))
+}
+
+fn request_body(state: &mut State, request: &Resource<HostOutgoingRequest>) -> Result<Made> {
+    let parts = state.table.get_mut(request)?;
+    let (None, Ok(expected)) = (&parts.body, content_length(&parts.headers)) else { return Ok(Err(())) };
+    let writer = BodyWriter::new(expected);
+    let reader = writer.watch().reader();
+    parts.body = Some(reader.map_err(|error| Error::InternalError(Some(error.to_string()))).boxed_unsync());
+    Ok(Ok(state.table.push(OutgoingBody { writer, context: StreamContext::Request })?))
+}
+
+/// Marks a response as one whose body has been taken; `Answer` has the body itself.
+fn taken() -> HyperOutgoingBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+fn write(state: &mut State, body: &Resource<OutgoingBody>) -> Result<Result<Resource<DynOutputStream>, ()>> {
+    let Some(stream) = state.table.get_mut(body)?.writer.stream() else { return Ok(Err(())) };
+    let stream: DynOutputStream = Box::new(stream);
+    Ok(Ok(state.table.push_child(stream, body)?))
+}
+
+fn finish(
+    state: &mut State,
+    body: Resource<OutgoingBody>,
+    trailers: Option<Resource<FieldMap>>,
+) -> Result<Result<(), ErrorCode>> {
+    let OutgoingBody { writer, context } = state.table.delete(body)?;
+    let trailers = match trailers {
+        Some(trailers) => Some(state.table.delete(trailers)?.into()),
+        None => None,
+    };
+    Ok(writer.finish(trailers).map_err(|written| context.as_body_size_error(written)))
+}
+
+fn set_response(
+    state: &mut State,
+    outparam: Resource<HostResponseOutparam>,
+    response: Result<Resource<HostOutgoingResponse>, ErrorCode>,
+) -> Result<()> {
+    state.table.delete(outparam)?;
+    match response {
+        Ok(response) => {
+            let handle = response.rep();
+            let HostOutgoingResponse { status, headers, body } = state.table.delete(response)?;
+            state.answer.set(handle, body.is_some(), status, headers.into());
+        }
+        Err(code) => state.answer.refuse(&code),
+    }
+    Ok(())
+}
+
+/// Makes a request's two handles: the request and the place for its answer.
+///
+/// # Errors
+/// The request has no authority, or one that is not text.
+pub(crate) fn handles(
+    state: &mut State,
+    request: astra_server::Request,
+    scheme: &uri::Scheme,
+) -> Result<(Resource<HostIncomingRequest>, Resource<HostResponseOutparam>)> {
+    let scheme = if *scheme == uri::Scheme::HTTPS { Scheme::Https } else { Scheme::Http };
+    let upload = Arc::clone(&state.upload);
+    let request = request.map(|body| RequestBody { body, upload });
+    let mut http = state.http();
+    let request = http.new_incoming_request(scheme, request)?;
+    // The callback is never called: `set_response` is there before it.
+    let outparam = http.new_response_outparam_from_callback(|_| ())?;
+    Ok((request, outparam))
+}
+
+/// The client's body as the guest reads it: errors become those of `wasi:http`.
+struct RequestBody {
+    body: astra_server::Body,
+    upload: Arc<Upload>,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.upload.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(frame.map(|result| result.map_err(|error| self.explain(&error))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        Body::size_hint(&self.body)
+    }
+}
+
+impl RequestBody {
+    fn explain(&self, error: &io::Error) -> Error {
+        match error.kind() {
+            io::ErrorKind::FileTooLarge => {
+                self.upload.too_large.store(true, Ordering::Relaxed);
+                Error::HttpRequestBodySize(None)
+            }
+            io::ErrorKind::TimedOut => Error::ConnectionReadTimeout,
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => Error::ConnectionTerminated,
+            _ => Error::HttpProtocolError,
+        }
+    }
+}
+
+impl State {
+    /// Clocks need no WASI context, and guests that only sleep are frequent.
+    fn time(&mut self) -> WasiClocksCtxView<'_> {
+        WasiClocksCtxView { ctx: self.clocks.get_or_insert_default(), table: &mut self.table }
+    }
+}

@@ -1,0 +1,292 @@
+//! One request in one fresh guest: store, limits, call, and what became of it.
+//!
+//! [`run`] does all of it on the calling worker and returns when the guest has ended and its memory is given back. The
+//! only place where a `wasmtime::Error` becomes an outcome is [`classify`]. Nothing of a guest outlives its request.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Response, uri::Scheme};
+use wasmtime::{
+    PoolConcurrencyLimitError, Result, Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace,
+    component::ResourceTable,
+};
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView, clocks::WasiClocksCtx};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::{
+    answer::{Answer, Respond},
+    blocking::{self, Io},
+    body::GuestBody,
+    grants::{Grants, Stdio},
+    http as wasi_http,
+    limits::{Clock, Cut, Limits, Memory, Phase},
+    outbound::Outbound,
+    revision::Revision,
+    stdio::GuestOutput,
+};
+use crate::failure::{Failure, FailureKind, Outcome};
+
+/// A guest has run through one whole tick before it is asked anything, so its first is the second from now.
+const FIRST_TICK: u64 = 2;
+/// Frames of a trap's backtrace that are worth a place in the log line.
+const FRAMES: usize = 8;
+
+/// What a request reports about itself when it has ended.
+#[derive(Debug)]
+pub struct Report {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// CPU time, from the start of the guest to the end of its clean-up; zero unless `Limits::measure_cpu`.
+    pub cpu: Duration,
+    /// Bytes of the request's body that the guest has taken in.
+    pub bytes_in: u64,
+    /// Most linear memory that the guest had asked for, in bytes.
+    pub peak_memory: u64,
+}
+
+/// What is known about the request's body. Written where it is read, which is the same thread, so nothing needs ordering.
+#[derive(Default)]
+pub(crate) struct Upload {
+    pub(crate) bytes: AtomicU64,
+    /// It went over the server's limit.
+    pub(crate) too_large: AtomicBool,
+}
+
+/// What a guest's imports work on: everything of one request.
+pub(crate) struct State {
+    pub(crate) table: ResourceTable,
+    pub(crate) answer: Answer,
+    pub(crate) clock: Clock,
+    pub(crate) upload: Arc<Upload>,
+    /// Made when first asked for.
+    pub(crate) clocks: Option<WasiClocksCtx>,
+    memory: Memory,
+    client: Option<astra_server::Client>,
+    http: WasiHttpCtx,
+    outbound: Outbound,
+    /// Made when first asked for, unless there are directories to open.
+    wasi: Option<(WasiCtx, Stdio)>,
+    grants: Arc<Grants>,
+    limits: Limits,
+    output: Arc<dyn GuestOutput>,
+}
+
+impl State {
+    pub(crate) fn new(
+        grants: &Arc<Grants>,
+        limits: &Limits,
+        output: Arc<dyn GuestOutput>,
+        client: Option<astra_server::Client>,
+        answer: Answer,
+    ) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits.handles as usize);
+        Self {
+            table,
+            answer,
+            clock: Clock::start(limits),
+            upload: Arc::default(),
+            clocks: None,
+            memory: Memory::new(limits.memory),
+            client,
+            http: WasiHttpCtx::new(),
+            outbound: Outbound,
+            wasi: None,
+            grants: Arc::clone(grants),
+            limits: limits.clone(),
+            output,
+        }
+    }
+
+    pub(crate) fn io(&mut self) -> Io<'_> {
+        Io { table: &mut self.table, answer: &mut self.answer, clock: &mut self.clock }
+    }
+
+    /// Makes the WASI context.
+    ///
+    /// # Errors
+    /// A granted directory cannot be opened.
+    fn make_wasi(&mut self) -> Result<()> {
+        let stdio = Stdio::new(&self.output);
+        self.wasi = Some((self.grants.context(&self.limits, &stdio)?, stdio));
+        Ok(())
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        if self.wasi.is_none() && self.make_wasi().is_err() {
+            // Only a directory can fail, and `run` opens those first: a guest that comes here has none.
+            self.wasi = Some((WasiCtx::default(), Stdio::new(&self.output)));
+        }
+        let (ctx, _) = self.wasi.get_or_insert_with(|| (WasiCtx::default(), Stdio::new(&self.output)));
+        WasiCtxView { ctx, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.outbound, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+/// A store for one guest, with its limits set.
+pub(crate) fn store(engine: &wasmtime::Engine, state: State) -> Store<State> {
+    let (fuel, handles) = (state.limits.hostcall_bytes, state.limits.handles as usize);
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.memory);
+    store.set_hostcall_fuel(fuel);
+    store.set_max_component_handles(handles);
+    store.set_epoch_deadline(FIRST_TICK);
+    store.epoch_deadline_callback(tick);
+    store
+}
+
+/// Called when a guest has run through a tick.
+fn tick(mut store: StoreContextMut<'_, State>) -> Result<UpdateDeadline> {
+    let state = store.data_mut();
+    blocking::send_out(&mut state.answer)?;
+    state.clock.check(state.answer.phase())?;
+    if state.client.as_ref().is_some_and(astra_server::Client::is_gone) {
+        return Err(Cut::ClientGone.into());
+    }
+    Ok(UpdateDeadline::Continue(1))
+}
+
+/// A request for a guest, and what belongs to it.
+pub struct Exchange {
+    /// The request as the guest shall see it, its authority in the URI or in `host`.
+    pub request: astra_server::Request,
+    /// How the client reached us.
+    pub scheme: Scheme,
+    /// The client, which cancels its guest by going away.
+    pub client: Option<astra_server::Client>,
+    /// Where the guest's lines go.
+    pub output: Arc<dyn GuestOutput>,
+}
+
+/// Runs one request in a fresh instance, on this thread, and returns when the guest has ended.
+///
+/// `respond` is called at most once, with the head and a body that is still being written: at the latest when the guest waits,
+/// or after it has ended (its memory given back already, so that the caller can go straight on to the connection). If the
+/// guest fails before, it is dropped uncalled, and [`Report::outcome`] says what to answer.
+pub fn run(
+    revision: &Revision,
+    grants: &Arc<Grants>,
+    limits: &Limits,
+    exchange: Exchange,
+    respond: impl FnOnce(Response<GuestBody>) + Send + 'static,
+) -> Report {
+    let Exchange { request, scheme, client, output } = exchange;
+    let respond: Respond = Box::new(respond);
+    let answer = Answer::new(request.method() == http::Method::HEAD, respond);
+    let mut store = store(revision.engine(), State::new(grants, limits, output, client, answer));
+    let result = call(revision, &mut store, request, &scheme);
+    end(store, result)
+}
+
+/// Where a call failed, which decides who is to blame.
+enum CallError {
+    Grants(wasmtime::Error),
+    Request(wasmtime::Error),
+    Guest(wasmtime::Error),
+}
+
+fn call(
+    revision: &Revision,
+    store: &mut Store<State>,
+    request: astra_server::Request,
+    scheme: &Scheme,
+) -> Result<(), CallError> {
+    if !store.data().grants.dirs.is_empty() {
+        store.data_mut().make_wasi().map_err(CallError::Grants)?;
+    }
+    let (request, outparam) = wasi_http::handles(store.data_mut(), request, scheme).map_err(CallError::Request)?;
+    let proxy = revision.pre().instantiate(&mut *store).map_err(CallError::Guest)?;
+    proxy.wasi_http_incoming_handler().call_handle(store, request, outparam).map_err(CallError::Guest)
+}
+
+/// Takes the store apart and settles the answer.
+fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
+    if !store.data().grants.dirs.is_empty() {
+        blocking::settle(&mut store.data_mut().table);
+    }
+    let mut state = store.into_data(); // the instance and its memory go back to the pool here
+    if let Some((_, stdio)) = &state.wasi {
+        stdio.finish();
+    }
+    let complete = state.answer.phase() == Phase::Complete;
+    let answered = state.answer.end();
+    let too_large = state.upload.too_large.load(Ordering::Relaxed);
+    let outcome = match (result, answered) {
+        (Ok(()), Ok(())) => Outcome::Ok,
+        (Err(_), _) | (_, Err(_)) if too_large && !complete => {
+            Outcome::Failed(Failure::new(FailureKind::BodyTooLarge, "the request body went over `max_body`"))
+        }
+        (Ok(()), Err(failure)) => Outcome::Failed(failure),
+        (Err(CallError::Guest(error)), answered) => match classify(&error, &state, complete) {
+            None => answered.map_or_else(Outcome::Failed, |()| Outcome::Ok),
+            Some(failure) => Outcome::Failed(failure),
+        },
+        (Err(CallError::Request(error)), _) => {
+            Outcome::Failed(Failure::new(FailureKind::BadRequest, format!("{error:#}")))
+        }
+        (Err(CallError::Grants(error)), _) => Outcome::Failed(Failure::new(FailureKind::Host, format!("{error:#}"))),
+    };
+    let bytes_in = state.upload.bytes.load(Ordering::Relaxed);
+    let report = Report { outcome, cpu: state.clock.cpu(), bytes_in, peak_memory: state.memory.peak() };
+    drop(state); // a body that the guest left unfinished breaks here
+    report
+}
+
+/// The one place where a `wasmtime::Error` becomes an outcome. `None`: the guest ended well after all.
+fn classify(error: &wasmtime::Error, state: &State, complete: bool) -> Option<Failure> {
+    let failure = |kind, detail: String| Some(Failure::new(kind, detail));
+    if let Some(I32Exit(status)) = error.downcast_ref() {
+        return match status {
+            0 if complete => None,
+            _ => failure(FailureKind::Exit, format!("the guest called exit({status})")),
+        };
+    }
+    if let Some(cut) = error.downcast_ref::<Cut>() {
+        let kind = match cut {
+            Cut::Deadline | Cut::StreamDeadline => FailureKind::Deadline,
+            Cut::Cpu => FailureKind::Cpu,
+            Cut::ClientGone => FailureKind::ClientGone,
+        };
+        return failure(kind, format!("{cut}{}", Frames(error)));
+    }
+    if let Some(full) = error.downcast_ref::<PoolConcurrencyLimitError>() {
+        return failure(FailureKind::Overload, format!("no instance slot is free: {full}"));
+    }
+    let reason = error.downcast_ref::<Trap>().map_or_else(|| error.root_cause().to_string(), Trap::to_string);
+    let reason = reason.strip_prefix("wasm trap: ").unwrap_or(&reason);
+    if let Some(limit) = state.memory.refused() {
+        let text = format!("asked for more than {} MiB, then: {reason}{}", limit >> 20, Frames(error));
+        return failure(FailureKind::Memory, text);
+    }
+    failure(FailureKind::Trap, format!("{reason}{}", Frames(error)))
+}
+
+/// The functions that a trap went through, innermost first, on one line.
+struct Frames<'a>(&'a wasmtime::Error);
+
+impl std::fmt::Display for Frames<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(trace) = self.0.downcast_ref::<WasmBacktrace>() else { return Ok(()) };
+        for (index, frame) in trace.frames().iter().take(FRAMES).enumerate() {
+            f.write_str(if index == 0 { " in `" } else { " < `" })?;
+            match frame.func_name() {
+                Some(name) => write!(f, "{:#}`", rustc_demangle::demangle(name))?,
+                None => write!(f, "function {}`", frame.func_index())?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! What one request may use: time, CPU time, memory and handles.
+//!
+//! [`Limits`] is what the configuration says; [`Clock`] and [`Memory`] keep count for one request, on the worker that runs
+//! its guest. Nothing here acts: `instance.rs` asks at every tick and `blocking.rs` at every wait, both the same clock.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use wasmtime::ResourceLimiter;
+
+/// A guest may go on for so long after a response that took longer than `deadline` to end.
+const AFTERWARDS: Duration = Duration::from_secs(1);
+
+/// The limits of one handler's requests.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Time from the guest's start to its response head, running and waiting together. It counts again once the response
+    /// is complete: a guest that is still busy then ends at its deadline, but not before a second has passed.
+    pub deadline: Duration,
+    /// Time from the guest's start to the end of its response, for guests that stream; none by default.
+    pub stream_deadline: Option<Duration>,
+    /// CPU time of the whole request; none by default.
+    pub cpu: Option<Duration>,
+    /// Linear memory in bytes, the sum over a guest's memories.
+    pub memory: u64,
+    /// Resource handles (streams, bodies, descriptors…) that are open at a time.
+    pub handles: u32,
+    /// Bytes that one call may hand from the guest to the host.
+    pub hostcall_bytes: usize,
+    /// Random bytes that one call may ask for.
+    pub random_bytes: u64,
+    /// Whether [`Report::cpu`](super::Report::cpu) is wanted: it costs two system calls a request.
+    pub measure_cpu: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(30),
+            stream_deadline: None,
+            cpu: None,
+            memory: 128 << 20,
+            handles: 4096,
+            hostcall_bytes: 8 << 20,
+            random_bytes: 1 << 20,
+            measure_cpu: true,
+        }
+    }
+}
+
+/// Why a guest was cut short by the host. This is the error that a trap carries when it is the host's doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    Deadline,
+    StreamDeadline,
+    Cpu,
+    ClientGone,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Deadline => "`deadline` passed",
+            Self::StreamDeadline => "`stream_deadline` passed",
+            Self::Cpu => "`cpu` limit used up",
+            Self::ClientGone => "the client went away",
+        })
+    }
+}
+
+impl std::error::Error for Cut {}
+
+/// How far a response is, which decides the deadline that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// No head has been sent.
+    Head,
+    /// The head is out, the body is not complete.
+    Streaming,
+    /// The response is complete.
+    Complete,
+}
+
+/// One request's time.
+pub(crate) struct Clock {
+    started: Instant,
+    deadline: Duration,
+    stream_deadline: Option<Duration>,
+    cpu_limit: Option<Duration>,
+    cpu_started: Option<Duration>,
+    /// When the response was first seen complete.
+    completed: Option<Instant>,
+}
+
+impl Clock {
+    pub(crate) fn start(limits: &Limits) -> Self {
+        let wants_cpu = limits.measure_cpu || limits.cpu.is_some();
+        Self {
+            started: Instant::now(),
+            deadline: limits.deadline,
+            stream_deadline: limits.stream_deadline,
+            cpu_limit: limits.cpu,
+            cpu_started: wants_cpu.then(thread_cpu_time),
+            completed: None,
+        }
+    }
+
+    /// When a wait in this phase must end, if ever, and what to call it then.
+    pub(crate) fn until(&mut self, phase: Phase) -> Option<(Instant, Cut)> {
+        match phase {
+            Phase::Head => Some((self.started + self.deadline, Cut::Deadline)),
+            Phase::Streaming => self.stream_deadline.map(|limit| (self.started + limit, Cut::StreamDeadline)),
+            Phase::Complete => {
+                let completed = *self.completed.get_or_insert_with(Instant::now);
+                Some(((self.started + self.deadline).max(completed + AFTERWARDS), Cut::Deadline))
+            }
+        }
+    }
+
+    /// Whether a guest that is running in this phase may go on.
+    ///
+    /// # Errors
+    /// The limit that it has reached.
+    pub(crate) fn check(&mut self, phase: Phase) -> Result<(), Cut> {
+        if let Some((until, cut)) = self.until(phase)
+            && Instant::now() >= until
+        {
+            return Err(cut);
+        }
+        match self.cpu_limit {
+            Some(limit) if self.cpu() >= limit => Err(Cut::Cpu),
+            _ => Ok(()),
+        }
+    }
+
+    /// CPU time used on this thread since the start; zero if it is not measured.
+    pub(crate) fn cpu(&self) -> Duration {
+        self.cpu_started.map_or(Duration::ZERO, |started| thread_cpu_time().saturating_sub(started))
+    }
+}
+
+/// CPU time of the calling thread: a system call of 0.2 µs, so it is read only when a limit or a log wants it.
+fn thread_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+/// One request's linear memory.
+pub(crate) struct Memory {
+    limit: u64,
+    used: u64,
+    refused: bool,
+}
+
+impl Memory {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self { limit, used: 0, refused: false }
+    }
+
+    /// Bytes asked for, over all memories. Wasm memories never shrink, so this is the peak too.
+    pub(crate) fn peak(&self) -> u64 {
+        self.used
+    }
+
+    /// Whether the guest has been refused memory, and how much it may have.
+    pub(crate) fn refused(&self) -> Option<u64> {
+        self.refused.then_some(self.limit)
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let used = self.used.saturating_add(desired.saturating_sub(current) as u64);
+        if used > self.limit {
+            self.refused = true;
+            return Ok(false);
+        }
+        self.used = used;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, _desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(true) // the pool's slots bound tables (engine.rs)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.refused = true;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_outlives_the_deadline_and_a_head_does_not() {
+        let mut clock = Clock::start(&Limits { deadline: Duration::ZERO, ..Limits::default() });
+        assert_eq!(clock.check(Phase::Head), Err(Cut::Deadline));
+        assert_eq!(clock.check(Phase::Streaming), Ok(()));
+        assert_eq!(clock.check(Phase::Complete), Ok(()));
+    }
+
+    #[test]
+    fn a_stream_ends_at_its_own_deadline() {
+        let limits = Limits { stream_deadline: Some(Duration::ZERO), ..Limits::default() };
+        assert_eq!(Clock::start(&limits).check(Phase::Streaming), Err(Cut::StreamDeadline));
+    }
+
+    #[test]
+    fn memory_is_counted_over_all_memories() {
+        let mut memory = Memory::new(100);
+        assert!(memory.memory_growing(0, 60, None).expect("never an error"));
+        assert!(!memory.memory_growing(0, 60, None).expect("never an error"));
+        assert_eq!((memory.peak(), memory.refused()), (60, Some(100)));
+    }
+}

@@ -1,0 +1,34 @@
+//! One request in one guest. Knows no sockets and no routes: of the server it uses how to wait and the body types.
+//!
+//! An [`Engine`] is made once, a [`Revision`] once per module, and [`run`] takes one request through a fresh instance of it
+//! on the calling thread, which must have entered [`Engine::runtime`]. The files, in the order a request meets them:
+//! `module.rs` (what is in a file), `engine.rs` and `cache.rs` (wasmtime), `revision.rs` (file to something that can be
+//! instantiated), `instance.rs` (one request), `limits.rs`, `grants.rs`, `stdio.rs`, `http.rs` (what guests import),
+//! `outbound.rs`, `blocking.rs` (where guests wait), `body.rs` and `answer.rs` (what comes out).
+
+mod answer;
+mod blocking;
+mod body;
+mod cache;
+mod engine;
+mod grants;
+mod http;
+mod instance;
+mod limits;
+mod module;
+mod outbound;
+mod revision;
+mod stdio;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    body::GuestBody,
+    engine::{CacheMode, Engine, EngineError, EngineOptions, Reset, WASM_STACK},
+    grants::{DirGrant, GrantError, Grants},
+    instance::{Exchange, Report, run},
+    limits::Limits,
+    module::{Kind, LoadError, ModuleInfo, Need, inspect},
+    revision::{Compiled, Revision, precompile},
+    stdio::{GuestOutput, Stream},
+};

@@ -1,0 +1,457 @@
+//! What is in a file that a user hands us, before any engine sees it.
+//!
+//! A walk over the outermost sections with `wasmparser`: kind, imports, exports, and the grants that they hint at. Versions
+//! are compared as semver compares them, never as strings: guests of the same world say `@0.2.0`, `@0.2.3`, `@0.2.12`…
+//! Pure, and quick enough for every start: nothing is validated here, compiling does that.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest as _, Sha256};
+use wasmparser::{Parser, Payload};
+
+/// What is accepted, for errors that found something else.
+const ACCEPTED: &str = "a component that exports `wasi:http/incoming-handler@0.2`";
+
+/// What a file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A component that exports `wasi:http/incoming-handler` of this 0.2 version: what is served.
+    HttpHandler {
+        /// The version that it says.
+        version: String,
+    },
+    /// A component for WASI 0.3 HTTP only.
+    HttpHandler03 {
+        /// The version that it says.
+        version: String,
+    },
+    /// Another component.
+    Component,
+    /// A core module.
+    CoreModule,
+    /// Compiled code of wasmtime's (`.cwasm`).
+    Precompiled,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HttpHandler { version } => write!(f, "component, WASI HTTP {version}"),
+            Self::HttpHandler03 { version } => write!(f, "component, WASI HTTP {version} (not supported yet)"),
+            Self::Component => f.write_str("component without an HTTP handler"),
+            Self::CoreModule => f.write_str("core module"),
+            Self::Precompiled => f.write_str("precompiled module"),
+        }
+    }
+}
+
+/// Something that a guest may not work without, guessed from what it imports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Need {
+    /// `--dir`.
+    Files,
+    /// `--env`.
+    Environment,
+    /// TCP, UDP or name look-up.
+    Network,
+    /// Outgoing HTTP.
+    OutgoingHttp,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Files => "files (`--dir`)",
+            Self::Environment => "environment variables (`--env`)",
+            Self::Network => "network (cannot be granted yet)",
+            Self::OutgoingHttp => "outgoing HTTP (cannot be granted yet)",
+        })
+    }
+}
+
+/// What can be said about a file without running it.
+#[derive(Debug, Clone)]
+pub struct ModuleInfo {
+    /// What it is.
+    pub kind: Kind,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256 of the file, in hexadecimal.
+    pub digest: String,
+    /// Names of its imports, in order.
+    pub imports: Vec<String>,
+    /// Names of its exports, in order.
+    pub exports: Vec<String>,
+    /// Grants that it may need.
+    pub needs: Vec<Need>,
+}
+
+/// Why a file cannot be served. Each says what was found and what is accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// It cannot be read.
+    #[error("`{}` cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It is text or some other format.
+    #[error("`{}` is {found}, not WebAssembly; accepted is {ACCEPTED}", path.display())]
+    NotWasm {
+        /// The file.
+        path: PathBuf,
+        /// What it seems to be.
+        found: &'static str,
+    },
+    /// It ends too early.
+    #[error("`{}` is truncated: it ends in the middle of a section after {size} bytes; was it copied completely?", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// It begins like WebAssembly and is not.
+    #[error("`{}` is not valid WebAssembly", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: wasmparser::BinaryReaderError,
+    },
+    /// A core module.
+    #[error(
+        "`{}` is a core module, accepted is {ACCEPTED}; build it for the target `wasm32-wasip2`, or make it one with `wasm-tools component new`",
+        path.display()
+    )]
+    CoreModule {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A component with other exports.
+    #[error("`{}` is a component that exports {found}, accepted is {ACCEPTED}", path.display())]
+    NoHandler {
+        /// The file.
+        path: PathBuf,
+        /// Its exports, for people.
+        found: String,
+    },
+    /// A component for WASI 0.3.
+    #[error("`{}` exports `wasi:http/handler@{version}`, which is not supported yet; accepted is {ACCEPTED}", path.display())]
+    Wasi03 {
+        /// The file.
+        path: PathBuf,
+        /// The version that it says.
+        version: String,
+    },
+    /// Compiled code that nobody has vouched for.
+    #[error(
+        "`{}` is a precompiled module; it is machine code and cannot be checked, so it is loaded only with `--trust-precompiled`",
+        path.display()
+    )]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Compiled code of another wasmtime, machine or configuration, or of something else than a handler.
+    #[error("`{}` is a precompiled module that cannot be used here; compile it again with `astra-host compile`: {reason}", path.display())]
+    Precompiled {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// It is invalid, or uses a feature that is off.
+    #[error("`{}` cannot be compiled: {reason}", path.display())]
+    Compile {
+        /// The file.
+        path: PathBuf,
+        /// The compiler's reason.
+        reason: String,
+    },
+    /// It imports something that no guest here gets.
+    #[error("`{}` imports `{import}`, which this host does not provide; it provides WASI 0.2 and WASI HTTP 0.2", path.display())]
+    MissingImport {
+        /// The file.
+        path: PathBuf,
+        /// The import.
+        import: String,
+    },
+    /// Its imports have the right names and the wrong types.
+    #[error("`{}` cannot be linked: {reason}", path.display())]
+    Link {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The first instance could not be made.
+    #[error("`{}` cannot be instantiated: {reason}", path.display())]
+    Instantiate {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// It needs more than an instance slot has.
+    #[error("`{}` does not fit: {reason}; raise `{key}`", path.display())]
+    DoesNotFit {
+        /// The file.
+        path: PathBuf,
+        /// What it needs.
+        reason: String,
+        /// What to change.
+        key: &'static str,
+    },
+}
+
+/// Looks at a file without an engine.
+///
+/// # Errors
+/// It cannot be read, or it is no WebAssembly. Modules that are WebAssembly but cannot be served are no error here.
+pub fn inspect(path: &Path) -> Result<ModuleInfo, LoadError> {
+    read(path).map(|(_, info)| info)
+}
+
+/// The file and what is in it.
+pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, ModuleInfo), LoadError> {
+    let bytes = std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    let info = recognise(path, &bytes)?;
+    Ok((bytes, info))
+}
+
+fn recognise(path: &Path, bytes: &[u8]) -> Result<ModuleInfo, LoadError> {
+    let mut info = ModuleInfo {
+        kind: Kind::Precompiled,
+        size: bytes.len() as u64,
+        digest: hex(&Sha256::digest(bytes)),
+        imports: Vec::new(),
+        exports: Vec::new(),
+        needs: Vec::new(),
+    };
+    if wasmtime::Engine::detect_precompiled(bytes).is_some() {
+        return Ok(info);
+    }
+    if !bytes.starts_with(b"\0asm") {
+        return Err(match bytes {
+            _ if !bytes.is_empty() && b"\0asm".starts_with(bytes) => {
+                LoadError::Truncated { path: path.to_owned(), size: info.size }
+            }
+            _ => LoadError::NotWasm { path: path.to_owned(), found: guess(bytes) },
+        });
+    }
+    info.kind = scan(bytes, &mut info.imports, &mut info.exports).map_err(|source| {
+        // The one error whose cause is nearly always a copy that was cut short.
+        if source.message().contains("unexpected end") {
+            LoadError::Truncated { path: path.to_owned(), size: info.size }
+        } else {
+            LoadError::Malformed { path: path.to_owned(), source }
+        }
+    })?;
+    info.needs = needs(&info.imports);
+    Ok(info)
+}
+
+/// Collects the outermost imports and exports.
+fn scan(
+    bytes: &[u8],
+    imports: &mut Vec<String>,
+    exports: &mut Vec<String>,
+) -> Result<Kind, wasmparser::BinaryReaderError> {
+    let mut depth = 0_usize;
+    let mut component = false;
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::Version { encoding, .. } if depth == 0 => component = encoding == wasmparser::Encoding::Component,
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    imports.push(import?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    exports.push(export?.name.name.to_owned());
+                }
+            }
+            Payload::ImportSection(section) if depth == 0 => {
+                for import in section.into_imports() {
+                    let import = import?;
+                    imports.push(format!("{}::{}", import.module, import.name));
+                }
+            }
+            Payload::ExportSection(section) if depth == 0 => {
+                for export in section {
+                    exports.push(export?.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(if component { component_kind(exports) } else { Kind::CoreModule })
+}
+
+fn component_kind(exports: &[String]) -> Kind {
+    let version_of = |interface| {
+        exports.iter().filter_map(|name| split(name)).find_map(move |(found, version)| {
+            (found == interface).then(|| version.to_owned())
+        })
+    };
+    match (version_of("wasi:http/incoming-handler"), version_of("wasi:http/handler")) {
+        (Some(version), _) if is_02(&version) => Kind::HttpHandler { version },
+        (_, Some(version)) if version.starts_with("0.3.") => Kind::HttpHandler03 { version },
+        _ => Kind::Component,
+    }
+}
+
+/// `wasi:http/types@0.2.3` as interface and version; `None` for names without a version.
+fn split(name: &str) -> Option<(&str, &str)> {
+    name.split_once('@')
+}
+
+/// Whether a version is a release of the 0.2 line, all of which are compatible; release candidates are not.
+fn is_02(version: &str) -> bool {
+    let patch = version.strip_prefix("0.2.");
+    patch.is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The first import that is not among `provided` (interfaces of WASI 0.2, without versions).
+pub(crate) fn missing_import<'a>(info: &'a ModuleInfo, provided: &[&str]) -> Option<&'a str> {
+    let is_provided = |name: &&String| {
+        split(name).is_some_and(|(interface, version)| is_02(version) && provided.contains(&interface))
+    };
+    info.imports.iter().find(|name| !is_provided(name)).map(String::as_str)
+}
+
+fn needs(imports: &[String]) -> Vec<Need> {
+    let imports_from = |prefix: &str| imports.iter().any(|name| name.starts_with(prefix));
+    let hints = [
+        ("wasi:filesystem/", Need::Files),
+        ("wasi:cli/environment", Need::Environment),
+        ("wasi:sockets/", Need::Network),
+        ("wasi:http/outgoing-handler", Need::OutgoingHttp),
+    ];
+    hints.into_iter().filter(|(prefix, _)| imports_from(prefix)).map(|(_, need)| need).collect()
+}
+
+/// What a file that is not WebAssembly seems to be.
+fn guess(bytes: &[u8]) -> &'static str {
+    let text = std::str::from_utf8(&bytes[..bytes.len().min(512)]).unwrap_or_default().trim_start();
+    match bytes {
+        [] => "empty",
+        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] | [b'P', b'K', 3, 4, ..] => "a compressed file",
+        [0x7f, b'E', b'L', b'F', ..] => "a native program",
+        _ if text.starts_with("(module") || text.starts_with("(component") || text.starts_with(";;") => {
+            "WebAssembly text (`wasm-tools parse` makes it binary)"
+        }
+        _ if text.starts_with("#!") => "a script",
+        _ if text.is_empty() => "a binary file of another kind",
+        _ => "a text file",
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+impl ModuleInfo {
+    /// Whether this is what is served.
+    ///
+    /// # Errors
+    /// What it is instead.
+    pub(crate) fn require_handler(&self, path: &Path) -> Result<(), LoadError> {
+        let path = path.to_owned();
+        match &self.kind {
+            Kind::HttpHandler { .. } | Kind::Precompiled => Ok(()),
+            Kind::HttpHandler03 { version } => Err(LoadError::Wasi03 { path, version: version.clone() }),
+            Kind::CoreModule => Err(LoadError::CoreModule { path }),
+            Kind::Component if self.exports.is_empty() => Err(LoadError::NoHandler { path, found: "nothing".into() }),
+            Kind::Component => {
+                let found = self.exports.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+                Err(LoadError::NoHandler { path, found })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recognised(bytes: &[u8]) -> Result<ModuleInfo, LoadError> {
+        recognise(Path::new("app.wasm"), bytes)
+    }
+
+    fn refusal(wat: &str) -> String {
+        let info = recognised(&wat::parse_str(wat).expect("valid text")).expect("WebAssembly");
+        info.require_handler(Path::new("app.wasm")).expect_err("not a handler").to_string()
+    }
+
+    #[test]
+    fn other_files_are_named() {
+        let text = |bytes: &[u8]| recognised(bytes).expect_err("not WebAssembly").to_string();
+        assert!(text(b"(module)").contains("is WebAssembly text"));
+        assert!(text(b"hello").contains("is a text file, not WebAssembly; accepted is a component"));
+        assert!(text(b"").contains("is empty"));
+        assert!(text(b"\x7fELF\x02\x01\x01").contains("is a native program"));
+        assert!(text(b"\x1f\x8b\x08").contains("is a compressed file"));
+    }
+
+    #[test]
+    fn a_truncated_file_is_called_truncated() {
+        let whole = wat::parse_str("(component (core module (func)))").expect("valid text");
+        for length in [2, 6, whole.len() - 1] {
+            let error = recognised(&whole[..length]).expect_err("truncated");
+            assert!(matches!(error, LoadError::Truncated { .. }), "{length}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_core_module_is_told_what_to_do() {
+        assert!(refusal("(module)").contains("wasm32-wasip2"));
+    }
+
+    #[test]
+    fn a_component_with_other_exports_is_told_which() {
+        assert!(refusal("(component)").contains("exports nothing"));
+        let run = r#"(component (instance $i) (export "wasi:cli/run@0.2.3" (instance $i)))"#;
+        assert!(refusal(run).contains("exports `wasi:cli/run@0.2.3`"));
+        let p3 = r#"(component (instance $i) (export "wasi:http/handler@0.3.0" (instance $i)))"#;
+        assert!(refusal(p3).contains("not supported yet"));
+    }
+
+    #[test]
+    fn every_release_of_the_0_2_line_is_a_handler() {
+        for version in ["0.2.0", "0.2.3", "0.2.12", "0.2.99"] {
+            assert_eq!(component_kind(&[format!("wasi:http/incoming-handler@{version}")]), Kind::HttpHandler {
+                version: version.to_owned()
+            });
+        }
+        for version in ["0.2.0-rc-2023-12-05", "0.3.0", "0.20.0"] {
+            assert_eq!(component_kind(&[format!("wasi:http/incoming-handler@{version}")]), Kind::Component);
+        }
+    }
+
+    #[test]
+    fn a_missing_import_is_named() {
+        let wat = r#"(component (import "wasi:io/error@0.2.9" (instance)) (import "acme:db/query@1.0.0" (instance)))"#;
+        let info = recognised(&wat::parse_str(wat).expect("valid text")).expect("WebAssembly");
+        assert_eq!(missing_import(&info, &["wasi:io/error"]), Some("acme:db/query@1.0.0"));
+        assert_eq!(info.kind, Kind::Component);
+        assert_eq!(info.digest.len(), 64);
+    }
+}

@@ -1,0 +1,197 @@
+//! From a file to something that can be instantiated: read, recognise, compile or take from the cache, link, try once.
+//!
+//! A [`Revision`] never changes. Whatever can be wrong with a module is found here, before any request meets it; the last gate
+//! makes one instance of it and throws it away. Loading takes as long as compiling takes and belongs on no worker.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use wasmtime::component::Component;
+use wasmtime_wasi_http::p2::bindings::sync::ProxyPre;
+
+use super::{
+    answer::Answer,
+    engine::Engine,
+    grants::Grants,
+    http::PROVIDED,
+    instance::{self, State},
+    limits::Limits,
+    module::{self, Kind, LoadError, ModuleInfo},
+    stdio::{GuestOutput, Stream},
+};
+
+/// How long the first instance may take to start.
+const GATE: Duration = Duration::from_secs(10);
+
+/// One loaded, immutable module.
+pub struct Revision {
+    engine: Engine,
+    pre: ProxyPre<State>,
+    info: ModuleInfo,
+    compiled: Compiled,
+}
+
+/// Where the machine code came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compiled {
+    /// From the cache.
+    Cached,
+    /// From the compiler, in this time.
+    Took(Duration),
+    /// From the file itself.
+    Precompiled,
+}
+
+impl Revision {
+    /// Reads and checks a module and makes it ready to serve. `trust_precompiled` also accepts machine code, which cannot be
+    /// checked: the operator vouches for it.
+    ///
+    /// # Errors
+    /// The file cannot be served; the error says why and what to do.
+    pub fn load(engine: &Engine, path: &Path, trust_precompiled: bool) -> Result<Self, LoadError> {
+        let (bytes, info) = module::read(path)?;
+        info.require_handler(path)?;
+        let (component, compiled) = match info.kind {
+            Kind::Precompiled if trust_precompiled => (deserialize(engine, path, &bytes)?, Compiled::Precompiled),
+            Kind::Precompiled => return Err(LoadError::Untrusted { path: path.to_owned() }),
+            _ => {
+                if let Some(import) = module::missing_import(&info, PROVIDED) {
+                    return Err(LoadError::MissingImport { path: path.to_owned(), import: import.to_owned() });
+                }
+                compile(engine, path, &bytes)?
+            }
+        };
+        let pre = link(engine, path, &component, compiled)?;
+        let revision = Self { engine: engine.clone(), pre, info, compiled };
+        revision.try_once(path)?;
+        Ok(revision)
+    }
+
+    /// What is in the file.
+    pub fn info(&self) -> &ModuleInfo {
+        &self.info
+    }
+
+    /// Where the machine code came from.
+    pub fn compiled(&self) -> Compiled {
+        self.compiled
+    }
+
+    pub(crate) fn engine(&self) -> &wasmtime::Engine {
+        self.engine.wasmtime()
+    }
+
+    pub(crate) fn pre(&self) -> &ProxyPre<State> {
+        &self.pre
+    }
+
+    /// The gate: one instance, made and thrown away. It also makes the memory's image, so that the first request is warm.
+    fn try_once(&self, path: &Path) -> Result<(), LoadError> {
+        let limits = Limits { deadline: GATE, memory: self.engine.max_memory(), ..Limits::default() };
+        let answer = Answer::new(false, Box::new(|_| ()));
+        let state = State::new(&Arc::new(Grants::default()), &limits, Arc::new(Silence), None, answer);
+        let mut store = instance::store(self.engine.wasmtime(), state);
+        let result = self.with_ticks(|| self.pre.instantiate(&mut store).map(drop));
+        result.map_err(|error| refusal(path, &error))
+    }
+
+    /// Runs `f` with epochs going on: nobody else may be ticking while a module is loaded.
+    fn with_ticks<R>(&self, f: impl FnOnce() -> R) -> R {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let ticker = scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    std::thread::park_timeout(Duration::from_millis(10));
+                    self.engine.tick();
+                }
+            });
+            let result = f();
+            done.store(true, Ordering::Release);
+            ticker.thread().unpark();
+            result
+        })
+    }
+}
+
+impl std::fmt::Debug for Revision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Revision").field("info", &self.info).field("compiled", &self.compiled).finish_non_exhaustive()
+    }
+}
+
+/// Compiles a module ahead of time, for `load` with `trust_precompiled` on a machine and host like this one.
+///
+/// # Errors
+/// It could not be served either.
+pub fn precompile(engine: &Engine, path: &Path) -> Result<Vec<u8>, LoadError> {
+    let (bytes, info) = module::read(path)?;
+    info.require_handler(path)?;
+    if let Some(import) = module::missing_import(&info, PROVIDED) {
+        return Err(LoadError::MissingImport { path: path.to_owned(), import: import.to_owned() });
+    }
+    let compiled = engine.wasmtime().precompile_component(&bytes);
+    compiled.map_err(|error| LoadError::Compile { path: path.to_owned(), reason: format!("{error:#}") })
+}
+
+fn compile(engine: &Engine, path: &Path, bytes: &[u8]) -> Result<(Component, Compiled), LoadError> {
+    let _one_at_a_time = engine.compiling().lock().unwrap_or_else(PoisonError::into_inner);
+    let hits = || engine.cache().map_or(0, wasmtime::Cache::cache_hits);
+    let (hits_before, started) = (hits(), Instant::now());
+    let component = Component::from_binary(engine.wasmtime(), bytes)
+        .map_err(|error| LoadError::Compile { path: path.to_owned(), reason: format!("{error:#}") })?;
+    let compiled = if hits() > hits_before { Compiled::Cached } else { Compiled::Took(started.elapsed()) };
+    Ok((component, compiled))
+}
+
+#[allow(unsafe_code, reason = "machine code cannot be checked; the one exception of this crate")]
+fn deserialize(engine: &Engine, path: &Path, bytes: &[u8]) -> Result<Component, LoadError> {
+    // SAFETY: the caller passes only files for which the operator has said `--trust-precompiled`, that is, that they come
+    // unchanged from `astra-host compile`. wasmtime checks version, target and settings; nobody can check the code.
+    let component = unsafe { Component::deserialize(engine.wasmtime(), bytes) };
+    component.map_err(|error| LoadError::Precompiled { path: path.to_owned(), reason: format!("{error:#}") })
+}
+
+fn link(
+    engine: &Engine,
+    path: &Path,
+    component: &Component,
+    compiled: Compiled,
+) -> Result<ProxyPre<State>, LoadError> {
+    engine.linker().instantiate_pre(component).and_then(ProxyPre::new).map_err(|error| {
+        let (path, reason) = (path.to_owned(), format!("{error:#}"));
+        match compiled {
+            Compiled::Precompiled => LoadError::Precompiled { path, reason },
+            Compiled::Cached | Compiled::Took(_) => LoadError::Link { path, reason },
+        }
+    })
+}
+
+/// What to say when the first instance cannot be made.
+fn refusal(path: &Path, error: &wasmtime::Error) -> LoadError {
+    let (path, reason) = (path.to_owned(), format!("{error:#}"));
+    // wasmtime has no types for these; its pool says which maximum was exceeded.
+    let key = if reason.contains("memory") && (reason.contains("exceeds the limit") || reason.contains("minimum size")) {
+        Some("max-memory")
+    } else if error.is::<wasmtime::PoolConcurrencyLimitError>() || reason.contains("in the pooling allocator") {
+        Some("max-workers")
+    } else {
+        None
+    };
+    match key {
+        Some(key) => LoadError::DoesNotFit { path, reason, key },
+        None => LoadError::Instantiate { path, reason },
+    }
+}
+
+/// Nobody reads what a module prints while it is tried.
+struct Silence;
+
+impl GuestOutput for Silence {
+    fn line(&self, _stream: Stream, _line: &str) {}
+}

@@ -1,0 +1,439 @@
+//! Small hand-written guests through a whole [`run`]: what a handler does, and what becomes of its request.
+//!
+//! Each guest is one core function, in WebAssembly text, put into a component that has what it needs of WASI.
+
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    task::{Context, Waker},
+    time::{Duration, Instant},
+};
+
+use http::{Method, Request, Response, uri::Scheme};
+use http_body::Body as _;
+
+use super::{
+    CacheMode, Engine, EngineOptions, Exchange, Grants, GuestBody, GuestOutput, Limits, LoadError, Report, Revision,
+    Stream, run,
+};
+use crate::failure::{FailureKind, Outcome};
+
+/// Imports and plumbing around a core function; `BODY` is the function's, `$out` its response-outparam.
+const COMPONENT: &str = r#"(component
+  (import "wasi:io/poll@0.2.0" (instance $poll
+    (export "pollable" (type $pollable (sub resource)))
+    (export "[method]pollable.block" (func (param "self" (borrow $pollable))))))
+  (alias export $poll "pollable" (type $pollable))
+  (import "wasi:clocks/monotonic-clock@0.2.3" (instance $clock
+    (alias outer 1 $pollable (type $p))
+    (export "pollable" (type $pollable (eq $p)))
+    (export "subscribe-duration" (func (param "when" u64) (result (own $pollable))))))
+  (import "wasi:cli/exit@0.2.0" (instance $exit
+    (export "exit" (func (param "status" (result))))))
+  (import "wasi:io/error@0.2.0" (instance $error (export "error" (type (sub resource)))))
+  (alias export $error "error" (type $io-error))
+  (import "wasi:io/streams@0.2.0" (instance $streams
+    (export "output-stream" (type $output (sub resource)))
+    (alias outer 1 $io-error (type $e))
+    (export "error" (type $error (eq $e)))
+    (type $failed (variant (case "last-operation-failed" (own $error)) (case "closed")))
+    (export "stream-error" (type $stream-error (eq $failed)))
+    (export "[method]output-stream.blocking-write-and-flush"
+      (func (param "self" (borrow $output)) (param "contents" (list u8)) (result (result (error $stream-error)))))))
+  (alias export $streams "output-stream" (type $output))
+  (import "wasi:cli/stdout@0.2.0" (instance $stdout
+    (alias outer 1 $output (type $o))
+    (export "output-stream" (type $output (eq $o)))
+    (export "get-stdout" (func (result (own $output))))))
+  (import "wasi:http/types@0.2.4" (instance $types
+    (alias outer 1 $output (type $o))
+    (export "output-stream" (type $output (eq $o)))
+    (export "fields" (type $fields (sub resource)))
+    (export "incoming-request" (type $request (sub resource)))
+    (export "response-outparam" (type $outparam (sub resource)))
+    (export "outgoing-response" (type $response (sub resource)))
+    (export "outgoing-body" (type $body (sub resource)))
+    (type $dns (record (field "rcode" (option string)) (field "info-code" (option u16))))
+    (export "DNS-error-payload" (type $dns-error (eq $dns)))
+    (type $alert (record (field "alert-id" (option u8)) (field "alert-message" (option string))))
+    (export "TLS-alert-received-payload" (type $tls-alert (eq $alert)))
+    (type $field (record (field "field-name" (option string)) (field "field-size" (option u32))))
+    (export "field-size-payload" (type $field-size (eq $field)))
+    (type $code (variant
+      (case "DNS-timeout") (case "DNS-error" $dns-error) (case "destination-not-found") (case "destination-unavailable")
+      (case "destination-IP-prohibited") (case "destination-IP-unroutable") (case "connection-refused")
+      (case "connection-terminated") (case "connection-timeout") (case "connection-read-timeout")
+      (case "connection-write-timeout") (case "connection-limit-reached") (case "TLS-protocol-error")
+      (case "TLS-certificate-error") (case "TLS-alert-received" $tls-alert) (case "HTTP-request-denied")
+      (case "HTTP-request-length-required") (case "HTTP-request-body-size" (option u64))
+      (case "HTTP-request-method-invalid") (case "HTTP-request-URI-invalid") (case "HTTP-request-URI-too-long")
+      (case "HTTP-request-header-section-size" (option u32)) (case "HTTP-request-header-size" (option $field-size))
+      (case "HTTP-request-trailer-section-size" (option u32)) (case "HTTP-request-trailer-size" $field-size)
+      (case "HTTP-response-incomplete") (case "HTTP-response-header-section-size" (option u32))
+      (case "HTTP-response-header-size" $field-size) (case "HTTP-response-body-size" (option u64))
+      (case "HTTP-response-trailer-section-size" (option u32)) (case "HTTP-response-trailer-size" $field-size)
+      (case "HTTP-response-transfer-coding" (option string)) (case "HTTP-response-content-coding" (option string))
+      (case "HTTP-response-timeout") (case "HTTP-upgrade-failed") (case "HTTP-protocol-error") (case "loop-detected")
+      (case "configuration-error") (case "internal-error" (option string))))
+    (export "error-code" (type $error-code (eq $code)))
+    (export "[constructor]fields" (func (result (own $fields))))
+    (export "[constructor]outgoing-response" (func (param "headers" (own $fields)) (result (own $response))))
+    (export "[method]outgoing-response.body" (func (param "self" (borrow $response)) (result (result (own $body)))))
+    (export "[method]outgoing-body.write" (func (param "self" (borrow $body)) (result (result (own $output)))))
+    (export "[static]outgoing-body.finish" (func (param "this" (own $body)) (param "trailers" (option (own $fields)))
+      (result (result (error $error-code)))))
+    (export "[static]response-outparam.set" (func (param "param" (own $outparam))
+      (param "response" (result (own $response) (error $error-code)))))))
+  (alias export $types "incoming-request" (type $request))
+  (alias export $types "response-outparam" (type $outparam))
+
+  (core module $memory-module
+    (memory (export "memory") 1)
+    (data (i32.const 64) "Hello World!\n")
+    (global $top (mut i32) (i32.const 4096))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (global.get $top) (global.set $top (i32.add (global.get $top) (i32.and (i32.add (local.get 3) (i32.const 7)) (i32.const -8))))))
+  (core instance $memory (instantiate $memory-module))
+  (alias core export $memory "memory" (core memory $mem))
+  (alias core export $memory "realloc" (core func $realloc))
+  (core func $block (canon lower (func $poll "[method]pollable.block")))
+  (core func $sleep (canon lower (func $clock "subscribe-duration")))
+  (core func $exit (canon lower (func $exit "exit")))
+  (core func $print (canon lower (func $streams "[method]output-stream.blocking-write-and-flush") (memory $mem) (realloc $realloc)))
+  (core func $stdout (canon lower (func $stdout "get-stdout")))
+  (core func $fields (canon lower (func $types "[constructor]fields")))
+  (core func $response (canon lower (func $types "[constructor]outgoing-response")))
+  (core func $body (canon lower (func $types "[method]outgoing-response.body") (memory $mem)))
+  (core func $write (canon lower (func $types "[method]outgoing-body.write") (memory $mem)))
+  (core func $finish (canon lower (func $types "[static]outgoing-body.finish") (memory $mem) (realloc $realloc)))
+  (core func $set (canon lower (func $types "[static]response-outparam.set") (memory $mem)))
+  (core func $drop-output (canon resource.drop $output))
+  (core module $main
+    (import "m" "memory" (memory 1))
+    (import "f" "block" (func $block (param i32)))
+    (import "f" "sleep" (func $sleep (param i64) (result i32)))
+    (import "f" "exit" (func $exit (param i32)))
+    (import "f" "print" (func $print (param i32 i32 i32 i32)))
+    (import "f" "stdout" (func $stdout (result i32)))
+    (import "f" "fields" (func $fields (result i32)))
+    (import "f" "response" (func $response (param i32) (result i32)))
+    (import "f" "body" (func $body (param i32 i32)))
+    (import "f" "write" (func $write (param i32 i32)))
+    (import "f" "finish" (func $finish (param i32 i32 i32 i32)))
+    (import "f" "set" (func $set (param i32 i32 i32 i32 i64 i32 i32 i32 i32)))
+    (import "f" "drop-output" (func $drop-output (param i32)))
+    (global $the-body (mut i32) (i32.const 0))
+    (global $the-stream (mut i32) (i32.const 0))
+    ;; Answers 200 and opens the body.
+    (func $answer (param $out i32) (local $response i32)
+      (local.set $response (call $response (call $fields)))
+      (call $body (local.get $response) (i32.const 0))
+      (global.set $the-body (i32.load (i32.const 4)))
+      (call $write (global.get $the-body) (i32.const 0))
+      (global.set $the-stream (i32.load (i32.const 4)))
+      (call $set (local.get $out) (i32.const 0) (local.get $response) (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)))
+    (func $say (call $print (global.get $the-stream) (i32.const 64) (i32.const 13) (i32.const 16)))
+    (func $done (call $drop-output (global.get $the-stream)) (call $finish (global.get $the-body) (i32.const 0) (i32.const 0) (i32.const 16)))
+    (func $nap (param $ms i64) (call $block (call $sleep (i64.mul (local.get $ms) (i64.const 1000000)))))
+    (func $deep (call $deep) (call $deep))
+    (func $handle (export "handle") (param $request i32) (param $out i32) BODY))
+  (core instance $guest (instantiate $main
+    (with "m" (instance (export "memory" (memory $mem))))
+    (with "f" (instance
+      (export "block" (func $block)) (export "sleep" (func $sleep)) (export "exit" (func $exit))
+      (export "print" (func $print)) (export "stdout" (func $stdout)) (export "fields" (func $fields))
+      (export "response" (func $response)) (export "body" (func $body)) (export "write" (func $write))
+      (export "finish" (func $finish)) (export "set" (func $set)) (export "drop-output" (func $drop-output))))))
+  (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
+    (canon lift (core func $guest "handle")))
+  (instance $handler (export "handle" (func $handle)))
+  (export "wasi:http/incoming-handler@0.2.4" (instance $handler)))"#;
+
+/// One engine for all tests, with a thread that ticks.
+fn engine() -> &'static Engine {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    ENGINE.get_or_init(|| {
+        let options = EngineOptions { instances: 128, cache: CacheMode::Off, ..EngineOptions::default() };
+        let engine = Engine::new(&options).expect("an engine");
+        let ticking = engine.clone();
+        std::thread::spawn(move || {
+            loop {
+                std::thread::park_timeout(Duration::from_millis(1));
+                ticking.tick();
+            }
+        });
+        engine
+    })
+}
+
+fn load_wat(wat: &str) -> Result<Revision, LoadError> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path: PathBuf = std::env::temp_dir().join(format!("astra-guest-test-{}-{number}.wasm", std::process::id()));
+    std::fs::write(&path, wat::parse_str(wat).expect("valid text")).expect("written");
+    let revision = Revision::load(engine(), &path, false);
+    std::fs::remove_file(path).expect("ours");
+    revision
+}
+
+fn guest(body: &str) -> Revision {
+    load_wat(&COMPONENT.replace("BODY", body)).expect("a handler")
+}
+
+#[derive(Default)]
+struct Printed(Mutex<Vec<String>>);
+
+impl GuestOutput for Printed {
+    fn line(&self, _stream: Stream, line: &str) {
+        self.0.lock().expect("not poisoned").push(line.to_owned());
+    }
+}
+
+struct Ended {
+    report: Report,
+    response: Option<Response<GuestBody>>,
+    printed: Vec<String>,
+}
+
+impl Ended {
+    fn kind(&self) -> Option<FailureKind> {
+        self.report.outcome.failure().map(crate::failure::Failure::kind)
+    }
+}
+
+fn request(method: Method, limits: &Limits, body: &str) -> Ended {
+    let revision = guest(body);
+    let _runtime = engine().runtime().enter();
+    let printed = Arc::new(Printed::default());
+    let exchange = Exchange {
+        request: Request::builder()
+            .method(method)
+            .uri("http://localhost/")
+            .body(astra_server::Body::empty())
+            .expect("valid"),
+        scheme: Scheme::HTTP,
+        client: None,
+        output: printed.clone(),
+    };
+    let (sender, receiver) = mpsc::channel();
+    let report = run(&revision, &Arc::new(Grants::default()), limits, exchange, move |response| {
+        sender.send(response).expect("received below");
+    });
+    let printed = std::mem::take(&mut *printed.0.lock().expect("not poisoned"));
+    Ended { report, response: receiver.try_recv().ok(), printed }
+}
+
+fn get(body: &str) -> Ended {
+    request(Method::GET, &Limits::default(), body)
+}
+
+fn short(body: &str) -> Ended {
+    request(Method::GET, &Limits { deadline: Duration::from_millis(50), ..Limits::default() }, body)
+}
+
+/// What the server would send, and whether it ends in order.
+fn read(response: Response<GuestBody>) -> (String, bool) {
+    let (mut body, mut text) = (response.into_body(), Vec::new());
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        match Pin::new(&mut body).poll_frame(&mut cx) {
+            std::task::Poll::Ready(Some(Ok(frame))) => {
+                text.extend_from_slice(&frame.into_data().expect("no trailers in these tests"));
+            }
+            std::task::Poll::Ready(end) => return (String::from_utf8(text).expect("text"), end.is_none()),
+            std::task::Poll::Pending => panic!("the guest has ended and its body has not"),
+        }
+    }
+}
+
+#[test]
+fn a_hello_guest_answers_with_a_known_length() {
+    let ended = get("(call $answer (local.get $out)) (call $say) (call $done)");
+    assert!(matches!(ended.report.outcome, Outcome::Ok), "{:?}", ended.report);
+    assert_eq!(ended.report.peak_memory, 65536);
+    let response = ended.response.expect("answered");
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.body().size_hint().exact(), Some(13));
+    assert_eq!(read(response), ("Hello World!\n".to_owned(), true));
+}
+
+#[test]
+fn a_guest_that_traps_before_it_is_finished_sends_nothing() {
+    let ended = get("(call $answer (local.get $out)) (call $say) unreachable");
+    assert_eq!(ended.kind(), Some(FailureKind::Trap));
+    assert!(ended.response.is_none());
+    let text = ended.report.outcome.failure().expect("failed").to_string();
+    assert!(text.contains("unreachable") && text.contains("in `handle`"), "{text}");
+}
+
+#[test]
+fn a_guest_that_traps_after_its_head_went_out_leaves_a_broken_body() {
+    let ended = get("(call $answer (local.get $out)) (call $say) (call $nap (i64.const 1)) unreachable");
+    assert_eq!(ended.kind(), Some(FailureKind::Trap));
+    assert_eq!(read(ended.response.expect("the head went out")), ("Hello World!\n".to_owned(), false));
+}
+
+#[test]
+fn a_guest_that_traps_after_its_response_is_complete_has_answered() {
+    let ended = get("(call $answer (local.get $out)) (call $say) (call $done) unreachable");
+    assert_eq!(ended.kind(), Some(FailureKind::Trap));
+    assert_eq!(read(ended.response.expect("complete")), ("Hello World!\n".to_owned(), true));
+}
+
+#[test]
+fn a_guest_that_returns_without_finishing_its_body_has_failed() {
+    let ended = get("(call $answer (local.get $out)) (call $say)");
+    assert_eq!(ended.kind(), Some(FailureKind::Unfinished));
+    assert!(ended.response.is_none());
+    let ended = get("(call $answer (local.get $out)) (call $say) (call $nap (i64.const 1))");
+    assert_eq!(ended.kind(), Some(FailureKind::Unfinished));
+    assert_eq!(read(ended.response.expect("the head went out")), ("Hello World!\n".to_owned(), false));
+}
+
+#[test]
+fn a_guest_that_never_answers_has_failed() {
+    assert_eq!(get("").kind(), Some(FailureKind::NoAnswer));
+}
+
+#[test]
+fn a_guest_that_answers_with_an_error_has_failed() {
+    let set = |code: u32| {
+        format!(
+            "(call $set (local.get $out) (i32.const 1) (i32.const {code}) (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))"
+        )
+    };
+    assert_eq!(get(&set(38)).kind(), Some(FailureKind::GuestError));
+    assert_eq!(get(&set(6)).kind(), Some(FailureKind::BadGateway));
+    assert_eq!(get(&set(0)).kind(), Some(FailureKind::GatewayTimeout));
+}
+
+#[test]
+fn a_guest_that_loops_for_ever_is_cut_at_its_deadline() {
+    let ended = short("(loop $again (br $again))");
+    assert_eq!(ended.kind(), Some(FailureKind::Deadline));
+}
+
+#[test]
+fn a_guest_that_sleeps_for_ever_is_cut_at_its_deadline() {
+    let started = Instant::now();
+    let ended = short("(call $nap (i64.const 3600000))");
+    assert_eq!(ended.kind(), Some(FailureKind::Deadline));
+    assert!(started.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn a_guest_that_streams_outlives_its_deadline_and_not_its_stream_deadline() {
+    let ended = short("(call $answer (local.get $out)) (call $say) (call $nap (i64.const 100)) (call $say) (call $done)");
+    assert!(matches!(ended.report.outcome, Outcome::Ok), "{:?}", ended.report);
+    assert_eq!(read(ended.response.expect("streamed")).0.len(), 26);
+    let limits = Limits { stream_deadline: Some(Duration::from_millis(50)), ..Limits::default() };
+    let ended = request(Method::GET, &limits, "(call $answer (local.get $out)) (call $nap (i64.const 3600000))");
+    assert_eq!(ended.kind(), Some(FailureKind::Deadline));
+    assert_eq!(read(ended.response.expect("the head went out")), (String::new(), false));
+}
+
+#[test]
+fn a_guest_that_burns_cpu_is_cut_at_its_limit() {
+    let limits = Limits { cpu: Some(Duration::from_millis(20)), ..Limits::default() };
+    let ended = request(Method::GET, &limits, "(loop $again (br $again))");
+    assert_eq!(ended.kind(), Some(FailureKind::Cpu));
+    assert!(ended.report.cpu >= Duration::from_millis(20));
+}
+
+#[test]
+fn a_guest_that_computes_lets_its_output_go_out() {
+    let limits = Limits { cpu: Some(Duration::from_millis(50)), ..Limits::default() };
+    let ended = request(Method::GET, &limits, "(call $answer (local.get $out)) (call $say) (loop $again (br $again))");
+    assert_eq!(ended.kind(), Some(FailureKind::Cpu));
+    assert_eq!(read(ended.response.expect("went out with a tick")), ("Hello World!\n".to_owned(), false));
+}
+
+#[test]
+fn a_guest_that_is_refused_memory_and_traps_went_over_its_memory() {
+    let limits = Limits { memory: 1 << 20, ..Limits::default() };
+    let grow = "(if (i32.eq (memory.grow (i32.const 100)) (i32.const -1)) (then unreachable))";
+    assert_eq!(request(Method::GET, &limits, grow).kind(), Some(FailureKind::Memory));
+}
+
+#[test]
+fn a_guest_that_recurses_for_ever_traps() {
+    let ended = get("(call $deep)");
+    assert_eq!(ended.kind(), Some(FailureKind::Trap));
+    assert!(ended.report.outcome.failure().expect("failed").to_string().contains("call stack exhausted"));
+}
+
+#[test]
+fn a_guest_may_exit_well_once_it_has_answered() {
+    let ended = get("(call $answer (local.get $out)) (call $done) (call $exit (i32.const 0))");
+    assert!(matches!(ended.report.outcome, Outcome::Ok), "{:?}", ended.report);
+    assert_eq!(get("(call $exit (i32.const 0))").kind(), Some(FailureKind::Exit));
+    let ended = get("(call $answer (local.get $out)) (call $done) (call $exit (i32.const 1))");
+    assert_eq!(ended.kind(), Some(FailureKind::Exit));
+    assert!(ended.response.is_some());
+}
+
+#[test]
+fn a_response_to_head_has_its_length_and_no_bytes() {
+    let ended = request(
+        Method::HEAD,
+        &Limits::default(),
+        "(call $answer (local.get $out)) (call $say) (call $done)",
+    );
+    let response = ended.response.expect("answered");
+    assert_eq!(response.body().size_hint().exact(), Some(13));
+    assert_eq!(read(response), (String::new(), true));
+}
+
+#[test]
+fn what_a_guest_prints_comes_out_as_lines() {
+    let ended = get("(call $print (call $stdout) (i32.const 64) (i32.const 13) (i32.const 16)) (call $print (call $stdout) (i32.const 64) (i32.const 5) (i32.const 16))");
+    assert_eq!(ended.printed, ["Hello World!", "Hello"]);
+}
+
+#[test]
+fn a_guest_cannot_have_handles_without_end() {
+    let ended = get("(loop $again (drop (call $fields)) (br $again))");
+    assert_eq!(ended.kind(), Some(FailureKind::Trap));
+}
+
+#[test]
+fn a_guest_waits_while_nobody_reads() {
+    let limits = Limits { stream_deadline: Some(Duration::from_millis(200)), ..Limits::default() };
+    let ended = request(
+        Method::GET,
+        &limits,
+        "(call $answer (local.get $out)) (loop $again (call $print (global.get $the-stream) (i32.const 0) (i32.const 4096) (i32.const 16)) (br $again))",
+    );
+    assert_eq!(ended.kind(), Some(FailureKind::Deadline));
+    let (text, whole) = read(ended.response.expect("the head went out"));
+    assert!(text.len() <= 128 * 1024 && !whole);
+}
+
+#[test]
+fn a_module_with_an_unknown_import_is_refused_by_name() {
+    let wat = COMPONENT.replace("(component\n", "(component\n(import \"acme:db/query@1.0.0\" (instance))\n").replace("BODY", "");
+    let error = load_wat(&wat).expect_err("unknown");
+    assert!(error.to_string().contains("imports `acme:db/query@1.0.0`"), "{error}");
+}
+
+#[test]
+fn a_module_that_does_not_fit_is_told_the_key() {
+    let wat = COMPONENT.replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 40000)").replace("BODY", "");
+    let error = load_wat(&wat).expect_err("too large");
+    assert!(matches!(error, LoadError::DoesNotFit { key: "max-memory", .. }), "{error}");
+}
+
+#[test]
+fn a_module_with_the_wrong_types_is_refused_at_load() {
+    let wat = COMPONENT
+        .replace("(export \"[constructor]fields\" (func (result (own $fields))))", "(export \"[constructor]fields\" (func (param \"x\" u32) (result (own $fields))))")
+        .replace("(import \"f\" \"fields\" (func $fields (result i32)))", "(import \"f\" \"fields\" (func $fields (param i32) (result i32)))")
+        .replace("(call $response (call $fields))", "(call $response (call $fields (i32.const 0)))")
+        .replace("BODY", "");
+    assert!(matches!(load_wat(&wat).expect_err("wrong types"), LoadError::Link { .. }));
+}

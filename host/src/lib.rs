@@ -1,0 +1,85 @@
+//! astra-host serves HTTP with WebAssembly guests. One request = one fresh guest instance = one thread while it runs;
+//! a guest is plain blocking code.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use astra_host::Host;
+//!
+//! # fn main() -> Result<(), astra_host::HostError> {
+//! let host = Host::builder()
+//!     .module("hello.wasm")
+//!     .listen("127.0.0.1:0")
+//!     .env("GREETING", "Hello")
+//!     .deadline(Duration::from_secs(5))
+//!     .start()?;
+//! println!("listening on {:?}", host.local_addrs());
+//! // …until it is time to go:
+//! host.shutdown(Duration::from_secs(30));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The rooms, in the order a request meets them
+//!
+//! | room | what it owns |
+//! |---|---|
+//! | crate `astra_server` | sockets, HTTP, workers and seats; hands each request to [`dispatch`](self) on a worker |
+//! | `dispatch` | the spine: request id, forwarding headers, handler, guest, answer |
+//! | `request_id`, [`forwarded`] | pure: which headers of the request are the host's to set |
+//! | `handler` | a name, its revision, what its guests may do and use |
+//! | [`guest`] | one request in one guest: store, deadline, waits, bodies, outcome; knows no sockets and no routes |
+//! | [`failure`] | why a request failed: status, public text, log text |
+//! | `access_log` | what one request's line will say, from its arrival until guest and response body have ended |
+//! | [`log_line`], [`log_writer`] | what lines look like; the one thread that writes them |
+//!
+//! Before the first request there are [`cli`] (the only place that knows clap), [`config`] (plain checked values) and
+//! [`host`] (builds all of the above, starts it, shuts it down). Dependencies point down only: `cli` → `host` →
+//! `dispatch` → `handler` → `guest` → `failure`, `config`.
+//!
+//! State is of three kinds and never mixed: host-wide (`Engine`, `Dispatch`, `Log`), revision-wide (`Handler`, `Revision`)
+//! and request-wide (the guest's store, `Visit`, `Reply`).
+//!
+//! # Invariants
+//!
+//! - A worker that waits holds no seat. While there is work, the reactor is without a poller for one monitor tick at most.
+//! - Every queue, buffer, table and thread count is bounded; beyond a request bound the client gets 503, at once; at the
+//!   connection limit we stop accepting and the backlog waits. Log lines beyond the bound are dropped and counted.
+//! - Nothing of a guest outlives its request.
+//! - A revision never changes after it is published.
+//! - A truncated response is never mistaken for a complete one (chunked end or END_STREAM is sent only when the guest
+//!   finished).
+//! - Status codes are chosen in `failure.rs` only; clients never see paths, traps or module names.
+//! - Whoever starts a thread joins it. After shutdown none of ours is left. Named exceptions: rayon, wasmtime's cache
+//!   worker, Tokio, and the log's writer when nobody reads what it writes.
+//! - No input from network, file or guest can panic the host.
+//! - Logging never blocks a worker, and neither guest nor client can forge a log line.
+//!
+//! # What a guest is told about its client
+//!
+//! `x-request-id` is the host's id of the request; it is in the response and in every log line too. A well-formed
+//! `x-request-id` that the client sent (1 to 128 letters, digits and `-._~:/+=@`) reaches the guest as
+//! `x-client-request-id` and the access log as `client_id`. `forwarded` (RFC 7239) ends with an element of the host's:
+//! see [`forwarded`]. `traceparent` passes through.
+//!
+//! # Where it differs from the design
+//!
+//! The access log has three files instead of one: what is collected (`access_log`), what it looks like (`log_line`) and who
+//! writes it (`log_writer`), because guest lines and the host's own records go the same way.
+
+pub mod cli;
+pub mod config;
+pub mod failure;
+pub mod forwarded;
+pub mod guest;
+pub mod host;
+pub mod log_line;
+pub mod log_writer;
+
+mod access_log;
+mod dispatch;
+mod handler;
+mod request_id;
+
+pub use config::Config;
+pub use host::{Host, HostBuilder, HostError, RunningHost};

@@ -1,0 +1,282 @@
+//! Where every log line goes: one thread that writes, behind a bounded buffer. Logging never blocks who logs.
+//!
+//! A line is formatted by the thread that has something to say and appended to a buffer under a short lock. The writer swaps
+//! the buffer for an empty one and writes it out in one call, at most 200 times a second: the first line after a pause
+//! goes out at once, and a busy host does not pay a thread switch for each line. When whoever reads the output is too
+//! slow, lines are dropped and counted, and the writer says how many as soon as it catches up.
+//!
+//! Also the [`log::Log`] for what astra-server, wasmtime and this crate report.
+
+use std::{
+    cell::RefCell,
+    io::{self, Write},
+    mem,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crate::log_line::LogFormat;
+
+/// Bytes that may wait to be written.
+const BUFFER: usize = 1 << 20;
+
+/// Bytes that may wait before guests' own lines are dropped: a guest that prints without end does not cost us the
+/// access lines.
+const BUFFER_FOR_GUESTS: usize = BUFFER / 2;
+
+/// The pause after each write, in which lines gather.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// How long an ending host waits for a reader of the log that has stopped reading.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A place to log to. Cheap to clone; whoever owns the [`LogWriter`] decides how long it lasts, later lines are lost.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+    format: LogFormat,
+    access: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// Written by everyone who logs; emptied by the writer.
+#[derive(Default)]
+struct State {
+    lines: Vec<u8>,
+    dropped: u64,
+    /// The writer waits for a line: only then is waking it worth a system call.
+    idle: bool,
+    closed: bool,
+    /// The writer has written everything and is about to end.
+    finished: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that runs under this lock can leave the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who may fill how much of the buffer.
+#[derive(Clone, Copy)]
+pub(crate) enum Origin {
+    Host,
+    Guest,
+}
+
+thread_local! {
+    static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+impl Log {
+    /// Whether there is an access log: if not, nobody needs to collect what would be in it.
+    pub(crate) fn has_access_lines(&self) -> bool {
+        self.access
+    }
+
+    pub(crate) fn format(&self) -> LogFormat {
+        self.format
+    }
+
+    /// Formats a line on this thread and leaves it to the writer. `format` adds no line feed.
+    pub(crate) fn line(&self, origin: Origin, format: impl FnOnce(&mut String)) {
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            format(line);
+            line.push('\n');
+            self.append(origin, line.as_bytes());
+        });
+    }
+
+    fn append(&self, origin: Origin, line: &[u8]) {
+        let room = match origin {
+            Origin::Host => BUFFER,
+            Origin::Guest => BUFFER_FOR_GUESTS,
+        };
+        let mut state = self.shared.lock();
+        if state.closed {
+            return;
+        }
+        if state.lines.len() + line.len() > room {
+            state.dropped += 1;
+            return;
+        }
+        state.lines.extend_from_slice(line);
+        if mem::take(&mut state.idle) {
+            drop(state);
+            self.shared.changed.notify_all();
+        }
+    }
+}
+
+impl log::Log for Log {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        // Formatted before the line's own buffer is borrowed: an argument's `Display` may log too.
+        let message = record.args().to_string();
+        self.line(Origin::Host, |line| {
+            self.format.host_line(line, record.level(), record.target(), &message);
+        });
+    }
+
+    fn flush(&self) {}
+}
+
+/// Owns the writing thread; dropping it writes what is left and joins the thread.
+pub struct LogWriter {
+    log: Log,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LogWriter {
+    /// Starts the thread that writes to `output`. Access lines are written when `access` says so.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(format: LogFormat, access: bool, output: impl Write + Send + 'static) -> io::Result<Self> {
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        let log = Log { shared, format, access };
+        let thread = thread::Builder::new().name("log".to_owned()).spawn({
+            let log = log.clone();
+            move || write_lines(&log, output)
+        })?;
+        Ok(Self { log, thread: Some(thread) })
+    }
+
+    /// The place to log to.
+    #[must_use]
+    pub fn log(&self) -> Log {
+        self.log.clone()
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        let mut state = self.log.shared.lock();
+        state.closed = true;
+        self.log.shared.changed.notify_all();
+        let waited = self.log.shared.changed.wait_timeout_while(state, PATIENCE, |state| !state.finished);
+        let finished = waited.unwrap_or_else(PoisonError::into_inner).0.finished;
+        // A writer that is stuck because nobody reads the output must not keep the process from ending.
+        if let Some(thread) = self.thread.take().filter(|_| finished) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write_lines(log: &Log, mut output: impl Write) {
+    let mut batch = Vec::new();
+    loop {
+        let mut state = log.shared.lock();
+        while state.lines.is_empty() && state.dropped == 0 && !state.closed {
+            state.idle = true;
+            state = log.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.idle = false;
+        if state.lines.is_empty() && state.dropped == 0 {
+            break;
+        }
+        mem::swap(&mut state.lines, &mut batch);
+        let dropped = mem::take(&mut state.dropped);
+        let closed = state.closed;
+        drop(state);
+
+        // When the output is gone there is no one left to tell.
+        let _ = output.write_all(&batch).and_then(|()| output.flush());
+        batch.clear();
+        if dropped > 0 {
+            let mut line = String::new();
+            let message = format!("{dropped} log lines dropped: whoever reads the log is too slow");
+            log.format.host_line(&mut line, log::Level::Warn, "astra_host::log", &message);
+            line.push('\n');
+            let _ = output.write_all(line.as_bytes());
+        }
+        if !closed {
+            thread::sleep(PAUSE);
+        }
+    }
+    let mut state = log.shared.lock();
+    state.finished = true;
+    log.shared.changed.notify_all();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// An output that tells of each write and waits for permission to go on when it has a gate.
+    struct Output {
+        written: Arc<Mutex<Vec<u8>>>,
+        gate: Option<mpsc::Receiver<()>>,
+    }
+
+    impl Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if let Some(gate) = &self.gate {
+                let _ = gate.recv();
+            }
+            self.written.lock().expect("not poisoned").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn text(written: &Mutex<Vec<u8>>) -> String {
+        String::from_utf8(written.lock().expect("not poisoned").clone()).expect("is text")
+    }
+
+    #[test]
+    fn every_line_is_written_before_the_writer_is_gone() {
+        let written = Arc::default();
+        let writer = LogWriter::start(LogFormat::Text, true, Output { written: Arc::clone(&written), gate: None }).expect("starts");
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                let log = writer.log();
+                scope.spawn(move || (0..250).for_each(|n| log.line(Origin::Host, |line| line.push_str(&n.to_string()))));
+            }
+        });
+        let log = writer.log();
+        drop(writer);
+        assert_eq!(text(&written).lines().count(), 1000);
+        log.line(Origin::Host, |line| line.push_str("too late"));
+        assert!(!text(&written).contains("too late"));
+    }
+
+    #[test]
+    fn a_slow_reader_costs_lines_but_never_blocks_and_is_told() {
+        let written = Arc::default();
+        let (open, gate) = mpsc::channel();
+        let output = Output { written: Arc::clone(&written), gate: Some(gate) };
+        let writer = LogWriter::start(LogFormat::Text, true, output).expect("starts");
+        let log = writer.log();
+        let long = "x".repeat(1023);
+        for _ in 0..5000 {
+            log.line(Origin::Guest, |line| line.push_str(&long));
+        }
+        log.line(Origin::Host, |line| line.push_str("the host still has room"));
+        drop(open);
+        drop(writer);
+        let written = text(&written);
+        let kept = written.lines().filter(|line| *line == long).count();
+        assert!((512..=1024).contains(&kept), "{kept}");
+        assert!(written.contains("the host still has room"));
+        assert!(written.contains(&format!("{} log lines dropped", 5000 - kept)), "{kept}");
+    }
+}

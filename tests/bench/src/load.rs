@@ -1,0 +1,83 @@
+//! Load: `wrk` as a child process, what it prints as numbers.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::Pin;
+use crate::server::Server;
+
+/// What one run of `wrk` saw.
+pub(crate) struct Load {
+    pub(crate) requests_per_second: f64,
+    pub(crate) p99_ms: f64,
+    /// Socket errors, time-outs, and answers that are neither 2xx nor 3xx.
+    pub(crate) errors: u64,
+}
+
+pub(crate) fn check_wrk() -> Result<()> {
+    Command::new("wrk")
+        .arg("--version")
+        .output()
+        .context("cannot run `wrk`: install it (Debian and Ubuntu: `apt install wrk`; macOS: `brew install wrk`)")?;
+    Ok(())
+}
+
+pub(crate) fn run(server: &Server, path: &str, connections: u32, seconds: u32, pin: Pin) -> Result<Load> {
+    let (mut command, threads) = match pin {
+        Pin::On => {
+            let mut taskset = Command::new("taskset");
+            taskset.args(["-c", "1", "wrk"]);
+            (taskset, "1")
+        }
+        Pin::Off => (Command::new("wrk"), "2"),
+    };
+    let output = command
+        .args(["--latency", "--timeout", "10s", "-t", threads])
+        .args(["-c", &connections.to_string(), "-d", &format!("{seconds}s")])
+        .arg(format!("http://{}{path}", server.addr))
+        .output()
+        .context("cannot run `wrk`")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "wrk: {text}{}", String::from_utf8_lossy(&output.stderr));
+    parse(&text).with_context(|| format!("wrk printed something else than expected:\n{text}"))
+}
+
+fn parse(text: &str) -> Option<Load> {
+    let after = |key: &str| text.lines().find_map(|line| line.trim().strip_prefix(key)).map(str::trim);
+    let socket_errors: u64 = after("Socket errors:")
+        .map(|counts| counts.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse::<u64>().ok()).sum())
+        .unwrap_or(0);
+    let refused: u64 = after("Non-2xx or 3xx responses:").and_then(|n| n.parse().ok()).unwrap_or(0);
+    Some(Load {
+        requests_per_second: after("Requests/sec:")?.parse().ok()?,
+        p99_ms: milliseconds(after("99%")?)?,
+        errors: socket_errors + refused,
+    })
+}
+
+/// `420.00us`, `1.23ms`, `1.02s`, `1.00m`
+fn milliseconds(text: &str) -> Option<f64> {
+    for (unit, factor) in [("us", 0.001), ("ms", 1.0), ("s", 1000.0), ("m", 60_000.0)] {
+        if let Some(number) = text.strip_suffix(unit) {
+            return Some(number.parse::<f64>().ok()? * factor);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn what_wrk_prints_is_understood() {
+        let load = parse(
+            "Running 1s test @ http://127.0.0.1:1/\n  Latency Distribution\n     50%  160.00us\n     99%    1.42ms\n  \
+             9 requests in 1.00s, 1.00MB read\n  Socket errors: connect 0, read 2, write 0, timeout 3\n  \
+             Non-2xx or 3xx responses: 7\nRequests/sec: 101892.97\nTransfer/sec: 9.00MB\n",
+        )
+        .expect("understood");
+        assert_eq!((load.requests_per_second, load.p99_ms, load.errors), (101_892.97, 1.42, 12));
+    }
+}

@@ -1,0 +1,121 @@
+//! `cargo run --release -p bench -- [scenario…]`: starts each server in turn, loads it, prints a table, writes JSON.
+//! Every server is started by this process and stopped by its pid; all listen on 127.0.0.1 and ports of their own.
+
+mod contenders;
+mod load;
+mod report;
+mod scenarios;
+mod server;
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+use crate::contenders::Contenders;
+use crate::report::Report;
+
+/// Measures astra-server and astra-host against their peers.
+#[derive(Parser)]
+pub(crate) struct Options {
+    /// What to measure; everything if none is named
+    scenarios: Vec<Scenario>,
+    /// Seconds of load a round
+    #[arg(long, default_value_t = 5)]
+    seconds: u32,
+    /// Rounds; contenders take turns in each, the median counts
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// Server on one core and load on another, or both wherever the kernel puts them
+    #[arg(long, value_enum, default_value_t = Mode::Both)]
+    mode: Mode,
+    /// The `wasmtime` to compare with; without it, the one in PATH
+    #[arg(long)]
+    wasmtime: Option<PathBuf>,
+    /// The `astra-host` under test; without it, the one built from here
+    #[arg(long)]
+    astra_host: Option<PathBuf>,
+    /// Idle connections of the `idle` scenario
+    #[arg(long, default_value_t = 10_000)]
+    idle_connections: usize,
+    /// Size of the body of the `gigabyte` scenario, in MiB
+    #[arg(long, default_value_t = 1024)]
+    body_mib: u64,
+    /// Where to write the figures
+    #[arg(long, default_value = "target/bench.json")]
+    json: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// A native handler: astra-server, hyper on Tokio, the astra crate
+    Native,
+    /// The hello guest: astra-host, `wasmtime serve` with default and with best flags
+    Hello,
+    /// 900 connections whose guests sleep 100 ms
+    Sleep,
+    /// Idle keep-alive connections, and what hello does beside them
+    Idle,
+    /// From the start of the process to the first answer, module in the cache
+    Start,
+    /// A large body up and down through the echo guest
+    Gigabyte,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Pinned,
+    Unpinned,
+    Both,
+}
+
+impl Options {
+    /// The settings each scenario under load is measured in; on one core there is nothing to pin apart.
+    fn pins(&self) -> Vec<Pin> {
+        let one_core = std::thread::available_parallelism().map_or(1, usize::from) < 2;
+        match self.mode {
+            _ if one_core => vec![Pin::Off],
+            Mode::Pinned => vec![Pin::On],
+            Mode::Unpinned => vec![Pin::Off],
+            Mode::Both => vec![Pin::On, Pin::Off],
+        }
+    }
+}
+
+/// Whether server and load have a core each (the first and the second).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pin {
+    On,
+    Off,
+}
+
+impl Pin {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Pin::On => "pinned",
+            Pin::Off => "unpinned",
+        }
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let all = Scenario::value_variants();
+    let chosen = if options.scenarios.is_empty() { all } else { &options.scenarios };
+    load::check_wrk()?;
+    let contenders = Contenders::prepare(&options, chosen)?;
+    let mut report = Report::new(&contenders)?;
+    for scenario in chosen {
+        match scenario {
+            Scenario::Native => scenarios::native(&options, &contenders, &mut report)?,
+            Scenario::Hello => scenarios::hello(&options, &contenders, &mut report)?,
+            Scenario::Sleep => scenarios::sleep(&options, &contenders, &mut report)?,
+            Scenario::Idle => scenarios::idle(&options, &contenders, &mut report)?,
+            Scenario::Start => scenarios::start(&options, &contenders, &mut report)?,
+            Scenario::Gigabyte => scenarios::gigabyte(&options, &contenders, &mut report)?,
+        }
+        // After each scenario, so that an interrupted run leaves what it has.
+        report.write(&options.json)?;
+    }
+    report.print_checks();
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! A server under test: started with its command line, found by the address it prints, watched through /proc, killed by pid.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::Pin;
+
+/// How to start one server. `{addr}` in an argument stands for the address to listen on.
+#[derive(Clone)]
+pub(crate) struct Contender {
+    pub(crate) name: &'static str,
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+}
+
+impl Contender {
+    /// The command line a person would type, for the report.
+    pub(crate) fn shown(&self) -> String {
+        format!("{} {}", self.program.display(), self.arguments.join(" "))
+    }
+
+    fn command(&self, addr: &str, pin: Pin) -> Command {
+        let mut command = match pin {
+            // taskset replaces itself with the server: the pid is the server's.
+            Pin::On => {
+                let mut taskset = Command::new("taskset");
+                taskset.args(["-c", "0"]).arg(&self.program);
+                taskset
+            }
+            Pin::Off => Command::new(&self.program),
+        };
+        command.args(self.arguments.iter().map(|argument| argument.replace("{addr}", addr)));
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+/// A running server; killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) addr: SocketAddr,
+}
+
+impl Server {
+    /// Starts `contender` on a free port and waits until it says where it listens.
+    pub(crate) fn start(contender: &Contender, pin: Pin) -> Result<Server> {
+        let mut child = contender
+            .command("127.0.0.1:0", pin)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", contender.shown()))?;
+        let (sender, lines) = mpsc::channel();
+        let stdout = child.stdout.take().context("piped")?;
+        let stderr = child.stderr.take().context("piped")?;
+        forward(stdout, sender.clone());
+        forward(stderr, sender);
+
+        // From here on an early return kills the child.
+        let mut server = Server { child, addr: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut output = String::new();
+        loop {
+            match lines.recv_timeout(Duration::from_secs(60)) {
+                Ok(line) => {
+                    if let Some(addr) = address_in(&line) {
+                        server.addr = addr;
+                        return Ok(server);
+                    }
+                    output.push_str(&line);
+                    output.push('\n');
+                }
+                Err(_) => bail!("{} did not say where it listens:\n{output}", contender.shown()),
+            }
+        }
+    }
+
+    /// Starts `contender` on the given address and does not wait.
+    pub(crate) fn spawn(contender: &Contender, addr: SocketAddr) -> Result<Server> {
+        let child = contender
+            .command(&addr.to_string(), Pin::Off)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {}", contender.shown()))?;
+        Ok(Server { child, addr })
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn rss(&self) -> Result<u64> {
+        self.status("VmRSS:")
+    }
+
+    /// The most resident memory there has been, in KiB.
+    pub(crate) fn peak_rss(&self) -> Result<u64> {
+        self.status("VmHWM:")
+    }
+
+    pub(crate) fn threads(&self) -> Result<u64> {
+        self.status("Threads:")
+    }
+
+    fn status(&self, key: &str) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find(|line| line.starts_with(key));
+        let value = line.and_then(|line| line.split_whitespace().nth(1));
+        value.with_context(|| format!("no {key} in /proc"))?.parse().map_err(Into::into)
+    }
+
+    /// One whole exchange on a connection of its own; the answer must be 200.
+    pub(crate) fn ask(&self, path: &str) -> Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(self.addr)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.addr)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        ensure!(
+            answer.starts_with(b"HTTP/1.1 200"),
+            "not 200: {}",
+            String::from_utf8_lossy(&answer)
+        );
+        Ok(answer)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is as good here.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads lines for as long as there are any, also when nobody wants them: a full pipe would stop the server.
+fn forward(output: impl Read + Send + 'static, lines: Sender<String>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let _ = lines.send(line);
+        }
+    });
+}
+
+/// `Serving HTTP on http://127.0.0.1:8080/` → `127.0.0.1:8080`
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let start = line.find("127.0.0.1:")?;
+    let rest = &line[start..];
+    let end = rest
+        .char_indices()
+        .find(|(i, c)| *i >= "127.0.0.1:".len() && !c.is_ascii_digit())
+        .map_or(rest.len(), |(i, _)| i);
+    rest[..end].parse().ok().filter(|addr: &SocketAddr| addr.port() != 0)
+}

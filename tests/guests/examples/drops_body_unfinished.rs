@@ -1,0 +1,12 @@
+//! Sends its head and five bytes, drops its body without finishing it, and returns as if all were well.
+#![cfg(target_family = "wasm")]
+
+use test_guests::wasip2::http::types::{IncomingRequest, ResponseOutparam};
+
+test_guests::export!(drop_body);
+
+fn drop_body(_request: &IncomingRequest, responder: ResponseOutparam) {
+    let body = test_guests::head(responder, 200, &[]);
+    test_guests::write(&body, "first");
+    drop(body);
+}

@@ -1,0 +1,17 @@
+//! Answers completely, then keeps computing for `?ms=` (200) and says so on stdout.
+#![cfg(target_family = "wasm")]
+#![allow(clippy::print_stdout, reason = "tests see there that it got so far")]
+
+use std::time::{Duration, Instant};
+
+use test_guests::wasip2::http::types::{IncomingRequest, ResponseOutparam};
+
+test_guests::export!(compute);
+
+fn compute(request: &IncomingRequest, responder: ResponseOutparam) {
+    let milliseconds = test_guests::query(request.path_with_query(), "ms").and_then(|ms| ms.parse().ok()).unwrap_or(200);
+    test_guests::answer(responder, "early\n");
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(milliseconds) {}
+    println!("computed after the answer");
+}

@@ -37,6 +37,7 @@
 //!   the request's deadline.
 //! - A panic is a trap. Before the head was sent the client gets 500, afterwards the connection is cut.
 //! - Bodies stream both ways. What collects a request body has a limit ([`Body::DEFAULT_LIMIT`]).
+//! - Headers that concern one connection (`connection`, `transfer-encoding`, `upgrade`…) are the host's: a guest's are left out.
 //! - The response head goes out when the handler returns; a [`Body::stream`] is written after that.
 //!
 //! # Natively
@@ -45,7 +46,7 @@
 //!
 //! # Features
 //!
-//! `json`: [`Json`] and [`Body::json`], with serde.
+//! `json`: `Json` and `Body::json`, with serde.
 
 pub mod body;
 pub mod fetch;

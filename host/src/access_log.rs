@@ -151,3 +151,100 @@ impl<B: Body<Data = Bytes>> Drop for Counted<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::Mutex, task::Waker};
+
+    use http_body_util::Full;
+
+    use super::*;
+    use crate::{failure::Outcome, log_line::LogFormat, log_writer::LogWriter, request_id::RequestIds};
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What the access log says when `request` has had its way with a visit.
+    fn logged(request: impl FnOnce(Arc<Visit>)) -> String {
+        let written = Written::default();
+        let writer = LogWriter::start(LogFormat::Text, true, written.clone()).expect("starts");
+        let visit = Visit {
+            log: writer.log(),
+            arrived: Instant::now(),
+            handler: "hello".into(),
+            id: RequestIds::new().next(),
+            client_id: None,
+            peer: None,
+            method: Method::GET,
+            uri: Uri::from_static("/a?secret"),
+            progress: Progress::default(),
+        };
+        visit.answered(http::StatusCode::OK);
+        request(Arc::new(visit));
+        drop(writer);
+        String::from_utf8(written.0.lock().expect("not poisoned").clone()).expect("is text")
+    }
+
+    fn ok() -> Report {
+        Report { outcome: Outcome::Ok, cpu: Duration::ZERO, bytes_in: 3, peak_memory: 4 }
+    }
+
+    fn body(length: Option<u64>, visit: &Arc<Visit>) -> Counted<Full<Bytes>> {
+        Counted::new(Full::new(Bytes::from_static(b"Hello")), length, Some(Arc::clone(visit)))
+    }
+
+    fn pull(body: &mut Counted<Full<Bytes>>) {
+        let _ = Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()));
+    }
+
+    #[test]
+    fn the_line_is_written_once_when_guest_and_body_have_ended() {
+        let line = logged(|visit| {
+            let mut body = body(None, &visit);
+            visit.guest_ended(&ok());
+            drop(visit);
+            pull(&mut body);
+            pull(&mut body);
+        });
+        assert_eq!(line.lines().count(), 1, "{line}");
+        assert!(line.contains(" path=/a status=200 in=3 out=5 "), "{line}");
+        assert!(line.ends_with(" memory=4 outcome=ok\n"), "{line}");
+    }
+
+    #[test]
+    fn a_body_that_nobody_read_to_its_end_means_that_the_client_left() {
+        let line = logged(|visit| {
+            let unread = body(Some(5), &visit);
+            visit.guest_ended(&ok());
+            drop(unread);
+        });
+        assert!(line.contains(" out=0 ") && line.ends_with("outcome=client_gone\n"), "{line}");
+    }
+
+    #[test]
+    fn a_body_with_all_its_announced_bytes_is_complete() {
+        let line = logged(|visit| {
+            let mut body = body(Some(5), &visit);
+            pull(&mut body);
+            visit.guest_ended(&ok());
+        });
+        assert!(line.contains(" out=5 ") && line.ends_with("outcome=ok\n"), "{line}");
+    }
+
+    #[test]
+    fn a_request_without_a_report_is_a_panic() {
+        let line = logged(drop);
+        assert!(line.ends_with("outcome=panic\n"), "{line}");
+    }
+}

@@ -107,7 +107,9 @@ pub enum ValueError {
         found: String,
     },
     /// A variable was to be taken from the host's own environment, which does not have it.
-    #[error("`{name}` takes `{variable}` from the environment of the host, where it is not set; write `{variable}=VALUE`")]
+    #[error(
+        "`{name}` takes `{variable}` from the environment of the host, where it is not set; write `{variable}=VALUE`"
+    )]
     NoSuchVariable {
         /// The flag, or file and line.
         name: String,
@@ -245,10 +247,9 @@ pub fn variable(
     if key.is_empty() || key.contains(char::is_whitespace) || text.contains('\0') {
         return Err(not_allowed(name, "`K=V`, or `K` alone to take the value from the environment of the host", text));
     }
-    let value = value.or_else(|| environment(key)).ok_or_else(|| ValueError::NoSuchVariable {
-        name: name.to_owned(),
-        variable: key.to_owned(),
-    })?;
+    let value = value
+        .or_else(|| environment(key))
+        .ok_or_else(|| ValueError::NoSuchVariable { name: name.to_owned(), variable: key.to_owned() })?;
     Ok((key.to_owned(), value))
 }
 

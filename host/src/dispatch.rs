@@ -99,10 +99,9 @@ fn need_authority<B>(request: &mut Request<B>, local: Option<SocketAddr>) {
 /// The log line of a failure, whether or not there is an access log. A client that left or erred is no news.
 fn tell_operator(handler: &Handler, id: RequestId, failure: &Failure) {
     let level = match failure.kind() {
-        FailureKind::ClientGone
-        | FailureKind::BodyTooLarge
-        | FailureKind::BadRequest
-        | FailureKind::NotFound => log::Level::Debug,
+        FailureKind::ClientGone | FailureKind::BodyTooLarge | FailureKind::BadRequest | FailureKind::NotFound => {
+            log::Level::Debug
+        }
         _ => log::Level::Warn,
     };
     log::log!(level, "handler `{}`, request {id}: {failure}", handler.name);

@@ -26,7 +26,9 @@ impl Network {
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => same_prefix(ours.to_bits().into(), theirs.to_bits().into(), 32 - self.bits),
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+                same_prefix(ours.to_bits().into(), theirs.to_bits().into(), 32 - self.bits)
+            }
             (IpAddr::V6(ours), IpAddr::V6(theirs)) => same_prefix(ours.to_bits(), theirs.to_bits(), 128 - self.bits),
             _ => false,
         }

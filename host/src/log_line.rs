@@ -162,7 +162,9 @@ impl<'a> Escaped<'a> {
             '\t' | ' ' => !self.as_word,
             '\u{20}'..='\u{7e}' => true,
             // Line and paragraph separators, marks and overrides of writing direction.
-            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => false,
+            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                false
+            }
             other => !(other.is_control() || self.as_word && other.is_whitespace()),
         }
     }
@@ -231,7 +233,10 @@ mod tests {
 
     #[test]
     fn ordinary_text_stays_as_it_is() {
-        assert!(guest_line(LogFormat::Text, "Grüße,\twörld 🎉 \"quoted\" \\").ends_with("stdout: Grüße,\twörld 🎉 \"quoted\" \\"));
+        assert!(
+            guest_line(LogFormat::Text, "Grüße,\twörld 🎉 \"quoted\" \\")
+                .ends_with("stdout: Grüße,\twörld 🎉 \"quoted\" \\")
+        );
     }
 
     #[test]

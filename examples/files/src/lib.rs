@@ -23,27 +23,40 @@ fn files(request: Request) -> io::Result<Response> {
 fn serve(root: &Path, request: &Request) -> io::Result<Response> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = StatusCode::METHOD_NOT_ALLOWED.into_response();
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(response);
     }
     if !root.is_dir() {
-        return Err(io::Error::other(format!("no directory is granted as {ROOT}: start with --dir FOLDER::{ROOT}")));
+        return Err(io::Error::other(format!(
+            "no directory is granted as {ROOT}: start with --dir FOLDER::{ROOT}"
+        )));
     }
-    let Some(mut path) = inside(root, request.uri().path()) else { return Ok(StatusCode::NOT_FOUND.into_response()) };
+    let Some(mut path) = inside(root, request.uri().path()) else {
+        return Ok(StatusCode::NOT_FOUND.into_response());
+    };
     if path.is_dir() {
         path.push("index.html");
     }
     let length = match fs::metadata(&path) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
         Ok(_) => return Ok(StatusCode::NOT_FOUND.into_response()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
             return Ok(StatusCode::NOT_FOUND.into_response());
         }
         Err(error) => return Err(error),
     };
     let mut response = Response::new(Body::wrap_reader(File::open(&path)?));
     response.headers_mut().insert(CONTENT_LENGTH, length.into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type(&path)));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type(&path)));
     Ok(response)
 }
 
@@ -76,7 +89,11 @@ fn decode(segment: &str) -> Option<String> {
 }
 
 fn content_type(path: &Path) -> &'static str {
-    match path.extension().and_then(|extension| extension.to_str()).unwrap_or_default() {
+    match path
+        .extension()
+        .and_then(|extension| extension.to_str())
+        .unwrap_or_default()
+    {
         "html" => "text/html; charset=utf-8",
         "css" => "text/css; charset=utf-8",
         "js" => "text/javascript; charset=utf-8",
@@ -98,7 +115,10 @@ mod tests {
 
     fn ask(path: &str) -> Response {
         let public = Path::new(env!("CARGO_MANIFEST_DIR")).join("public");
-        let request = RequestBuilder::new().uri(path).body(Body::empty()).expect("a request");
+        let request = RequestBuilder::new()
+            .uri(path)
+            .body(Body::empty())
+            .expect("a request");
         serve(&public, &request).expect("a readable directory")
     }
 
@@ -112,7 +132,14 @@ mod tests {
 
     #[test]
     fn nothing_outside_is_reached() {
-        for path in ["/../Cargo.toml", "/%2e%2e/Cargo.toml", "/..%2fCargo.toml", "/x/../../Cargo.toml", "/index.html/x", "/missing"] {
+        for path in [
+            "/../Cargo.toml",
+            "/%2e%2e/Cargo.toml",
+            "/..%2fCargo.toml",
+            "/x/../../Cargo.toml",
+            "/index.html/x",
+            "/missing",
+        ] {
             assert_eq!(ask(path).status(), 404, "{path}");
         }
     }

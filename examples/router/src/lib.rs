@@ -1,6 +1,8 @@
 //! A small JSON API over data that is in the guest itself. Each request has a fresh instance, so nothing that a request adds stays.
 
-use guest_sdk::{BodyError, IntoResponse, Json, Request, Response, Router, StatusCode, handler, header::LOCATION};
+use guest_sdk::{
+    BodyError, IntoResponse, Json, Request, Response, Router, StatusCode, handler, header::LOCATION,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,15 +13,25 @@ struct Book {
     year: u16,
 }
 
-const BOOKS: [(&str, u16); 3] = [("Frankenstein", 1818), ("Walden", 1854), ("Middlemarch", 1871)];
+const BOOKS: [(&str, u16); 3] = [
+    ("Frankenstein", 1818),
+    ("Walden", 1854),
+    ("Middlemarch", 1871),
+];
 
 #[handler]
 fn library(request: Request) -> Response {
     Router::new()
         .get("/books", |_, _| Json(books()))
-        .get("/books/:id", |_, params| match params["id"].parse::<usize>().ok().and_then(|id| book(id.checked_sub(1)?)) {
-            Some(book) => Json(book).into_response(),
-            None => not_found(),
+        .get("/books/:id", |_, params| {
+            match params["id"]
+                .parse::<usize>()
+                .ok()
+                .and_then(|id| book(id.checked_sub(1)?))
+            {
+                Some(book) => Json(book).into_response(),
+                None => not_found(),
+            }
         })
         .post("/books", |request, _| add(request))
         .handle(request)
@@ -31,7 +43,11 @@ fn books() -> Vec<Book> {
 
 fn book(index: usize) -> Option<Book> {
     let (title, year) = BOOKS.get(index)?;
-    Some(Book { id: index + 1, title: (*title).to_owned(), year: *year })
+    Some(Book {
+        id: index + 1,
+        title: (*title).to_owned(),
+        year: *year,
+    })
 }
 
 /// Bad JSON answers 400, too much of it 413: that is what `BodyError` means.
@@ -51,7 +67,13 @@ fn not_found() -> Response {
     struct Problem {
         error: &'static str,
     }
-    (StatusCode::NOT_FOUND, Json(Problem { error: "no such book" })).into_response()
+    (
+        StatusCode::NOT_FOUND,
+        Json(Problem {
+            error: "no such book",
+        }),
+    )
+        .into_response()
 }
 
 #[cfg(test)]
@@ -61,7 +83,13 @@ mod tests {
     use super::*;
 
     fn ask(method: &str, path: &str, body: &'static str) -> Response {
-        library(RequestBuilder::new().method(method).uri(path).body(Body::new(body)).expect("a request"))
+        library(
+            RequestBuilder::new()
+                .method(method)
+                .uri(path)
+                .body(Body::new(body))
+                .expect("a request"),
+        )
     }
 
     #[test]
@@ -78,8 +106,14 @@ mod tests {
     #[test]
     fn adds_a_book() {
         let mut response = ask("POST", "/books", r#"{"title": "Emma", "year": 1815}"#);
-        assert_eq!((response.status().as_u16(), &response.headers()[LOCATION]), (201, "/books/4".parse().as_ref().expect("valid")));
-        assert_eq!(response.body_mut().json::<Book>().expect("JSON").title, "Emma");
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()[LOCATION]),
+            (201, "/books/4".parse().as_ref().expect("valid"))
+        );
+        assert_eq!(
+            response.body_mut().json::<Book>().expect("JSON").title,
+            "Emma"
+        );
     }
 
     #[test]
@@ -89,6 +123,9 @@ mod tests {
 
     #[test]
     fn a_method_that_is_not_there_is_405() {
-        assert_eq!(ask("DELETE", "/books/1", "").headers()["allow"], "GET, HEAD");
+        assert_eq!(
+            ask("DELETE", "/books/1", "").headers()["allow"],
+            "GET, HEAD"
+        );
     }
 }

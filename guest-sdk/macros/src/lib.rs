@@ -7,7 +7,7 @@ use proc_macro::{Delimiter, Group, Ident, Punct, Spacing, Span, TokenStream, Tok
 /// Makes a function the handler of this guest: it is called once for each request.
 ///
 /// The function takes a `Request` and returns anything that is `IntoResponse`. It stays an ordinary function, so that tests can
-/// call it. There is one handler in a guest.
+/// call it. There is one handler in a guest, and it blocks: there is no `async`.
 ///
 /// ```ignore
 /// #[handler]
@@ -42,17 +42,28 @@ pub fn handler(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// The function's name, and how to call it.
 ///
 /// A handler that never mentions its request (`_: Request`, or `_req` and the body has no `_req`) is served without reading it from the host.
-/// That spares six calls into the host, and three quarters of the code: nothing parses URIs and header names.
+/// That spares six calls into the host and half of the code: nothing parses URIs and header names.
 fn function(item: TokenStream) -> Result<(Ident, &'static str), (Span, &'static str)> {
     let mut tokens = item.into_iter();
     let mut last = Span::call_site();
     let name = loop {
-        let Some(token) = tokens.next() else { return Err((last, NOT_A_FUNCTION)) };
+        let Some(token) = tokens.next() else {
+            return Err((last, NOT_A_FUNCTION));
+        };
         last = token.span();
-        let TokenTree::Ident(word) = token else { continue };
+        let TokenTree::Ident(word) = token else {
+            continue;
+        };
         match word.to_string().as_str() {
-            "async" => return Err((last, "a handler is a plain `fn`: it may block, so it needs no `async`")),
-            "struct" | "enum" | "impl" | "mod" | "trait" | "static" | "type" | "use" => return Err((last, NOT_A_FUNCTION)),
+            "async" => {
+                return Err((
+                    last,
+                    "a handler is a plain `fn`: it may block, so it needs no `async`",
+                ));
+            }
+            "struct" | "enum" | "impl" | "mod" | "trait" | "static" | "type" | "use" => {
+                return Err((last, NOT_A_FUNCTION));
+            }
             "fn" => match tokens.next() {
                 Some(TokenTree::Ident(name)) => break name,
                 _ => return Err((last, NOT_A_FUNCTION)),
@@ -60,14 +71,27 @@ fn function(item: TokenStream) -> Result<(Ident, &'static str), (Span, &'static 
             _ => {}
         }
     };
-    let parameters = tokens.next().map(|token| token.to_string()).unwrap_or_default();
-    let parameter = parameters.trim_matches(['(', ')', ' ']).split(':').next().unwrap_or_default().trim().to_owned();
-    let body = tokens.last().map(|token| token.to_string()).unwrap_or_default();
+    let parameters = tokens
+        .next()
+        .map(|token| token.to_string())
+        .unwrap_or_default();
+    let parameter = parameters
+        .trim_matches(['(', ')', ' '])
+        .split(':')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_owned();
+    let body = tokens
+        .last()
+        .map(|token| token.to_string())
+        .unwrap_or_default();
     let unread = parameter == "_" || (parameter.starts_with('_') && !body.contains(&parameter));
     Ok((name, if unread { "serve_unread" } else { "serve" }))
 }
 
-const NOT_A_FUNCTION: &str = "`#[handler]` belongs on a function: `fn name(request: Request) -> Response`";
+const NOT_A_FUNCTION: &str =
+    "`#[handler]` belongs on a function: `fn name(request: Request) -> Response`";
 
 /// A `compile_error!` that points at `span`.
 fn error(span: Span, message: &str) -> TokenStream {

@@ -50,7 +50,9 @@ impl Source for Incoming {
 
     /// Waits for them.
     fn trailers(&mut self) -> io::Result<HeaderMap> {
-        let Self::Ended(trailers) = self else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let Self::Ended(trailers) = self else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
         loop {
             match trailers.get() {
                 None => trailers.subscribe().block(),
@@ -66,7 +68,9 @@ impl Source for Incoming {
 impl Incoming {
     fn open(body: Result<IncomingBody, ()>) -> io::Result<Self> {
         let body = body.map_err(|()| io::Error::other("the body was taken before"))?;
-        let stream = body.stream().map_err(|()| io::Error::other("the body was taken before"))?;
+        let stream = body
+            .stream()
+            .map_err(|()| io::Error::other("the body was taken before"))?;
         Ok(Self::Open(stream, body))
     }
 }

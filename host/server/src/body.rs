@@ -251,7 +251,9 @@ impl http_body::Body for Body {
                     Err(error) => Err(error),
                 }
             }
-            Kind::Stream(_) => Err(io::Error::new(io::ErrorKind::Unsupported, "a body that a closure writes cannot be polled")),
+            Kind::Stream(_) => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, "a body that a closure writes cannot be polled"))
+            }
         };
         Poll::Ready(Some(chunk.map(Frame::data)))
     }
@@ -302,9 +304,9 @@ impl IncomingBody {
                 }
             }));
         }
-        let stall = self.stall.get_or_insert_with(|| {
-            Box::pin(Sleep::until(self.workers.clone(), Instant::now() + self.stall_timeout))
-        });
+        let stall = self
+            .stall
+            .get_or_insert_with(|| Box::pin(Sleep::until(self.workers.clone(), Instant::now() + self.stall_timeout)));
         std::task::ready!(stall.as_mut().poll(cx));
         self.slot.too_slow.store(true, Ordering::SeqCst);
         Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending the request body"))))

@@ -16,8 +16,8 @@ use crate::exchange::{ExchangeService, panic_text};
 use crate::link::{Link, Stream};
 use crate::run_state::RunState;
 use crate::server::Shared;
-use crate::sync::lock;
 use crate::streams::Streams;
+use crate::sync::lock;
 use crate::timer::{Millis, TimerKey};
 use crate::workers::Task;
 
@@ -125,10 +125,15 @@ impl Connection {
             }
         }
         let result = match &mut inner.protocol {
-            Protocol::Unknown(read) => return self.tell_protocol(read).map_or_else(|moved| moved, |protocol| {
-                inner.protocol = protocol;
-                Moved::Again
-            }),
+            Protocol::Unknown(read) => {
+                return self.tell_protocol(read).map_or_else(
+                    |moved| moved,
+                    |protocol| {
+                        inner.protocol = protocol;
+                        Moved::Again
+                    },
+                );
+            }
             Protocol::Http1(http) => Pin::new(http.as_mut()).poll(cx),
             Protocol::Http2(http) => Pin::new(http.as_mut()).poll(cx),
             Protocol::Lingering(read) => return self.linger(read),
@@ -195,7 +200,9 @@ impl Connection {
         match inner.protocol {
             Protocol::Lingering(_) => Some(Waiting::Linger),
             Protocol::Closed => None,
-            _ if self.link.write_blocked.load(Ordering::SeqCst) => Some(Waiting::Write { written: self.link.written() }),
+            _ if self.link.write_blocked.load(Ordering::SeqCst) => {
+                Some(Waiting::Write { written: self.link.written() })
+            }
             _ if open => None,
             Protocol::Http2(_) if inner.told_to_end => Some(Waiting::Goodbye),
             Protocol::Http2(_) => Some(Waiting::Idle { exchanges }),

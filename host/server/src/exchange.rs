@@ -33,6 +33,12 @@ use crate::workers::{Task, polled};
 pub trait Handler: Send + Sync + 'static {
     /// Must answer through `exchange.responder`; the client gets 500 otherwise. A panic is contained.
     fn handle(&self, exchange: Exchange);
+
+    /// The server has refused a request by itself: 400 without a valid `Host`, 405 for CONNECT and TRACE, 413 by the stated length,
+    /// 503 from a full queue. To be logged, or to add to the response's head. Called while a connection is polled: it must not
+    /// block. What hyper refuses (malformed, or its head is too large) and an unfinished head (408) are not requests yet, and go to
+    /// the log only.
+    fn refused(&self, _request: &http::request::Parts, _info: &ConnectionInfo, _response: &mut http::response::Parts) {}
 }
 
 /// One request and the means to answer it.
@@ -197,7 +203,10 @@ impl Slot {
     fn fill(&self, response: http::Response<Outgoing>) {
         let waker = {
             let mut reply = lock(&self.reply);
-            reply.response = Some(response);
+            // A response that nobody will take must not stay: its body holds this slot.
+            if !self.is_gone() {
+                reply.response = Some(response);
+            }
             reply.waker.take()
         };
         if let Some(waker) = waker {
@@ -236,7 +245,8 @@ impl Queued {
 
     /// Answers 503: it waited too long, or there was no room to wait.
     pub(crate) fn refuse(self) {
-        Responder { slot: self.slot, open: Some(self.open) }.fill(overloaded());
+        let response = self.link.refuse(self.request, overloaded());
+        Responder { slot: self.slot, open: Some(self.open) }.fill(response);
     }
 
     /// Runs the handler on this thread.
@@ -274,7 +284,8 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
         let link = self.0.clone();
         let open = link.open_exchange();
         let state = match link.refusal(&request) {
-            Some(mut response) => {
+            Some(response) => {
+                let mut response = link.refuse(request, response);
                 response.body_mut().belong(None, open);
                 State::Now(Some(response))
             }
@@ -314,8 +325,14 @@ impl Future for ReplyFuture {
             // Cannot be set already: the slot is new.
             let _ = slot.own.set([polled(), this.link.connection_of_stream()]);
             let place = Place(this.link.clone());
-            let queued =
-                Box::new(Queued { request, slot: slot.clone(), link: this.link.clone(), open, since: Instant::now(), _place: place });
+            let queued = Box::new(Queued {
+                request,
+                slot: slot.clone(),
+                link: this.link.clone(),
+                open,
+                since: Instant::now(),
+                _place: place,
+            });
             this.state = State::Waiting(slot);
             if let Err(queued) = this.link.workers.push_request(queued) {
                 queued.refuse();
@@ -348,16 +365,28 @@ impl Drop for ReplyFuture {
     fn drop(&mut self) {
         if let State::Waiting(slot) = &self.state {
             slot.mark_gone();
+            let unsent = lock(&slot.reply).response.take();
+            drop(unsent);
         }
     }
 }
 
 impl Link {
+    /// Lets the handler know of a refusal.
+    fn refuse(&self, request: http::Request<Incoming>, response: http::Response<Outgoing>) -> http::Response<Outgoing> {
+        let (request, _body) = request.into_parts();
+        let (mut response, body) = response.into_parts();
+        self.handler.refused(&request, &self.info, &mut response);
+        http::Response::from_parts(response, body)
+    }
+
     /// What HTTP asks a server to refuse and hyper lets through, and what is over our limits: answered without a handler.
     fn refusal(&self, request: &http::Request<Incoming>) -> Option<http::Response<Outgoing>> {
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED);
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"));
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"));
             return Some(response);
         }
         if !has_valid_host(request) {
@@ -385,7 +414,10 @@ fn has_valid_host(request: &http::Request<Incoming>) -> bool {
         (Some(host), version) => {
             let valid = is_authority(host.as_bytes());
             let agrees = version != Version::HTTP_2
-                || request.uri().authority().is_none_or(|uri| uri.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()));
+                || request
+                    .uri()
+                    .authority()
+                    .is_none_or(|uri| uri.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()));
             valid && agrees
         }
     }

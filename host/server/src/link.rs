@@ -253,7 +253,11 @@ impl Stream {
 }
 
 impl hyper::rt::Read for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         if !self.read_before.is_empty() {
             let length = self.read_before.len().min(cursor.remaining());
             cursor.put_slice(&self.read_before[..length]);
@@ -280,7 +284,11 @@ impl hyper::rt::Write for Stream {
         self.link.poll_write_with(|socket| socket.write(bytes))
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, _: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         self.link.poll_write_with(|socket| socket.write_vectored(slices))
     }
 

@@ -83,10 +83,11 @@ impl Listener {
     pub(crate) fn register(socket: std::net::TcpListener, shared: &Arc<Shared>) -> io::Result<Arc<Self>> {
         socket.set_nonblocking(true)?;
         let ready = Arc::new(Ready::new());
-        let listener = shared.workers.reactor.insert(TcpListener::from_std(socket), ready.clone(), |socket, token| {
-            let socket = Mutex::new(Some(socket));
-            Arc::new(Self { state: RunState::idle(), ready, shared: shared.clone(), token, socket })
-        })?;
+        let listener =
+            shared.workers.reactor.insert(TcpListener::from_std(socket), ready.clone(), |socket, token| {
+                let socket = Mutex::new(Some(socket));
+                Arc::new(Self { state: RunState::idle(), ready, shared: shared.clone(), token, socket })
+            })?;
         listener.notify();
         Ok(listener)
     }
@@ -120,12 +121,21 @@ impl Listener {
 
 /// Errors that concern the one connection that was to be accepted (accept(2), "Error handling"), not us.
 fn is_of_one_client(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkDown};
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
+    };
     use io::ErrorKind::{NetworkUnreachable, PermissionDenied, TimedOut};
     matches!(
         error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable | Interrupted | NetworkDown
-            | NetworkUnreachable | PermissionDenied | TimedOut
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+            | PermissionDenied
+            | TimedOut
     )
 }
 

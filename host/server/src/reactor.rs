@@ -5,8 +5,8 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mio::event::Source;
@@ -159,7 +159,9 @@ impl Reactor {
             let table = lock(&self.table);
             for event in events.iter() {
                 let (index, generation) = split(event.token());
-                let Some(entry) = table.entries.get(index).filter(|entry| entry.generation == generation) else { continue };
+                let Some(entry) = table.entries.get(index).filter(|entry| entry.generation == generation) else {
+                    continue;
+                };
                 let ready = &entry.ready;
                 if event.is_read_closed() {
                     ready.read_closed.store(true, Ordering::SeqCst);

@@ -13,8 +13,9 @@ impl Readiness {
         Self(AtomicBool::new(ready))
     }
 
+    /// A read-modify-write, like `claim`: so the two are totally ordered, and each sees what came before the other.
     pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.swap(true, Ordering::SeqCst);
     }
 
     /// True: try the system call. The flag is cleared; `set` it again unless the call said `WouldBlock`.

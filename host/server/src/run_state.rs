@@ -67,7 +67,7 @@ impl RunState {
         if self.0.compare_exchange(RUNNING, IDLE, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             return false;
         }
-        self.0.store(QUEUED, Ordering::SeqCst);
+        self.0.swap(QUEUED, Ordering::SeqCst);
         true
     }
 }

@@ -97,7 +97,9 @@ pub(crate) enum Step<T, R> {
     Poll(T),
     Request(R),
     /// Polls the reactor; without waiting if there is other work.
-    React { wait: bool },
+    React {
+        wait: bool,
+    },
     /// Parks on its own parker, then asks again with `Done::Arrived`.
     Park,
     Exit,
@@ -228,7 +230,13 @@ impl<T, R> Seats<T, R> {
         self.settle(&mut s, role);
         if let Some(step) = self.choose(&mut s, me, role, overdue) {
             let unwatched = matches!(step, Step::Request(_)) && slow && s.polling == Polling::Nobody;
-            let call = if unwatched || self.has_work(&s) { self.announce(&mut s) } else { Call::Nobody };
+            let call = match step {
+                // The poller need not be woken by itself, for work that it may not do.
+                Step::React { .. } if self.has_work(&s) => self.call_one(&mut s),
+                Step::React { .. } => Call::Nobody,
+                _ if unwatched || self.has_work(&s) => self.announce(&mut s),
+                _ => Call::Nobody,
+            };
             return (step, call);
         }
         // Nothing for this worker: it parks, and its seat goes to whoever comes back from a wait, or is free.
@@ -265,7 +273,10 @@ impl<T, R> Seats<T, R> {
         if let Some(task) = s.polls.pop_front() {
             return Some(Step::Poll(task));
         }
-        if *role == Role::Seated && s.seated <= self.bounds.seats && !self.returnable(s) && self.startable(s)
+        if *role == Role::Seated
+            && s.seated <= self.bounds.seats
+            && !self.returnable(s)
+            && self.startable(s)
             && let Some(request) = s.requests.pop_front()
         {
             s.running += 1;
@@ -327,7 +338,9 @@ impl<T, R> Seats<T, R> {
     /// The caller stops using its seat: it goes to a worker that comes back, or to one that will look after what is left.
     fn hand_over(&self, s: &mut State<T, R>) -> Call {
         s.seated -= 1;
-        if self.returnable(s) && let Some(member) = s.returning.pop_front() {
+        if self.returnable(s)
+            && let Some(member) = s.returning.pop_front()
+        {
             s.seated += 1;
             s.running += 1;
             return Call::Member(member);

@@ -147,7 +147,8 @@ impl Server {
     /// If the reactor or the first threads cannot be made.
     pub fn start(self, handler: impl Handler) -> io::Result<Handle> {
         let local_addrs = self.local_addrs();
-        let Options { mut http1, mut http2, streams, protocols, limits, max_connections, nodelay, workers } = self.options;
+        let Options { mut http1, mut http2, streams, protocols, limits, max_connections, nodelay, workers } =
+            self.options;
         let workers = Workers::start(workers)?;
         let handle = |shared| Handle { shared, local_addrs, ended: false };
         // Set once, here: the options were made for this server only.
@@ -197,7 +198,9 @@ impl Shared {
 
     /// Takes over a connection that was accepted.
     pub(crate) fn connect(self: &Arc<Self>, socket: TcpStream) {
-        if self.nodelay && let Err(error) = socket.set_nodelay(true) {
+        if self.nodelay
+            && let Err(error) = socket.set_nodelay(true)
+        {
             // The peer has reset it already.
             log::debug!("a connection was lost: {error}");
             return;
@@ -289,7 +292,8 @@ impl Handle {
     /// Every request that came in is answered, and every answer is on its way.
     fn all_said(&self) -> bool {
         let shared = &self.shared;
-        shared.workers.open() == 0 && shared.connections.load(Ordering::SeqCst) == shared.lingering.load(Ordering::SeqCst)
+        shared.workers.open() == 0
+            && shared.connections.load(Ordering::SeqCst) == shared.lingering.load(Ordering::SeqCst)
     }
 
     fn is_done(&self) -> bool {

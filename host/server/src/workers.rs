@@ -332,7 +332,13 @@ impl Workers {
             let handles: Vec<_> = {
                 let mut threads = lock(&self.threads);
                 let threads = &mut *threads;
-                threads.handles.drain().map(|(_, handle)| handle).chain(threads.ended.drain(..)).chain(threads.monitor.take()).collect()
+                threads
+                    .handles
+                    .drain()
+                    .map(|(_, handle)| handle)
+                    .chain(threads.ended.drain(..))
+                    .chain(threads.monitor.take())
+                    .collect()
             };
             if handles.is_empty() {
                 return;
@@ -366,14 +372,15 @@ impl Workers {
         threads.next += 1;
         let id = threads.next;
         let this = self.clone();
-        let handle = Builder::new().name("astra-worker".to_owned()).stack_size(self.options.stack).spawn(move || {
-            let mut work = Some(|| this.work(id, role));
-            (this.options.around)(&mut || {
-                if let Some(work) = work.take() {
-                    work();
-                }
-            });
-        })?;
+        let handle =
+            Builder::new().name("astra-worker".to_owned()).stack_size(self.options.stack).spawn(move || {
+                let mut work = Some(|| this.work(id, role));
+                (this.options.around)(&mut || {
+                    if let Some(work) = work.take() {
+                        work();
+                    }
+                });
+            })?;
         threads.handles.insert(id, handle);
         Ok(())
     }
@@ -502,7 +509,8 @@ impl Workers {
     }
 
     fn wake_monitor(&self) {
-        if !self.monitor_awake.load(Ordering::SeqCst) && !self.monitor_awake.swap(true, Ordering::SeqCst)
+        if !self.monitor_awake.load(Ordering::SeqCst)
+            && !self.monitor_awake.swap(true, Ordering::SeqCst)
             && let Some(monitor) = &lock(&self.threads).monitor
         {
             monitor.thread().unpark();

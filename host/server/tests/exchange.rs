@@ -91,6 +91,28 @@ fn a_client_that_half_closes_after_its_request_gets_its_answer() {
 }
 
 #[test]
+fn a_client_that_half_closes_after_pipelining_gets_all_its_answers() {
+    let server = serve(echo_path);
+    let mut client = server.connect();
+    let requests: String = (0..10).map(|i| format!("GET /{i} HTTP/1.1\r\nhost: test\r\n\r\n")).collect();
+    client.send(requests);
+    client.half_close();
+    for i in 0..10 {
+        assert_eq!(client.answer().text(), format!("/{i}"));
+    }
+    assert_eq!(client.until_closed(), b"");
+}
+
+#[test]
+fn a_client_that_ends_an_idle_connection_is_let_go() {
+    let server = serve(echo_path);
+    let mut client = server.connect();
+    assert_eq!(client.get("/").status, 200);
+    client.half_close();
+    assert_eq!(client.until_closed(), b"");
+}
+
+#[test]
 fn connection_close_is_honoured() {
     let server = serve(echo_path);
     let mut client = server.connect();

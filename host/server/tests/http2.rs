@@ -16,11 +16,8 @@ use tokio::task::JoinHandle;
 
 /// Runs a client; its connection moves on a thread of its own, so that the test may block.
 fn run<F: Future>(client: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     runtime.block_on(async { tokio::time::timeout(PATIENCE, client).await.expect("the server answers") })
 }
 
@@ -34,11 +31,7 @@ async fn connect(addr: SocketAddr) -> (SendRequest<Bytes>, Connection) {
 }
 
 fn request(method: &str, path: &str) -> http::Request<()> {
-    http::Request::builder()
-        .method(method)
-        .uri(format!("http://test{path}"))
-        .body(())
-        .expect("a valid request")
+    http::Request::builder().method(method).uri(format!("http://test{path}")).body(()).expect("a valid request")
 }
 
 /// Sends `GET path` without waiting for the answer.

@@ -3,11 +3,13 @@
 
 mod support;
 
-use std::sync::{Arc, mpsc};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use astra_server::{Body, ConnectionInfo, Request, Response, Server, Service};
-use support::{Client, PATIENCE, server, start};
+use support::{Client, PATIENCE, server, signals, start};
 
 #[allow(clippy::needless_pass_by_value, reason = "the signature of a service")]
 fn hello(_request: Request, _info: ConnectionInfo) -> Response {
@@ -138,4 +140,56 @@ fn http2_only_refuses_http_1() {
     client.ask("/");
     let raw = client.until_closed();
     assert!(!raw.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&raw));
+}
+
+#[test]
+fn every_handler_runs_inside_what_is_around_its_worker() {
+    thread_local! {
+        static AROUND: Cell<bool> = const { Cell::new(false) };
+    }
+    let (entered, left) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (enter, leave) = (Arc::clone(&entered), Arc::clone(&left));
+    let server = server().around_worker(move |work| {
+        enter.fetch_add(1, SeqCst);
+        AROUND.set(true);
+        work();
+        leave.fetch_add(1, SeqCst);
+    });
+    let server = start(server, |_req, _info| Response::new(Body::new(AROUND.get().to_string())));
+    for _ in 0..8 {
+        assert_eq!(server.connect().get("/").text(), "true");
+    }
+    assert!(server.into_handle().shutdown(PATIENCE));
+    assert!(entered.load(SeqCst) > 0);
+    assert_eq!(entered.load(SeqCst), left.load(SeqCst));
+}
+
+#[test]
+fn the_tick_ticks_while_a_request_runs() {
+    let (ticked, ticks) = signals();
+    let ticks = Mutex::new(ticks);
+    let server = server().on_tick(move || {
+        // Nobody listens between requests.
+        let _ = ticked.send(());
+    });
+    let server = start(server, move |_req, _info| {
+        let ticks = ticks.lock().expect("no handler panics");
+        for _ in 0..10 {
+            ticks.next();
+        }
+        Response::new(Body::new("ten ticks"))
+    });
+    assert_eq!(server.connect().get("/").text(), "ten ticks");
+}
+
+#[test]
+fn handlers_have_the_stack_they_were_promised() {
+    fn deep(levels: usize) -> usize {
+        let frame = std::hint::black_box([levels; 128]);
+        if levels == 0 { 0 } else { deep(levels - 1) + frame[levels % 128] / levels }
+    }
+    // 8,000 frames of more than 1 KiB.
+    let server =
+        start(server().worker_stack(32 << 20), |_req, _info| Response::new(Body::new(deep(8_000).to_string())));
+    assert_eq!(server.connect().get("/").text(), "8000");
 }

@@ -3,10 +3,12 @@
 
 mod support;
 
+use std::io::Read;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use astra_server::{Body, Response};
-use support::{Client, Running, pattern, serve, server, start};
+use astra_server::{Body, ConnectionInfo, Request, Response};
+use support::{Client, Running, pattern, serve, server, signals, start};
 
 /// Answers every request; what reaches it was not refused.
 fn permissive() -> Running {
@@ -47,7 +49,8 @@ fn a_request_with_an_invalid_host_is_400() {
 fn valid_hosts_are_accepted() {
     let server = permissive();
     let mut client = server.connect();
-    for host in ["a", "a.example", "a.example:8080", "127.0.0.1:1", "[::1]", "[::1]:80", "xn--bcher-kva.example", "a_b"] {
+    for host in ["a", "a.example", "a.example:8080", "127.0.0.1:1", "[::1]", "[::1]:80", "xn--bcher-kva.example", "a_b"]
+    {
         client.send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n"));
         assert_eq!(client.answer().status, 200, "{host}");
     }
@@ -69,10 +72,7 @@ fn after_a_refused_host_what_was_pipelined_is_not_answered() {
 fn transfer_encoding_with_content_length_closes_the_connection() {
     // RFC 9112 6.1: the answer may be 200 or 400; what follows may be a smuggled request and is not answered.
     let server = permissive();
-    for head in [
-        "content-length: 4\r\ntransfer-encoding: chunked",
-        "transfer-encoding: chunked\r\ncontent-length: 4",
-    ] {
+    for head in ["content-length: 4\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 4"] {
         let mut client = server.connect();
         client.send(format!(
             "POST / HTTP/1.1\r\nhost: test\r\n{head}\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: test\r\n\r\n"
@@ -92,7 +92,9 @@ fn transfer_encoding_of_http_1_0_or_not_chunked_is_400() {
 #[test]
 fn differing_content_lengths_are_400() {
     let server = permissive();
-    for lengths in ["content-length: 1\r\ncontent-length: 2", "content-length: 1, 2", "content-length: -1", "content-length: 1a"] {
+    for lengths in
+        ["content-length: 1\r\ncontent-length: 2", "content-length: 1, 2", "content-length: -1", "content-length: 1a"]
+    {
         refused(&server, format!("POST / HTTP/1.1\r\nhost: test\r\n{lengths}\r\n\r\n"), 400);
     }
 }
@@ -196,6 +198,81 @@ fn a_413_reaches_a_client_that_never_stops_sending() {
     assert_eq!(client.answer().status, 413);
     // The server gives the connection up: that is what ends the sender.
     sending.join().expect("the sender stops");
+}
+
+/// Reads its body to the end; whatever comes of it, it says 200.
+fn reads_all(read: Sender<bool>) -> impl Fn(Request, ConnectionInfo) -> Response {
+    move |mut req: Request, _info| {
+        let result = req.body_mut().reader().read_to_end(&mut Vec::new());
+        read.send(result.is_ok()).expect("the test listens");
+        Response::new(Body::new("handled"))
+    }
+}
+
+#[test]
+fn a_chunked_body_that_becomes_too_large_is_413_whatever_the_handler_says() {
+    let (read, whole) = signals();
+    let server = start(server().max_body(1000), reads_all(read));
+    let mut client = server.connect();
+    client.send("POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n");
+    for _ in 0..11 {
+        client.send(format!("64\r\n{}\r\n", "x".repeat(100)));
+    }
+    // The client has not said that it is done.
+    assert_eq!(client.answer().status, 413);
+    assert!(!whole.next(), "the handler took a cut body for a whole one");
+    client.until_closed();
+}
+
+#[test]
+fn a_413_reaches_a_client_that_never_stops_sending_chunks() {
+    let (read, _whole) = signals();
+    let server = start(server().max_body(1000), reads_all(read));
+    let mut client = server.connect();
+    client.send("POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n");
+    let mut sender = Client::over(client.stream().try_clone().expect("a second handle of the socket"));
+    let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+    let sending = std::thread::spawn(move || while sender.try_send(&chunk).is_ok() {});
+    assert_eq!(client.answer().status, 413);
+    sending.join().expect("the sender stops");
+}
+
+#[test]
+fn a_chunked_body_up_to_the_limit_is_taken() {
+    let (read, whole) = signals();
+    let server = start(server().max_body(1000), reads_all(read));
+    let mut client = server.connect();
+    let chunks = format!("1f4\r\n{}\r\n", "x".repeat(500)).repeat(2);
+    client.send(format!("POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"));
+    assert_eq!(client.answer().text(), "handled");
+    assert!(whole.next());
+}
+
+#[test]
+fn malformed_chunks_are_an_error_to_the_handler_and_end_the_connection() {
+    for chunks in ["zz\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "ffffffffffffffffff\r\n", "-1\r\n"] {
+        let (read, whole) = signals();
+        let server = start(server(), reads_all(read));
+        let mut client = server.connect();
+        let next = "GET /smuggled HTTP/1.1\r\nhost: test\r\n\r\n";
+        client.send(format!("POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n{chunks}{next}"));
+        assert!(!whole.next(), "{chunks}");
+        let answers = String::from_utf8_lossy(&client.until_closed()).into_owned();
+        assert!(answers.matches("HTTP/1.1 ").count() <= 1, "{chunks}: {answers}");
+    }
+}
+
+#[test]
+fn upgrades_are_not_taken_up() {
+    let server = permissive();
+    let mut client = server.connect();
+    for (protocol, more) in
+        [("websocket", "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), ("h2c", "http2-settings: AAAA\r\n")]
+    {
+        client
+            .send(format!("GET / HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n{more}\r\n"));
+        assert_eq!(client.answer().text(), "handled", "{protocol}");
+    }
 }
 
 #[test]

@@ -9,9 +9,8 @@ use support::{Gate, server, signals, start};
 
 #[test]
 fn an_idle_kept_alive_connection_is_closed_in_silence() {
-    let server = start(server().idle_timeout(Duration::from_millis(50)), |_req, _info| {
-        Response::new(Body::new("handled"))
-    });
+    let server =
+        start(server().idle_timeout(Duration::from_millis(50)), |_req, _info| Response::new(Body::new("handled")));
     let mut client = server.connect();
     for _ in 0..3 {
         assert_eq!(client.get("/").text(), "handled");

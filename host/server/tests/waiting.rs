@@ -3,6 +3,8 @@
 mod support;
 
 use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use astra_server::{Body, Exchange, Interrupted, Request, Response, blocking, wait};
@@ -110,12 +112,12 @@ fn others_are_served_while_handlers_sleep_unannounced() {
 fn connections_move_while_every_seat_computes() {
     // Handlers that compute and never wait: heads are still read and refused, since the monitor seats a worker for them.
     let (called, calls) = signals();
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let stopped = std::sync::Arc::clone(&stop);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
     let server = start(server(), move |_req, _info| {
         called.send(()).expect("the test listens");
         let end = Instant::now() + support::PATIENCE;
-        while !stopped.load(std::sync::atomic::Ordering::SeqCst) && Instant::now() < end {
+        while !stopped.load(SeqCst) && Instant::now() < end {
             std::hint::spin_loop();
         }
         Response::new(Body::new("computed"))
@@ -130,10 +132,72 @@ fn connections_move_while_every_seat_computes() {
     let mut client = server.connect();
     client.send("TRACE / HTTP/1.1\r\nhost: test\r\n\r\n");
     assert_eq!(client.answer().status, 405);
-    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    stop.store(true, SeqCst);
     for client in &mut computing {
         assert_eq!(client.answer().text(), "computed");
     }
+}
+
+#[test]
+fn handlers_that_compute_do_not_multiply() {
+    let running = Arc::new(AtomicUsize::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (called, calls) = signals();
+    let server = {
+        let (running, stop) = (Arc::clone(&running), Arc::clone(&stop));
+        start(server().max_workers(256), move |_req, _info| {
+            running.fetch_add(1, SeqCst);
+            called.send(()).expect("the test listens");
+            let end = Instant::now() + support::PATIENCE;
+            while !stop.load(SeqCst) && Instant::now() < end {
+                std::hint::spin_loop();
+            }
+            Response::new(Body::new("computed"))
+        })
+    };
+    let mut clients: Vec<Client> = (0..32 * cores()).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.ask("/");
+    }
+    for _ in 0..cores() {
+        calls.next();
+    }
+    // Heads are read and refused meanwhile, which takes the monitor's help each time: it has every opportunity to start more.
+    for _ in 0..20 {
+        let mut client = server.connect();
+        client.send("TRACE / HTTP/1.1\r\nhost: test\r\n\r\n");
+        assert_eq!(client.answer().status, 405);
+    }
+    let running = running.load(SeqCst);
+    stop.store(true, SeqCst);
+    assert!(running <= 2 * cores(), "{running} handlers compute on {} cores", cores());
+    for client in &mut clients {
+        assert_eq!(client.answer().text(), "computed");
+    }
+}
+
+#[test]
+fn one_greedy_connection_does_not_keep_another_waiting() {
+    // A client that pipelines without end, and one that asks now and then.
+    let server = start(server(), |req: Request, _info| Response::new(Body::new(req.uri().path().to_owned())));
+    let greedy = server.connect();
+    let mut sender = Client::over(greedy.stream().try_clone().expect("a second handle of the socket"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let sending = std::thread::spawn(move || {
+        let requests = "GET /greedy HTTP/1.1\r\nhost: test\r\n\r\n".repeat(500);
+        while !stopped.load(SeqCst) && sender.try_send(&requests).is_ok() {}
+        sender.half_close();
+    });
+    let mut greedy = greedy;
+    let reading = std::thread::spawn(move || greedy.until_closed().len());
+    let mut modest = server.connect();
+    for _ in 0..100 {
+        assert_eq!(modest.get("/modest").text(), "/modest");
+    }
+    stop.store(true, SeqCst);
+    sending.join().expect("the greedy client stops");
+    assert!(reading.join().expect("its answers end") > 0);
 }
 
 #[test]

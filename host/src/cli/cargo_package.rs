@@ -49,7 +49,8 @@ pub(super) fn build(dir: &Path) -> anyhow::Result<PathBuf> {
     if let Ok(flags) = env::var("RUSTFLAGS") {
         cargo.env("RUSTFLAGS", format!("{flags} {SMALL_STACK}"));
     }
-    let mut child = cargo.stdout(Stdio::piped()).spawn().context("cannot run cargo: install Rust from https://rustup.rs")?;
+    let mut child =
+        cargo.stdout(Stdio::piped()).spawn().context("cannot run cargo: install Rust from https://rustup.rs")?;
     let messages = child.stdout.take().map(|out| BufReader::new(out).lines()).into_iter().flatten();
     let mut artifacts = Vec::new();
     for message in messages {
@@ -119,7 +120,8 @@ impl Artifact {
         if message["reason"] != "compiler-artifact" {
             return None;
         }
-        let is_kind = |kind: &str| message["target"]["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|k| k == kind));
+        let is_kind =
+            |kind: &str| message["target"]["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|k| k == kind));
         if !is_kind("cdylib") && !is_kind("bin") {
             return None;
         }
@@ -135,7 +137,8 @@ impl Artifact {
 
 /// The one module that is meant: the package's library if it is one, else its only program.
 fn choose(artifacts: Vec<Artifact>, dir: &Path) -> anyhow::Result<PathBuf> {
-    let (mut libraries, mut programs): (Vec<_>, Vec<_>) = artifacts.into_iter().partition(|artifact| artifact.is_library);
+    let (mut libraries, mut programs): (Vec<_>, Vec<_>) =
+        artifacts.into_iter().partition(|artifact| artifact.is_library);
     match (libraries.pop(), libraries.is_empty(), programs.pop(), programs.is_empty()) {
         (Some(only), true, ..) | (None, _, Some(only), true) => Ok(only.module),
         (None, _, None, _) => bail!(
@@ -145,8 +148,13 @@ fn choose(artifacts: Vec<Artifact>, dir: &Path) -> anyhow::Result<PathBuf> {
         ),
         (last_library, _, last_program, _) => {
             let all = libraries.into_iter().chain(last_library).chain(programs).chain(last_program);
-            let names: Vec<String> = all.map(|artifact| format!("`{}` ({})", artifact.name, artifact.module.display())).collect();
-            bail!("the package in `{}` builds several modules, give one of the files: {}", dir.display(), names.join(", "))
+            let names: Vec<String> =
+                all.map(|artifact| format!("`{}` ({})", artifact.name, artifact.module.display())).collect();
+            bail!(
+                "the package in `{}` builds several modules, give one of the files: {}",
+                dir.display(),
+                names.join(", ")
+            )
         }
     }
 }

@@ -161,7 +161,8 @@ impl Run {
 
         let limits = &mut config.handler.limits;
         limits.deadline = time("--deadline", &self.deadline)?;
-        limits.stream_deadline = self.stream_deadline.as_deref().map(|text| time("--stream-deadline", text)).transpose()?;
+        limits.stream_deadline =
+            self.stream_deadline.as_deref().map(|text| time("--stream-deadline", text)).transpose()?;
         limits.cpu = self.cpu.as_deref().map(|text| time("--cpu", text)).transpose()?;
         limits.memory = config::size("--max-memory", &self.max_memory, 1 << 20..=4 << 30)?;
         Ok(config)

@@ -4,7 +4,7 @@
 //! makes one instance of it and throws it away. Loading takes as long as compiling takes and belongs on no worker.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -98,7 +98,7 @@ impl Revision {
         let state = State::new(&Arc::new(Grants::default()), &limits, Arc::new(Silence), None, answer);
         let mut store = instance::store(self.engine.wasmtime(), state);
         let result = self.with_ticks(|| self.pre.instantiate(&mut store).map(drop));
-        result.map_err(|error| refusal(path, &error))
+        result.map_err(|error| misfit(path, &error, |path, reason| LoadError::Instantiate { path, reason }))
     }
 
     /// Runs `f` with epochs going on: nobody else may be ticking while a module is loaded.
@@ -136,7 +136,7 @@ pub fn precompile(engine: &Engine, path: &Path) -> Result<Vec<u8>, LoadError> {
         return Err(LoadError::MissingImport { path: path.to_owned(), import: import.to_owned() });
     }
     let compiled = engine.wasmtime().precompile_component(&bytes);
-    compiled.map_err(|error| LoadError::Compile { path: path.to_owned(), reason: format!("{error:#}") })
+    compiled.map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))
 }
 
 fn compile(engine: &Engine, path: &Path, bytes: &[u8]) -> Result<(Component, Compiled), LoadError> {
@@ -144,7 +144,7 @@ fn compile(engine: &Engine, path: &Path, bytes: &[u8]) -> Result<(Component, Com
     let hits = || engine.cache().map_or(0, wasmtime::Cache::cache_hits);
     let (hits_before, started) = (hits(), Instant::now());
     let component = Component::from_binary(engine.wasmtime(), bytes)
-        .map_err(|error| LoadError::Compile { path: path.to_owned(), reason: format!("{error:#}") })?;
+        .map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))?;
     let compiled = if hits() > hits_before { Compiled::Cached } else { Compiled::Took(started.elapsed()) };
     Ok((component, compiled))
 }
@@ -154,7 +154,7 @@ fn deserialize(engine: &Engine, path: &Path, bytes: &[u8]) -> Result<Component, 
     // SAFETY: the caller passes only files for which the operator has said `--trust-precompiled`, that is, that they come
     // unchanged from `astra-host compile`. wasmtime checks version, target and settings; nobody can check the code.
     let component = unsafe { Component::deserialize(engine.wasmtime(), bytes) };
-    component.map_err(|error| LoadError::Precompiled { path: path.to_owned(), reason: format!("{error:#}") })
+    component.map_err(|error| misfit(path, &error, |path, reason| LoadError::Precompiled { path, reason }))
 }
 
 fn link(
@@ -172,20 +172,16 @@ fn link(
     })
 }
 
-/// What to say when the first instance cannot be made.
-fn refusal(path: &Path, error: &wasmtime::Error) -> LoadError {
+/// What to say when wasmtime refuses a module: the key to change if it only does not fit into the pool's slots, `other` if not.
+fn misfit(path: &Path, error: &wasmtime::Error, other: fn(PathBuf, String) -> LoadError) -> LoadError {
     let (path, reason) = (path.to_owned(), format!("{error:#}"));
     // wasmtime has no types for these; its pool says which maximum was exceeded.
-    let key = if reason.contains("memory") && (reason.contains("exceeds the limit") || reason.contains("minimum size")) {
-        Some("max-memory")
-    } else if error.is::<wasmtime::PoolConcurrencyLimitError>() || reason.contains("in the pooling allocator") {
-        Some("max-workers")
-    } else {
-        None
-    };
-    match key {
-        Some(key) => LoadError::DoesNotFit { path, reason, key },
-        None => LoadError::Instantiate { path, reason },
+    let too_large = reason.contains("minimum byte size") || reason.contains("memory minimum size");
+    let too_many = error.is::<wasmtime::PoolConcurrencyLimitError>();
+    match (too_large, too_many) {
+        (true, _) => LoadError::DoesNotFit { path, reason, key: "max-memory" },
+        (_, true) => LoadError::DoesNotFit { path, reason, key: "max-workers" },
+        _ => other(path, reason),
     }
 }
 

@@ -26,7 +26,10 @@ fn headers(_request: &IncomingRequest, responder: ResponseOutparam) {
     let mut text = String::new();
     for (name, value) in HEADERS {
         let accepted = fields.append(name, value.as_bytes()).is_ok();
-        text += &format!("{name}: {}\n", if accepted { "accepted" } else { "refused" });
+        text += &format!(
+            "{name}: {}\n",
+            if accepted { "accepted" } else { "refused" }
+        );
     }
     let response = OutgoingResponse::new(fields);
     let body = response.body().expect("the first call");

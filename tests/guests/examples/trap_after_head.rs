@@ -7,7 +7,11 @@ test_guests::export!(trap);
 
 fn trap(request: &IncomingRequest, responder: ResponseOutparam) {
     let promised = [("content-length", "10")];
-    let headers: &[_] = if request.path_with_query().as_deref() == Some("/length") { &promised } else { &[] };
+    let headers: &[_] = if request.path_with_query().as_deref() == Some("/length") {
+        &promised
+    } else {
+        &[]
+    };
     let body = test_guests::head(responder, 200, headers);
     test_guests::write(&body, "first");
     panic!("trapped after the head");

@@ -39,7 +39,9 @@ pub fn head(responder: ResponseOutparam, status: u16, headers: &[(&str, &str)]) 
 /// Writes at most 4 KiB and flushes.
 pub fn write(body: &OutgoingBody, text: &str) {
     let stream = body.write().expect("the first call");
-    stream.blocking_write_and_flush(text.as_bytes()).expect("a client that reads");
+    stream
+        .blocking_write_and_flush(text.as_bytes())
+        .expect("a client that reads");
 }
 
 /// Answers 200 with `text`, whole.
@@ -52,6 +54,12 @@ pub fn answer(responder: ResponseOutparam, text: &str) {
 /// The value of `name=` in the query.
 pub fn query(path_and_query: Option<String>, name: &str) -> Option<String> {
     let path_and_query = path_and_query?;
-    let mut pairs = path_and_query.split_once('?')?.1.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+    let mut pairs = path_and_query
+        .split_once('?')?
+        .1
+        .split('&')
+        .filter_map(|pair| pair.split_once('='));
+    pairs
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.to_owned())
 }

@@ -46,8 +46,8 @@ impl Client {
 
     /// A client whose socket takes little before somebody reads, so that the server feels back-pressure early.
     pub(crate) fn connect_narrow(addr: SocketAddr) -> Client {
-        let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)
-            .expect("a socket");
+        let socket =
+            socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(16 << 10).expect("a small receive buffer");
         socket.connect(&addr.into()).expect("the server accepts");
         Client::over(socket.into())

@@ -93,9 +93,8 @@ impl Gate {
     pub(crate) fn wait(&self) {
         let (open, changed) = &*self.0;
         let open = open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (_open, result) = changed
-            .wait_timeout_while(open, PATIENCE, |open| !*open)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (_open, result) =
+            changed.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap_or_else(PoisonError::into_inner);
         assert!(!result.timed_out(), "the gate was never opened");
     }
 }
@@ -147,13 +146,7 @@ pub(crate) fn is_child(test: &str) -> bool {
 
 /// Runs the test named `test` again, alone in a process of its own where `is_child(test)` holds; its input and output are ours.
 pub(crate) fn spawn_child(test: &str) -> KilledChild {
-    KilledChild(
-        child(test)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the test can run itself"),
-    )
+    KilledChild(child(test).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the test can run itself"))
 }
 
 /// Runs `body` in a process of its own, where it shares nothing with other tests (threads, descriptors, limits).
@@ -169,9 +162,7 @@ pub(crate) fn alone(test: &str, body: impl FnOnce()) {
 fn child(test: &str) -> Command {
     let exe = std::env::current_exe().expect("the test knows its own path");
     let mut command = Command::new(exe);
-    command
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, test);
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, test);
     command
 }
 

@@ -61,6 +61,13 @@ impl Visit {
         self.progress.status.store(status.as_u16(), Ordering::Relaxed);
     }
 
+    /// The server has answered by itself: no guest has run.
+    pub(crate) fn refused(self, status: http::StatusCode) {
+        self.answered(status);
+        let end = GuestEnd { outcome: "refused", bytes_in: 0, cpu: Duration::ZERO, peak_memory: 0 };
+        let _ = self.progress.guest.set(end);
+    }
+
     pub(crate) fn guest_ended(&self, report: &Report) {
         let &Report { ref outcome, bytes_in, cpu, peak_memory } = report;
         let _ = self.progress.guest.set(GuestEnd { outcome: outcome.name(), bytes_in, cpu, peak_memory });

@@ -7,9 +7,9 @@ use std::{
     time::Instant,
 };
 
-use astra_server::{Exchange, Responder};
+use astra_server::{ConnectionInfo, Exchange, Responder};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, uri::Scheme};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response, uri::Scheme};
 use http_body_util::Full;
 
 use crate::{
@@ -41,19 +41,7 @@ impl astra_server::Handler for Dispatch {
         need_authority(&mut request, info.local_addr());
         forwarded::rewrite(request.headers_mut(), info.peer_addr(), "http", &self.trusted_proxies);
 
-        let visit = self.access_log().map(|log| {
-            Arc::new(Visit {
-                log: log.clone(),
-                arrived: Instant::now(),
-                handler: Arc::clone(&handler.name),
-                id,
-                client_id,
-                peer: info.peer_addr(),
-                method: request.method().clone(),
-                uri: request.uri().clone(),
-                progress: Progress::default(),
-            })
-        });
+        let visit = self.visit(handler, id, client_id, &info, request.method(), request.uri()).map(Arc::new);
 
         let output = Arc::new(PrintedLines { log: self.log.clone(), handler: Arc::clone(&handler.name), id });
         let client = Some(responder.client());
@@ -73,16 +61,46 @@ impl astra_server::Handler for Dispatch {
             visit.guest_ended(&report);
         }
     }
+
+    /// What the server answers by itself gets an id and an access line like everything else.
+    fn refused(&self, request: &request::Parts, info: &ConnectionInfo, response: &mut response::Parts) {
+        let id = self.ids.next();
+        response.headers.insert(REQUEST_ID, id.header());
+        let client_id = request_id::sent(&request.headers);
+        if let Some(visit) = self.visit(&self.handler, id, client_id, info, &request.method, &request.uri) {
+            visit.refused(response.status);
+        }
+    }
 }
 
 impl Dispatch {
+    /// The access line in the making, if there is an access log.
+    fn visit(
+        &self,
+        handler: &Handler,
+        id: RequestId,
+        client_id: Option<HeaderValue>,
+        info: &ConnectionInfo,
+        method: &Method,
+        uri: &Uri,
+    ) -> Option<Visit> {
+        let log = self.log.as_ref().filter(|log| log.has_access_lines())?;
+        Some(Visit {
+            log: log.clone(),
+            arrived: Instant::now(),
+            handler: Arc::clone(&handler.name),
+            id,
+            client_id,
+            peer: info.peer_addr(),
+            method: method.clone(),
+            uri: uri.clone(),
+            progress: Progress::default(),
+        })
+    }
+
     /// One handler serves everything as long as there are no routes.
     fn handler_for<B>(&self, _request: &Request<B>) -> &Handler {
         &self.handler
-    }
-
-    fn access_log(&self) -> Option<&Log> {
-        self.log.as_ref().filter(|log| log.has_access_lines())
     }
 }
 

@@ -82,16 +82,21 @@ fn hex(mut number: u64, digits: &mut [u8]) {
 /// `x-client-request-id` and is returned; a client cannot set that header itself.
 pub(crate) fn stamp(headers: &mut HeaderMap, id: &RequestId) -> Option<HeaderValue> {
     headers.remove(CLIENT_REQUEST_ID);
-    let mut sent = headers.get_all(REQUEST_ID).iter();
-    let client_id = match (sent.next(), sent.next()) {
-        (Some(only), None) if well_formed(only) => Some(only.clone()),
-        _ => None,
-    };
+    let client_id = sent(headers);
     headers.insert(REQUEST_ID, id.header());
     if let Some(client_id) = &client_id {
         headers.insert(CLIENT_REQUEST_ID, client_id.clone());
     }
     client_id
+}
+
+/// The request id that a client sent, if it is well formed and the only one.
+pub(crate) fn sent(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut sent = headers.get_all(REQUEST_ID).iter();
+    match (sent.next(), sent.next()) {
+        (Some(only), None) if well_formed(only) => Some(only.clone()),
+        _ => None,
+    }
 }
 
 fn well_formed(id: &HeaderValue) -> bool {

@@ -232,6 +232,38 @@ fn an_echo_moves_both_ways_at_once() {
 }
 
 #[test]
+fn many_echoes_on_one_connection_lose_nothing() {
+    let server = start(server().max_workers(64), |req: Request, _info| Response::new(req.into_body()));
+    let addr = server.addr;
+    run(async {
+        let (requests, _connection) = connect(addr).await;
+        let echoes: Vec<_> = (1..=50)
+            .map(|seed: usize| {
+                let requests = requests.clone();
+                tokio::spawn(async move {
+                    for round in 1..=5 {
+                        let body = pattern(seed * round * 997 % 200_000);
+                        let mut requests = requests.clone().ready().await.expect("room for a stream");
+                        let (answer, mut stream) = requests.send_request(request("POST", "/"), false).expect("valid");
+                        let sent = Bytes::from(body.clone());
+                        let sending = tokio::spawn(async move {
+                            send_all(&mut stream, sent).await.expect("the server takes it");
+                            stream.send_data(Bytes::new(), true).expect("the stream is open");
+                        });
+                        let answer = answer.await.expect("an answer");
+                        assert!(whole(answer.into_body()).await.expect("the body") == body, "{seed}, round {round}");
+                        sending.await.expect("all was sent");
+                    }
+                })
+            })
+            .collect();
+        for echo in echoes {
+            echo.await.expect("every echo came back");
+        }
+    });
+}
+
+#[test]
 fn trailers_go_both_ways() {
     let server = serve(|mut req: Request, _info| {
         let mut body = Vec::new();

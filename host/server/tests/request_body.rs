@@ -192,6 +192,36 @@ fn an_echo_moves_both_ways_at_once() {
 }
 
 #[test]
+fn many_echoes_at_once_lose_nothing() {
+    let server = serve(|req: Request, _info| Response::new(req.into_body()));
+    let addr = server.addr;
+    let clients: Vec<_> = (1..=16)
+        .map(|seed: usize| {
+            std::thread::spawn(move || {
+                let mut client = Client::connect(addr);
+                let mut sender = Client::over(client.stream().try_clone().expect("a second handle of the socket"));
+                for round in 1..=20 {
+                    let body = pattern(seed * round * 997 % 300_000);
+                    std::thread::scope(|scope| {
+                        scope.spawn(|| {
+                            let length = body.len();
+                            sender.send(format!("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n"));
+                            for part in body.chunks(1 + seed * round * 131 % 70_000) {
+                                sender.send(part);
+                            }
+                        });
+                        assert!(client.answer().body == body, "client {seed}, round {round}");
+                    });
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().expect("every echo came back");
+    }
+}
+
+#[test]
 fn a_client_that_goes_away_in_the_middle_of_its_body_is_an_error_to_the_handler() {
     for reset in [false, true] {
         let (called, calls) = signals();

@@ -67,10 +67,8 @@ impl Answer {
             headers.remove(header::CONTENT_LENGTH); // RFC 9110 section 8.6
         }
         if body.is_none() && !bodiless && !matches!(content_length(&headers), Ok(None | Some(0))) {
-            self.stage = Stage::Refused(Failure::new(
-                FailureKind::Unfinished,
-                "the response has a content-length and no body",
-            ));
+            self.stage =
+                Stage::Refused(Failure::new(FailureKind::Unfinished, "the response has a content-length and no body"));
             return;
         }
         if bodiless && let Some(body) = &body {

@@ -203,12 +203,7 @@ impl streams::HostOutputStream for Io<'_> {
         wait_stream(self.answer, self.clock, flush)
     }
 
-    fn splice(
-        &mut self,
-        to: Resource<DynOutputStream>,
-        from: Resource<DynInputStream>,
-        len: u64,
-    ) -> StreamResult<u64> {
+    fn splice(&mut self, to: Resource<DynOutputStream>, from: Resource<DynInputStream>, len: u64) -> StreamResult<u64> {
         async_streams::HostOutputStream::splice(self.table, to, from, len)
     }
 

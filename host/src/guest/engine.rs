@@ -10,7 +10,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use wasmtime::{Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker};
+use wasmtime::{
+    Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker,
+};
 
 use super::{cache, http, instance::State};
 

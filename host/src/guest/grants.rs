@@ -6,11 +6,7 @@
 //! reaches, and devices and sockets are no files. The check looks before it opens, so whoever can swap a file for a FIFO
 //! in between, on the host's side, can still block one worker.
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{io, path::PathBuf, sync::Arc};
 
 use wasmtime::{
     Result, StoreContextMut,

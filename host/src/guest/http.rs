@@ -146,14 +146,13 @@ fn link_outgoing(linker: &mut Linker<State>) -> Result<()> {
         store.data_mut().table.delete(Resource::<OutgoingBody>::new_own(handle))?;
         Ok(())
     })?;
-    types.func_wrap(
-        "[method]outgoing-response.body",
-        |mut store, (response,): (Resource<HostOutgoingResponse>,)| Ok((response_body(store.data_mut(), &response)?,)),
-    )?;
-    types.func_wrap(
-        "[method]outgoing-request.body",
-        |mut store, (request,): (Resource<HostOutgoingRequest>,)| Ok((request_body(store.data_mut(), &request)?,)),
-    )?;
+    types
+        .func_wrap("[method]outgoing-response.body", |mut store, (response,): (Resource<HostOutgoingResponse>,)| {
+            Ok((response_body(store.data_mut(), &response)?,))
+        })?;
+    types.func_wrap("[method]outgoing-request.body", |mut store, (request,): (Resource<HostOutgoingRequest>,)| {
+        Ok((request_body(store.data_mut(), &request)?,))
+    })?;
     types.func_wrap("[method]outgoing-body.write", |mut store, (body,): (Resource<OutgoingBody>,)| {
         Ok((write(store.data_mut(), &body)?,))
     })?;

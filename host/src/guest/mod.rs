@@ -2,7 +2,7 @@
 //!
 //! An [`Engine`] is made once, a [`Revision`] once per module, and [`run`] takes one request through a fresh instance of it
 //! on the calling thread, which must have entered [`Engine::runtime`]. The files, in the order a request meets them:
-//! `module.rs` (what is in a file), `engine.rs` and `cache.rs` (wasmtime), `revision.rs` (file to something that can be
+//! `module.rs` and `load_error.rs` (what is in a file), `engine.rs` and `cache.rs` (wasmtime), `revision.rs` (file to something that can be
 //! instantiated), `instance.rs` (one request), `limits.rs`, `grants.rs`, `stdio.rs`, `http.rs` (what guests import),
 //! `outbound.rs`, `blocking.rs` (where guests wait), `body.rs` and `answer.rs` (what comes out).
 
@@ -15,6 +15,7 @@ mod grants;
 mod http;
 mod instance;
 mod limits;
+mod load_error;
 mod module;
 mod outbound;
 mod revision;
@@ -28,7 +29,8 @@ pub use self::{
     grants::{DirGrant, GrantError, Grants},
     instance::{Exchange, Report, run},
     limits::Limits,
-    module::{Kind, LoadError, ModuleInfo, Need, inspect},
+    load_error::LoadError,
+    module::{Kind, ModuleInfo, Need, inspect},
     revision::{Compiled, Revision, precompile},
     stdio::{GuestOutput, Stream},
 };

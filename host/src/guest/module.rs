@@ -4,16 +4,12 @@
 //! are compared as semver compares them, never as strings: guests of the same world say `@0.2.0`, `@0.2.3`, `@0.2.12`…
 //! Pure, and quick enough for every start: nothing is validated here, compiling does that.
 
-use std::{
-    fmt, io,
-    path::{Path, PathBuf},
-};
+use std::{fmt, path::Path};
 
 use sha2::{Digest as _, Sha256};
 use wasmparser::{Parser, Payload};
 
-/// What is accepted, for errors that found something else.
-const ACCEPTED: &str = "a component that exports `wasi:http/incoming-handler@0.2`";
+use super::load_error::LoadError;
 
 /// What a file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,128 +85,6 @@ pub struct ModuleInfo {
     pub exports: Vec<String>,
     /// Grants that it may need.
     pub needs: Vec<Need>,
-}
-
-/// Why a file cannot be served. Each says what was found and what is accepted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// It cannot be read.
-    #[error("`{}` cannot be read", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// It is text or some other format.
-    #[error("`{}` is {found}, not WebAssembly; accepted is {ACCEPTED}", path.display())]
-    NotWasm {
-        /// The file.
-        path: PathBuf,
-        /// What it seems to be.
-        found: &'static str,
-    },
-    /// It ends too early.
-    #[error("`{}` is truncated: it ends in the middle of a section after {size} bytes; was it copied completely?", path.display())]
-    Truncated {
-        /// The file.
-        path: PathBuf,
-        /// Its size in bytes.
-        size: u64,
-    },
-    /// It begins like WebAssembly and is not.
-    #[error("`{}` is not valid WebAssembly", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// Where and why.
-        source: wasmparser::BinaryReaderError,
-    },
-    /// A core module.
-    #[error(
-        "`{}` is a core module, accepted is {ACCEPTED}; build it for the target `wasm32-wasip2`, or make it one with `wasm-tools component new`",
-        path.display()
-    )]
-    CoreModule {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A component with other exports.
-    #[error("`{}` is a component that exports {found}, accepted is {ACCEPTED}", path.display())]
-    NoHandler {
-        /// The file.
-        path: PathBuf,
-        /// Its exports, for people.
-        found: String,
-    },
-    /// A component for WASI 0.3.
-    #[error("`{}` exports `wasi:http/handler@{version}`, which is not supported yet; accepted is {ACCEPTED}", path.display())]
-    Wasi03 {
-        /// The file.
-        path: PathBuf,
-        /// The version that it says.
-        version: String,
-    },
-    /// Compiled code that nobody has vouched for.
-    #[error(
-        "`{}` is a precompiled module; it is machine code and cannot be checked, so it is loaded only with `--trust-precompiled`",
-        path.display()
-    )]
-    Untrusted {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Compiled code of another wasmtime, machine or configuration, or of something else than a handler.
-    #[error("`{}` is a precompiled module that cannot be used here; compile it again with `astra-host compile`: {reason}", path.display())]
-    Precompiled {
-        /// The file.
-        path: PathBuf,
-        /// What does not fit.
-        reason: String,
-    },
-    /// It is invalid, or uses a feature that is off.
-    #[error("`{}` cannot be compiled: {reason}", path.display())]
-    Compile {
-        /// The file.
-        path: PathBuf,
-        /// The compiler's reason.
-        reason: String,
-    },
-    /// It imports something that no guest here gets.
-    #[error("`{}` imports `{import}`, which this host does not provide; it provides WASI 0.2 and WASI HTTP 0.2", path.display())]
-    MissingImport {
-        /// The file.
-        path: PathBuf,
-        /// The import.
-        import: String,
-    },
-    /// Its imports have the right names and the wrong types.
-    #[error("`{}` cannot be linked: {reason}", path.display())]
-    Link {
-        /// The file.
-        path: PathBuf,
-        /// What does not fit.
-        reason: String,
-    },
-    /// The first instance could not be made.
-    #[error("`{}` cannot be instantiated: {reason}", path.display())]
-    Instantiate {
-        /// The file.
-        path: PathBuf,
-        /// What happened.
-        reason: String,
-    },
-    /// It needs more than an instance slot has.
-    #[error("`{}` does not fit: {reason}; raise `{key}`", path.display())]
-    DoesNotFit {
-        /// The file.
-        path: PathBuf,
-        /// What it needs.
-        reason: String,
-        /// What to change.
-        key: &'static str,
-    },
 }
 
 /// Looks at a file without an engine.
@@ -302,9 +176,10 @@ fn scan(
 
 fn component_kind(exports: &[String]) -> Kind {
     let version_of = |interface| {
-        exports.iter().filter_map(|name| split(name)).find_map(move |(found, version)| {
-            (found == interface).then(|| version.to_owned())
-        })
+        exports
+            .iter()
+            .filter_map(|name| split(name))
+            .find_map(move |(found, version)| (found == interface).then(|| version.to_owned()))
     };
     match (version_of("wasi:http/incoming-handler"), version_of("wasi:http/handler")) {
         (Some(version), _) if is_02(&version) => Kind::HttpHandler { version },
@@ -437,9 +312,10 @@ mod tests {
     #[test]
     fn every_release_of_the_0_2_line_is_a_handler() {
         for version in ["0.2.0", "0.2.3", "0.2.12", "0.2.99"] {
-            assert_eq!(component_kind(&[format!("wasi:http/incoming-handler@{version}")]), Kind::HttpHandler {
-                version: version.to_owned()
-            });
+            assert_eq!(
+                component_kind(&[format!("wasi:http/incoming-handler@{version}")]),
+                Kind::HttpHandler { version: version.to_owned() }
+            );
         }
         for version in ["0.2.0-rc-2023-12-05", "0.3.0", "0.20.0"] {
             assert_eq!(component_kind(&[format!("wasi:http/incoming-handler@{version}")]), Kind::Component);

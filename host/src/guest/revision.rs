@@ -22,7 +22,8 @@ use super::{
     http::PROVIDED,
     instance::{self, State},
     limits::Limits,
-    module::{self, Kind, LoadError, ModuleInfo},
+    load_error::LoadError,
+    module::{self, Kind, ModuleInfo},
     stdio::{GuestOutput, Stream},
 };
 
@@ -157,12 +158,7 @@ fn deserialize(engine: &Engine, path: &Path, bytes: &[u8]) -> Result<Component, 
     component.map_err(|error| misfit(path, &error, |path, reason| LoadError::Precompiled { path, reason }))
 }
 
-fn link(
-    engine: &Engine,
-    path: &Path,
-    component: &Component,
-    compiled: Compiled,
-) -> Result<ProxyPre<State>, LoadError> {
+fn link(engine: &Engine, path: &Path, component: &Component, compiled: Compiled) -> Result<ProxyPre<State>, LoadError> {
     engine.linker().instantiate_pre(component).and_then(ProxyPre::new).map_err(|error| {
         let (path, reason) = (path.to_owned(), format!("{error:#}"));
         match compiled {

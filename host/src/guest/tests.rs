@@ -328,7 +328,8 @@ fn a_guest_that_sleeps_for_ever_is_cut_at_its_deadline() {
 
 #[test]
 fn a_guest_that_streams_outlives_its_deadline_and_not_its_stream_deadline() {
-    let ended = short("(call $answer (local.get $out)) (call $say) (call $nap (i64.const 100)) (call $say) (call $done)");
+    let ended =
+        short("(call $answer (local.get $out)) (call $say) (call $nap (i64.const 100)) (call $say) (call $done)");
     assert!(matches!(ended.report.outcome, Outcome::Ok), "{:?}", ended.report);
     assert_eq!(read(ended.response.expect("streamed")).0.len(), 26);
     let limits = Limits { stream_deadline: Some(Duration::from_millis(50)), ..Limits::default() };
@@ -379,11 +380,7 @@ fn a_guest_may_exit_well_once_it_has_answered() {
 
 #[test]
 fn a_response_to_head_has_its_length_and_no_bytes() {
-    let ended = request(
-        Method::HEAD,
-        &Limits::default(),
-        "(call $answer (local.get $out)) (call $say) (call $done)",
-    );
+    let ended = request(Method::HEAD, &Limits::default(), "(call $answer (local.get $out)) (call $say) (call $done)");
     let response = ended.response.expect("answered");
     assert_eq!(response.body().size_hint().exact(), Some(13));
     assert_eq!(read(response), (String::new(), true));
@@ -391,7 +388,9 @@ fn a_response_to_head_has_its_length_and_no_bytes() {
 
 #[test]
 fn what_a_guest_prints_comes_out_as_lines() {
-    let ended = get("(call $print (call $stdout) (i32.const 64) (i32.const 13) (i32.const 16)) (call $print (call $stdout) (i32.const 64) (i32.const 5) (i32.const 16))");
+    let ended = get(
+        "(call $print (call $stdout) (i32.const 64) (i32.const 13) (i32.const 16)) (call $print (call $stdout) (i32.const 64) (i32.const 5) (i32.const 16))",
+    );
     assert_eq!(ended.printed, ["Hello World!", "Hello"]);
 }
 
@@ -416,14 +415,17 @@ fn a_guest_waits_while_nobody_reads() {
 
 #[test]
 fn a_module_with_an_unknown_import_is_refused_by_name() {
-    let wat = COMPONENT.replace("(component\n", "(component\n(import \"acme:db/query@1.0.0\" (instance))\n").replace("BODY", "");
+    let wat = COMPONENT
+        .replace("(component\n", "(component\n(import \"acme:db/query@1.0.0\" (instance))\n")
+        .replace("BODY", "");
     let error = load_wat(&wat).expect_err("unknown");
     assert!(error.to_string().contains("imports `acme:db/query@1.0.0`"), "{error}");
 }
 
 #[test]
 fn a_module_that_does_not_fit_is_told_the_key() {
-    let wat = COMPONENT.replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 40000)").replace("BODY", "");
+    let wat =
+        COMPONENT.replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 40000)").replace("BODY", "");
     let error = load_wat(&wat).expect_err("too large");
     assert!(matches!(error, LoadError::DoesNotFit { key: "max-memory", .. }), "{error}");
 }
@@ -431,8 +433,14 @@ fn a_module_that_does_not_fit_is_told_the_key() {
 #[test]
 fn a_module_with_the_wrong_types_is_refused_at_load() {
     let wat = COMPONENT
-        .replace("(export \"[constructor]fields\" (func (result (own $fields))))", "(export \"[constructor]fields\" (func (param \"x\" u32) (result (own $fields))))")
-        .replace("(import \"f\" \"fields\" (func $fields (result i32)))", "(import \"f\" \"fields\" (func $fields (param i32) (result i32)))")
+        .replace(
+            "(export \"[constructor]fields\" (func (result (own $fields))))",
+            "(export \"[constructor]fields\" (func (param \"x\" u32) (result (own $fields))))",
+        )
+        .replace(
+            "(import \"f\" \"fields\" (func $fields (result i32)))",
+            "(import \"f\" \"fields\" (func $fields (param i32) (result i32)))",
+        )
         .replace("(call $response (call $fields))", "(call $response (call $fields (i32.const 0)))")
         .replace("BODY", "");
     assert!(matches!(load_wat(&wat).expect_err("wrong types"), LoadError::Link { .. }));

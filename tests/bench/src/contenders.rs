@@ -12,7 +12,8 @@ use crate::{Options, Scenario};
 const GUEST_RUSTFLAGS: &str = "-Clink-arg=-zstack-size=131072";
 
 /// What `wasmtime serve` is fastest with (they include page-map scanning, see DESIGN section 5).
-const BEST: &str = "pooling-allocator=y,pooling-pagemap-scan=y,pooling-memory-keep-resident=4194304,pooling-table-keep-resident=65536";
+const BEST: &str =
+    "pooling-allocator=y,pooling-pagemap-scan=y,pooling-memory-keep-resident=4194304,pooling-table-keep-resident=65536";
 
 /// Room for 2,000 components, each with up to four core instances and tables: with its default of 1,000 core instances, 900
 /// waiting guests do not fit and get 500.
@@ -45,11 +46,7 @@ impl Contenders {
             .output()
             .ok()
             .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-        ensure!(
-            wasmtime_version.is_some() || options.wasmtime.is_none(),
-            "cannot run {}",
-            wasmtime.display()
-        );
+        ensure!(wasmtime_version.is_some() || options.wasmtime.is_none(), "cannot run {}", wasmtime.display());
         Ok(Contenders {
             astra_host: options.astra_host.clone().unwrap_or_else(|| target.join("release/astra-host")),
             wasmtime: wasmtime_version.is_some().then_some(wasmtime),

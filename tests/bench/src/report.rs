@@ -105,11 +105,10 @@ impl Report {
     }
 }
 
-fn shown(Check { what, measured, bound, at_least }: &Check) -> String {
-    let check = Check { what: what.clone(), measured: *measured, bound: *bound, at_least: *at_least };
+fn shown(check: &Check) -> String {
     let verdict = if check.met() { "met" } else { "NOT MET" };
-    let sign = if *at_least { "≥" } else { "≤" };
-    format!("{verdict:<8} {what}: {} ({sign} {})", number(*measured), number(*bound))
+    let sign = if check.at_least { "≥" } else { "≤" };
+    format!("{verdict:<8} {}: {} ({sign} {})", check.what, number(check.measured), number(check.bound))
 }
 
 fn number(value: f64) -> String {

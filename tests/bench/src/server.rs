@@ -119,11 +119,7 @@ impl Server {
         write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.addr)?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
-        ensure!(
-            answer.starts_with(b"HTTP/1.1 200"),
-            "not 200: {}",
-            String::from_utf8_lossy(&answer)
-        );
+        ensure!(answer.starts_with(b"HTTP/1.1 200"), "not 200: {}", String::from_utf8_lossy(&answer));
         Ok(answer)
     }
 }

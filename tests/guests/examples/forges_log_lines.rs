@@ -1,9 +1,5 @@
 //! Writes to stdout and stderr what could be taken for lines of the host's log, or garble a terminal.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "that is the point"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "that is the point")]
 
 use std::io::{self, Write};
 

@@ -1,9 +1,7 @@
 //! Sets headers that concern only one connection, and a few harmless ones; says in the body which were accepted.
 #![cfg(target_family = "wasm")]
 
-use test_guests::wasip2::http::types::{
-    Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
-};
+use test_guests::wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
 
 test_guests::export!(headers);
 
@@ -26,10 +24,7 @@ fn headers(_request: &IncomingRequest, responder: ResponseOutparam) {
     let mut text = String::new();
     for (name, value) in HEADERS {
         let accepted = fields.append(name, value.as_bytes()).is_ok();
-        text += &format!(
-            "{name}: {}\n",
-            if accepted { "accepted" } else { "refused" }
-        );
+        text += &format!("{name}: {}\n", if accepted { "accepted" } else { "refused" });
     }
     let response = OutgoingResponse::new(fields);
     let body = response.body().expect("the first call");

@@ -7,9 +7,7 @@ use guest_sdk::{Request, handler};
 #[handler]
 fn look_up(request: Request) -> String {
     match (request.uri().query().unwrap_or("localhost"), 80).to_socket_addrs() {
-        Ok(addresses) => addresses
-            .map(|address| format!("{}\n", address.ip()))
-            .collect(),
+        Ok(addresses) => addresses.map(|address| format!("{}\n", address.ip())).collect(),
         Err(error) => format!("error: {:?}\n", error.kind()),
     }
 }

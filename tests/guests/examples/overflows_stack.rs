@@ -9,9 +9,5 @@ fn overflow(_request: Request) -> String {
 
 fn deeper(n: u64) -> u64 {
     let frame = std::hint::black_box([n; 64]);
-    if frame[0] == 0 {
-        n
-    } else {
-        deeper(n + 1) + frame[1]
-    }
+    if frame[0] == 0 { n } else { deeper(n + 1) + frame[1] }
 }

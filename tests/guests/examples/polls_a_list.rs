@@ -13,11 +13,8 @@ test_guests::export!(wait);
 fn wait(request: &IncomingRequest, responder: ResponseOutparam) {
     let body = request.consume().expect("the first call");
     let stream = body.stream().expect("the first call");
-    let (soon, late, bytes) = (
-        subscribe_duration(50_000_000),
-        subscribe_duration(3_600_000_000_000),
-        stream.subscribe(),
-    );
+    let (soon, late, bytes) =
+        (subscribe_duration(50_000_000), subscribe_duration(3_600_000_000_000), stream.subscribe());
     let mut text = format!("body ready at first: {}\n", bytes.ready());
     text += &format!("ready: {:?}\n", poll(&[&late, &soon]));
     text += &format!("ready: {:?}\n", poll(&[&late, &bytes]));

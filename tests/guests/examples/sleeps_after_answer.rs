@@ -9,9 +9,8 @@ use test_guests::wasip2::http::types::{IncomingRequest, ResponseOutparam};
 test_guests::export!(sleep);
 
 fn sleep(request: &IncomingRequest, responder: ResponseOutparam) {
-    let milliseconds = test_guests::query(request.path_with_query(), "ms")
-        .and_then(|ms| ms.parse().ok())
-        .unwrap_or(200);
+    let milliseconds =
+        test_guests::query(request.path_with_query(), "ms").and_then(|ms| ms.parse().ok()).unwrap_or(200);
     test_guests::answer(responder, "early\n");
     thread::sleep(Duration::from_millis(milliseconds));
     println!("slept after the answer");

@@ -5,11 +5,7 @@ use guest_sdk::{Request, handler};
 
 #[handler]
 fn flood(request: Request) -> &'static str {
-    let lines = request
-        .uri()
-        .query()
-        .and_then(|query| query.strip_prefix("lines=")?.parse().ok())
-        .unwrap_or(1_000_000);
+    let lines = request.uri().query().and_then(|query| query.strip_prefix("lines=")?.parse().ok()).unwrap_or(1_000_000);
     for n in 1..=lines {
         println!("line {n} of a flood");
     }

@@ -18,8 +18,7 @@ fn use_streams(request: &IncomingRequest, responder: ResponseOutparam) {
         }
     }
     while to.blocking_splice(&from, 16 * 1024).is_ok() {}
-    to.blocking_write_zeroes_and_flush(4)
-        .expect("a client that reads");
+    to.blocking_write_zeroes_and_flush(4).expect("a client that reads");
     drop(to);
     OutgoingBody::finish(output, None).expect("a finished body");
 }

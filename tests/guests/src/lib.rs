@@ -4,7 +4,7 @@
 #![cfg(target_family = "wasm")]
 
 pub use wasip2;
-use wasip2::http::types::{Fields, OutgoingBody, OutgoingResponse, ResponseOutparam};
+use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
 
 /// Exports a function of `IncomingRequest` and `ResponseOutparam` as the handler.
 #[macro_export]
@@ -39,9 +39,14 @@ pub fn head(responder: ResponseOutparam, status: u16, headers: &[(&str, &str)]) 
 /// Writes at most 4 KiB and flushes.
 pub fn write(body: &OutgoingBody, text: &str) {
     let stream = body.write().expect("the first call");
-    stream
-        .blocking_write_and_flush(text.as_bytes())
-        .expect("a client that reads");
+    stream.blocking_write_and_flush(text.as_bytes()).expect("a client that reads");
+}
+
+/// Sleeps until what was written has surely left the host; not at all if the path is `/at-once`.
+pub fn let_it_leave(request: &IncomingRequest) {
+    if request.path_with_query().as_deref() != Some("/at-once") {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
 }
 
 /// Answers 200 with `text`, whole.
@@ -54,12 +59,6 @@ pub fn answer(responder: ResponseOutparam, text: &str) {
 /// The value of `name=` in the query.
 pub fn query(path_and_query: Option<String>, name: &str) -> Option<String> {
     let path_and_query = path_and_query?;
-    let mut pairs = path_and_query
-        .split_once('?')?
-        .1
-        .split('&')
-        .filter_map(|pair| pair.split_once('='));
-    pairs
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value.to_owned())
+    let mut pairs = path_and_query.split_once('?')?.1.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
 }

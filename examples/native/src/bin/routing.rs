@@ -11,9 +11,7 @@ type Params = HashMap<String, String>;
 fn main() {
     let router = routes().expect("the routes do not contradict each other");
 
-    Server::bind("127.0.0.1:3000")
-        .serve(move |req, _info| route(&router, req))
-        .expect("serve failed");
+    Server::bind("127.0.0.1:3000").serve(move |req, _info| route(&router, req)).expect("serve failed");
 }
 
 fn routes() -> Result<Router, matchit::InsertError> {

@@ -7,7 +7,5 @@ fn main() {
     let addr = std::env::args().nth(1).expect("usage: native_astra_seed ADDR");
     let server = Server::bind(addr);
     println!("listening on {}", server.local_addr().expect("bound"));
-    server
-        .serve(|_req, _info| Response::new(Body::new("Hello World!")))
-        .expect("serve failed");
+    server.serve(|_req, _info| Response::new(Body::new("Hello World!"))).expect("serve failed");
 }

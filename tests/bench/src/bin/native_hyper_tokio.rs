@@ -12,10 +12,7 @@ use tokio::net::TcpListener;
 
 fn main() {
     let addr = std::env::args().nth(1).expect("usage: native_hyper_tokio ADDR");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let listener = TcpListener::bind(addr).await.expect("the address is free");
         println!("listening on {}", listener.local_addr().expect("bound"));

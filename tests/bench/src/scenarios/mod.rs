@@ -133,9 +133,8 @@ impl Turns {
         let before = server.rss()?;
         server.ask(self.path)?;
         load::run(&server, self.path, self.connections, 1, self.pin)?;
-        let (load, peak) = watching_rss(&server, || {
-            load::run(&server, self.path, self.connections, options.seconds, self.pin)
-        })?;
+        let (load, peak) =
+            watching_rss(&server, || load::run(&server, self.path, self.connections, options.seconds, self.pin))?;
         let kib = peak.saturating_sub(before) as f64 / f64::from(self.connections);
         Ok([load.requests_per_second, load.p99_ms, load.errors as f64, kib])
     }

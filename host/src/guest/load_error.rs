@@ -1,0 +1,130 @@
+//! Why a module cannot be served: one variant for each thing that a file can turn out to be.
+//!
+//! The messages are for the person who typed the command: what was found, what is accepted, what to do. They never reach a client.
+
+use std::{io, path::PathBuf};
+
+/// What is accepted, for errors that found something else.
+const ACCEPTED: &str = "a component that exports `wasi:http/incoming-handler@0.2`";
+
+/// Why a file cannot be served. Each says what was found and what is accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// It cannot be read.
+    #[error("`{}` cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It is text or some other format.
+    #[error("`{}` is {found}, not WebAssembly; accepted is {ACCEPTED}", path.display())]
+    NotWasm {
+        /// The file.
+        path: PathBuf,
+        /// What it seems to be.
+        found: &'static str,
+    },
+    /// It ends too early.
+    #[error("`{}` is truncated: it ends in the middle of a section after {size} bytes; was it copied completely?", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// It begins like WebAssembly and is not.
+    #[error("`{}` is not valid WebAssembly", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: wasmparser::BinaryReaderError,
+    },
+    /// A core module.
+    #[error(
+        "`{}` is a core module, accepted is {ACCEPTED}; build it for the target `wasm32-wasip2`, or make it one with `wasm-tools component new`",
+        path.display()
+    )]
+    CoreModule {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A component with other exports.
+    #[error("`{}` is a component that exports {found}, accepted is {ACCEPTED}", path.display())]
+    NoHandler {
+        /// The file.
+        path: PathBuf,
+        /// Its exports, for people.
+        found: String,
+    },
+    /// A component for WASI 0.3.
+    #[error("`{}` exports `wasi:http/handler@{version}`, which is not supported yet; accepted is {ACCEPTED}", path.display())]
+    Wasi03 {
+        /// The file.
+        path: PathBuf,
+        /// The version that it says.
+        version: String,
+    },
+    /// Compiled code that nobody has vouched for.
+    #[error(
+        "`{}` is a precompiled module; it is machine code and cannot be checked, so it is loaded only with `--trust-precompiled`",
+        path.display()
+    )]
+    Untrusted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Compiled code of another wasmtime, machine or configuration, or of something else than a handler.
+    #[error("`{}` is a precompiled module that cannot be used here; compile it again with `astra-host compile`: {reason}", path.display())]
+    Precompiled {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// It is invalid, or uses a feature that is off.
+    #[error("`{}` cannot be compiled: {reason}", path.display())]
+    Compile {
+        /// The file.
+        path: PathBuf,
+        /// The compiler's reason.
+        reason: String,
+    },
+    /// It imports something that no guest here gets.
+    #[error("`{}` imports `{import}`, which this host does not provide; it provides WASI 0.2 and WASI HTTP 0.2", path.display())]
+    MissingImport {
+        /// The file.
+        path: PathBuf,
+        /// The import.
+        import: String,
+    },
+    /// Its imports have the right names and the wrong types.
+    #[error("`{}` cannot be linked: {reason}", path.display())]
+    Link {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The first instance could not be made.
+    #[error("`{}` cannot be instantiated: {reason}", path.display())]
+    Instantiate {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// It needs more than an instance slot has.
+    #[error("`{}` does not fit: {reason}; raise `{key}`", path.display())]
+    DoesNotFit {
+        /// The file.
+        path: PathBuf,
+        /// What it needs.
+        reason: String,
+        /// What to change.
+        key: &'static str,
+    },
+}

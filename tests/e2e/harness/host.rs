@@ -1,0 +1,413 @@
+//! A host in a process of its own: started on a free port, its lines collected, stopped when the test is over.
+
+use std::{
+    ffi::OsString,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{
+    Answer, BOTH, Client, Http, Http2, PATIENCE, guest,
+    guests::{root, target_dir},
+};
+
+/// How a host is started.
+pub(crate) struct Setup {
+    program: OsString,
+    arguments: Vec<OsString>,
+    module: Option<OsString>,
+    listen: bool,
+    log: bool,
+    environment: Vec<(OsString, Option<OsString>)>,
+}
+
+/// A process that ended by itself.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A host that serves.
+pub(crate) struct Host {
+    pub(crate) addrs: Vec<SocketAddr>,
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+}
+
+impl Setup {
+    /// `astra-host` and nothing else.
+    pub(crate) fn bare() -> Self {
+        Self {
+            program: env!("CARGO_BIN_EXE_astra-host").into(),
+            arguments: Vec::new(),
+            module: None,
+            listen: false,
+            log: false,
+            environment: vec![
+                // Modules are compiled once for all tests, and the user's own cache is left alone.
+                ("XDG_CACHE_HOME".into(), Some(target_dir().join("cache").into())),
+                ("CARGO_TARGET_DIR".into(), Some(target_dir().into())),
+                ("RUSTFLAGS".into(), None),
+            ],
+        }
+    }
+
+    /// `astra-host run PATH` on a free port, with an access log in JSON.
+    pub(crate) fn run(path: impl Into<OsString>) -> Self {
+        Self { module: Some(path.into()), listen: true, log: true, ..Self::bare() }
+    }
+
+    pub(crate) fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    pub(crate) fn flag(self, name: &str, value: impl Into<OsString>) -> Self {
+        self.arg(name).arg(value)
+    }
+
+    /// Without `--listen 127.0.0.1:0`.
+    pub(crate) fn no_listen(mut self) -> Self {
+        self.listen = false;
+        self
+    }
+
+    /// Without `--access-log json`.
+    pub(crate) fn no_log(mut self) -> Self {
+        self.log = false;
+        self
+    }
+
+    pub(crate) fn environment(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), Some(value.into())));
+        self
+    }
+
+    /// Runs `script` first, which has to end in `exec "$@"`.
+    pub(crate) fn through_shell(mut self, script: &str) -> Self {
+        let program = std::mem::replace(&mut self.program, "sh".into());
+        let arguments = std::mem::take(&mut self.arguments);
+        let module: Vec<OsString> = self.module.take().map(|module| vec!["run".into(), module]).unwrap_or_default();
+        self.arguments = vec!["-c".into(), script.into(), "sh".into(), program];
+        self.arguments.extend(module);
+        self.arguments.extend(arguments);
+        self
+    }
+
+    fn spawn(self) -> (Child, Lines, Lines) {
+        let mut command = Command::new(&self.program);
+        if let Some(module) = &self.module {
+            command.arg("run").arg(module);
+        }
+        command.args(&self.arguments);
+        if self.listen {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        if self.log {
+            command.args(["--access-log", "json"]);
+        }
+        for (name, value) in &self.environment {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.current_dir(root()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("astra-host can be started");
+        let stdout = Lines::of(child.stdout.take().expect("piped"));
+        let stderr = Lines::of(child.stderr.take().expect("piped"));
+        (child, stdout, stderr)
+    }
+
+    /// Starts it and reads from its lines where it listens.
+    pub(crate) fn start(self) -> Host {
+        let (child, stdout, stderr) = self.spawn();
+        let mut host = Host { addrs: Vec::new(), child, stdout, stderr };
+        host.addrs.push(host.stdout.find("where it listens", listening));
+        host
+    }
+
+    /// Runs it until it ends.
+    pub(crate) fn end(self) -> Ended {
+        let (child, stdout, stderr) = self.spawn();
+        let mut host = Host { addrs: Vec::new(), child, stdout, stderr };
+        host.ended()
+    }
+}
+
+/// What a start-up line says about where the host listens, if it is about that.
+pub(crate) fn listening(line: &str) -> Option<SocketAddr> {
+    line.strip_prefix("listening on http://")?.parse().ok()
+}
+
+impl Host {
+    /// A host that serves a guest, with nothing granted and nothing changed.
+    pub(crate) fn of(name: &str) -> Self {
+        Self::with(name).start()
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn with(name: &str) -> Setup {
+        Setup::run(guest(name))
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addrs[0]
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.addr())
+    }
+
+    pub(crate) fn http2(&self) -> Http2 {
+        Http2::connect(self.addr())
+    }
+
+    /// One request on a connection of its own.
+    ///
+    /// # Errors
+    /// The answer is cut short or not one.
+    pub(crate) fn ask(
+        &self,
+        version: Http,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> Result<Answer, String> {
+        match version {
+            Http::One => {
+                let mut client = self.connect();
+                let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\n");
+                for (name, value) in headers {
+                    head += &format!("{name}: {value}\r\n");
+                }
+                if let Some(body) = body {
+                    head += &format!("content-length: {}\r\n", body.len());
+                }
+                client.send(head + "\r\n");
+                // A host that has answered early may not take the rest.
+                let _ = client.try_send(body.unwrap_or_default());
+                if method == "HEAD" {
+                    return Ok(client.answer_without_body());
+                }
+                client.try_answer().map_err(|error| error.to_string())
+            }
+            Http::Two => {
+                let mut connection = self.http2();
+                let mut stream = connection.open(method, path, headers, body.is_none());
+                if let Some(body) = body {
+                    let _ = stream.send(body, true);
+                }
+                stream.answer().map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    pub(crate) fn get(&self, version: Http, path: &str) -> Answer {
+        self.ask(version, "GET", path, &[], None).expect("a whole answer")
+    }
+
+    pub(crate) fn post(&self, version: Http, path: &str, body: &[u8]) -> Answer {
+        self.ask(version, "POST", path, &[], Some(body)).expect("a whole answer")
+    }
+
+    /// Asserts status and outcome of `GET path` over both versions of HTTP; the outcome is what the access log says.
+    pub(crate) fn expect(&self, path: &str, status: u16, outcome: &str) {
+        for version in BOTH {
+            let answer = self.get(version, path);
+            assert_eq!(answer.status, status, "{version:?}: {:?}", String::from_utf8_lossy(&answer.body));
+            let access = self.access(&answer);
+            assert_eq!(access["outcome"], outcome, "{version:?}: {access}");
+            assert_eq!(access["status"], status, "{version:?}: {access}");
+        }
+    }
+
+    /// Asserts that `GET path` begins with `start` and is then cut, over both versions of HTTP, and the outcome.
+    pub(crate) fn expect_cut(&self, path: &str, start: &str, outcome: &str) {
+        let mut client = self.connect();
+        client.ask(path);
+        let head = client.head();
+        assert_eq!(head.status, 200);
+        let rest = client.until_closed();
+        let rest = String::from_utf8_lossy(&rest);
+        assert!(rest.contains(start), "{rest:?}");
+        assert!(!rest.contains("\r\n0\r\n"), "a last chunk is for bodies that are complete: {rest:?}");
+        self.expect_outcome(head.header("x-request-id"), outcome);
+
+        let mut connection = self.http2();
+        let mut stream = connection.open("GET", path, &[], true);
+        let head = stream.head().expect("a head");
+        assert_eq!(head.status, 200);
+        let mut body = Vec::new();
+        let end = loop {
+            match stream.chunk() {
+                Ok(Some(chunk)) => body.extend(chunk),
+                end => break end,
+            }
+        };
+        assert!(body.starts_with(start.as_bytes()), "{:?}", String::from_utf8_lossy(&body));
+        let reset = end.expect_err("END_STREAM is for bodies that are complete");
+        assert!(reset.is_reset() && reset.is_remote(), "{reset}");
+        self.expect_outcome(head.header("x-request-id"), outcome);
+    }
+
+    fn expect_outcome(&self, id: Option<&str>, outcome: &str) {
+        let access = self.access_of(id.expect("every answer has an id"));
+        assert_eq!(access["outcome"], outcome, "{access}");
+    }
+
+    /// The access line of the request that has this answer.
+    pub(crate) fn access(&self, answer: &Answer) -> Value {
+        self.access_of(answer.header("x-request-id").expect("every answer has an id"))
+    }
+
+    /// The access line of the request with this id.
+    pub(crate) fn access_of(&self, id: &str) -> Value {
+        self.json(&format!("the access line of {id}"), |line| line["kind"] == "access" && line["id"] == id)
+    }
+
+    /// The first line of the log for which `is_it` holds.
+    pub(crate) fn json(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        self.stderr.find(what, |line| serde_json::from_str(line).ok().filter(|line| is_it(line)))
+    }
+
+    /// The first line on the standard error with `text` in it.
+    pub(crate) fn stderr_with(&self, text: &str) -> String {
+        self.stderr.find(text, |line| line.contains(text).then(|| line.to_owned()))
+    }
+
+    /// The first line on the standard output with `text` in it.
+    pub(crate) fn stdout_with(&self, text: &str) -> String {
+        self.stdout.find(text, |line| line.contains(text).then(|| line.to_owned()))
+    }
+
+    /// What it has written to its standard error so far.
+    pub(crate) fn stderr(&self) -> Vec<String> {
+        self.stderr.lock().lines.clone()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn ended(&mut self) -> Ended {
+        // Its outputs end when it does, and can be waited for with patience.
+        let (stdout, stderr) = (self.stdout.all(), self.stderr.all());
+        let status: ExitStatus = self.child.wait().expect("it is ours");
+        Ended { code: status.code(), stdout, stderr }
+    }
+
+    /// A number of bytes from `/proc/PID/status`.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn memory(&self, key: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).expect("Linux has it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            self.stdout.show("stdout");
+            self.stderr.show("stderr");
+        }
+    }
+}
+
+/// What a process has written to one of its outputs, collected by a thread that ends with it.
+struct Lines(Arc<(Mutex<Written>, Condvar)>);
+
+#[derive(Default)]
+struct Written {
+    lines: Vec<String>,
+    has_ended: bool,
+}
+
+impl Lines {
+    fn of(output: impl Read + Send + 'static) -> Self {
+        let shared: Arc<(Mutex<Written>, Condvar)> = Arc::default();
+        let lines = Self(Arc::clone(&shared));
+        thread::spawn(move || {
+            let mut output = BufReader::new(output);
+            let mut line = Vec::new();
+            while output.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                let end = line.strip_suffix(b"\n").unwrap_or(&line);
+                let text = String::from_utf8_lossy(end).into_owned();
+                shared.0.lock().unwrap_or_else(PoisonError::into_inner).lines.push(text);
+                shared.1.notify_all();
+                line.clear();
+            }
+            shared.0.lock().unwrap_or_else(PoisonError::into_inner).has_ended = true;
+            shared.1.notify_all();
+        });
+        lines
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Written> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a line that `read` makes something of.
+    fn find<T>(&self, what: &str, mut read: impl FnMut(&str) -> Option<T>) -> T {
+        let mut written = self.lock();
+        let mut seen = 0;
+        loop {
+            if let Some(found) = written.lines[seen..].iter().find_map(|line| read(line)) {
+                return found;
+            }
+            seen = written.lines.len();
+            assert!(!written.has_ended, "the host has ended without saying: {what}");
+            let (next, waited) = self.0.1.wait_timeout(written, PATIENCE).unwrap_or_else(PoisonError::into_inner);
+            assert!(!waited.timed_out(), "the host does not say: {what}");
+            written = next;
+        }
+    }
+
+    /// Everything, when it has ended.
+    fn all(&self) -> String {
+        let (written, waited) = (self.0.1)
+            .wait_timeout_while(self.lock(), PATIENCE, |written| !written.has_ended)
+            .unwrap_or_else(PoisonError::into_inner);
+        assert!(!waited.timed_out(), "the process does not end");
+        written.lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
+    }
+
+    fn show(&self, name: &str) {
+        let written = self.lock();
+        eprintln!("--- {name} of the host, last lines of {} ---", written.lines.len());
+        let start = written.lines.len().saturating_sub(200);
+        for line in &written.lines[start..] {
+            eprintln!("{line}");
+        }
+    }
+}
+
+impl Ended {
+    /// Asserts that it failed with `code` and that its complaint names all of `words`.
+    pub(crate) fn expect_complaint(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert!(self.stderr.starts_with("astra-host: error: "), "{self:?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is not in: {}", self.stderr);
+        }
+        assert_eq!(self.stderr.matches("error:").count(), 1, "printed once: {self:?}");
+    }
+}

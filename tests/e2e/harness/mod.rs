@@ -1,0 +1,38 @@
+//! What the tests share: a host in a process of its own ([`host`]), the guests it serves ([`guests`]), clients for both versions
+//! of HTTP, and directories that go away.
+//!
+//! Every wait ends after [`PATIENCE`]: a hang fails a test, it does not hang the suite.
+
+#[path = "../../../host/server/tests/support/client.rs"]
+#[allow(dead_code, reason = "the tests of astra-server use more of it")]
+mod client;
+mod guests;
+mod host;
+mod http2;
+mod scratch;
+
+use std::time::Duration;
+
+pub(crate) use client::{Answer, Client, Head, field};
+pub(crate) use guests::{guest, root};
+pub(crate) use host::{Ended, Host, Setup};
+pub(crate) use http2::Http2;
+pub(crate) use scratch::Scratch;
+
+/// How long a test waits for something that should happen soon.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Http {
+    One,
+    Two,
+}
+
+/// Both, for tests that must pass over either.
+pub(crate) const BOTH: [Http; 2] = [Http::One, Http::Two];
+
+/// Bytes that differ from place to place, so that lost or swapped pieces show.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 31 + i / 251) as u8).collect()
+}

@@ -1,0 +1,20 @@
+//! The real binary, over real sockets: what a user of `astra-host` can see.
+//!
+//! One file per subject, one sentence per test. [`harness`] starts hosts and builds guests.
+#![allow(clippy::print_stderr, reason = "tests that fail show what the host has said")]
+
+mod harness;
+
+mod bodies;
+mod clients;
+mod commands;
+mod examples;
+mod failures;
+mod grants;
+mod heads;
+mod limits;
+mod logs;
+mod other_sdks;
+mod refusals;
+mod shutdown;
+mod start;

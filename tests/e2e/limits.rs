@@ -167,7 +167,8 @@ fn neither_body_is_ever_held_whole() {
     host.post(Http::One, "/", b"warm");
     let before = host.memory("VmRSS");
     let mut stream = host.connect().stream().try_clone().expect("a socket");
-    write!(stream, "POST / HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {SIZE}\r\n\r\n").expect("sent");
+    write!(stream, "POST / HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {SIZE}\r\n\r\n")
+        .expect("sent");
     let mut writer = stream.try_clone().expect("a socket");
     let writing = std::thread::spawn(move || {
         let piece = [b'x'; 64 << 10];

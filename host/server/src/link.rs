@@ -54,7 +54,7 @@ pub(crate) struct Link {
     /// All exchanges so far, and all bytes written: they tell one wait from the next.
     exchanges: AtomicU64,
     written: AtomicU64,
-    /// Something was read since the last head was complete.
+    /// Something was read of a head that is not complete.
     pub(crate) in_head: AtomicBool,
     /// The last write did not go through.
     pub(crate) write_blocked: AtomicBool,
@@ -205,7 +205,9 @@ impl Link {
                         if !drained || self.ready.read_closed.load(Ordering::SeqCst) {
                             self.ready.read.set();
                         }
-                        self.in_head.store(true, Ordering::SeqCst);
+                        if n > 0 && !self.has_open() {
+                            self.in_head.store(true, Ordering::SeqCst);
+                        }
                         take(&buffer[..n]);
                         return Poll::Ready(Ok(n));
                     }

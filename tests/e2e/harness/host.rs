@@ -37,7 +37,7 @@ pub(crate) struct Ended {
 
 /// A host that serves.
 pub(crate) struct Host {
-    pub(crate) addrs: Vec<SocketAddr>,
+    addr: Option<SocketAddr>,
     child: Child,
     stdout: Lines,
     stderr: Lines,
@@ -131,21 +131,21 @@ impl Setup {
     /// Starts it and reads from its lines where it listens.
     pub(crate) fn start(self) -> Host {
         let (child, stdout, stderr) = self.spawn();
-        let mut host = Host { addrs: Vec::new(), child, stdout, stderr };
-        host.addrs.push(host.stdout.find("where it listens", listening));
+        let mut host = Host { addr: None, child, stdout, stderr };
+        host.addr = Some(host.stdout.find("where it listens", listening));
         host
     }
 
     /// Runs it until it ends.
     pub(crate) fn end(self) -> Ended {
         let (child, stdout, stderr) = self.spawn();
-        let mut host = Host { addrs: Vec::new(), child, stdout, stderr };
+        let mut host = Host { addr: None, child, stdout, stderr };
         host.ended()
     }
 }
 
 /// What a start-up line says about where the host listens, if it is about that.
-pub(crate) fn listening(line: &str) -> Option<SocketAddr> {
+fn listening(line: &str) -> Option<SocketAddr> {
     line.strip_prefix("listening on http://")?.parse().ok()
 }
 
@@ -161,7 +161,7 @@ impl Host {
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
-        self.addrs[0]
+        self.addr.expect("it serves")
     }
 
     pub(crate) fn connect(&self) -> Client {
@@ -288,12 +288,12 @@ impl Host {
 
     /// The first line on the standard output with `text` in it.
     pub(crate) fn stdout_with(&self, text: &str) -> String {
-        self.stdout.find(text, |line| line.contains(text).then(|| line.to_owned()))
+        self.stdout_where(text, |line| line.contains(text))
     }
 
-    /// What it has written to its standard error so far.
-    pub(crate) fn stderr(&self) -> Vec<String> {
-        self.stderr.lock().lines.clone()
+    /// The first line on the standard output for which `is_it` holds.
+    pub(crate) fn stdout_where(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
+        self.stdout.find(what, |line| is_it(line).then(|| line.to_owned()))
     }
 
     pub(crate) fn pid(&self) -> u32 {

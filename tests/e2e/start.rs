@@ -1,0 +1,330 @@
+//! Starting: what is printed, what is refused and in which words. Exit codes: 1 failed, 2 wrong usage.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+
+use crate::harness::{BOTH, Client, Ended, Host, Http, Scratch, Setup, guest};
+
+/// `run` with a module made from text.
+fn run_text(dir: &Scratch, wat: &str) -> Ended {
+    let module = wat::parse_str(wat).expect("valid text");
+    Setup::run(dir.file("app.wasm", module)).end()
+}
+
+/// `run` with a flag that is wrong.
+fn run_flag(name: &str, value: &str) -> Ended {
+    Host::with("hello").flag(name, value).end()
+}
+
+#[test]
+fn starting_prints_the_file_its_kind_its_size_and_the_address() {
+    let host = Host::of("hello");
+    let line = host.stdout_with("hello.wasm: ");
+    assert!(line.contains("component, WASI HTTP 0.2."), "{line}");
+    assert!(line.contains("KiB"), "{line}");
+    assert!(line.ends_with("cached") || line.contains("compiled in "), "{line}");
+    assert_ne!(host.addr().port(), 0);
+}
+
+#[test]
+fn the_second_start_finds_the_module_in_the_cache() {
+    let dir = Scratch::new();
+    let start = || Host::with("hello").environment("XDG_CACHE_HOME", dir.path()).start();
+    let first = start().stdout_with("hello.wasm: ");
+    assert!(first.contains("compiled in "), "{first}");
+    let second = start().stdout_with("hello.wasm: ");
+    assert!(second.ends_with(", cached"), "{second}");
+    let third = Host::with("hello").environment("XDG_CACHE_HOME", dir.path()).arg("--no-cache").start();
+    assert!(third.stdout_with("hello.wasm: ").contains("compiled in "));
+    let mode = fs::metadata(dir.join("astra-host")).expect("the cache").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "machine code is nobody else's business");
+}
+
+#[test]
+fn a_cache_that_others_can_write_to_is_not_used_and_a_warning_says_so() {
+    let dir = Scratch::new();
+    for base in ["xdg", "home/.cache", "tmp"] {
+        let name = if base == "tmp" { format!("astra-host-{}", rustix_uid()) } else { "astra-host".to_owned() };
+        let cache = dir.join(base).join(name);
+        fs::create_dir_all(&cache).expect("can be made");
+        fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).expect("ours");
+    }
+    let host = Host::with("hello")
+        .environment("XDG_CACHE_HOME", dir.join("xdg"))
+        .environment("HOME", dir.join("home"))
+        .environment("TMPDIR", dir.join("tmp"))
+        .start();
+    host.stderr_with("chmod 700");
+    assert_eq!(host.get(Http::One, "/").text(), "Hello World!");
+}
+
+fn rustix_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+#[test]
+fn a_host_can_listen_on_several_addresses() {
+    let host = Host::with("hello").flag("--listen", "127.0.0.1:0").start();
+    let second = second_address(&host);
+    for addr in [host.addr(), second] {
+        assert_eq!(Client::connect(addr).get("/").text(), "Hello World!");
+    }
+}
+
+/// The second line about where a host listens.
+fn second_address(host: &Host) -> std::net::SocketAddr {
+    let first = format!("http://{}", host.addr());
+    let line =
+        host.stdout_where("a second address", |line| line.starts_with("listening on ") && !line.ends_with(&first));
+    line.strip_prefix("listening on http://").and_then(|addr| addr.parse().ok()).expect("an address")
+}
+
+#[test]
+fn localhost_is_both_families() {
+    let host = Host::with("hello").no_listen().flag("--listen", "localhost:0").start();
+    assert!(host.addr().ip().is_loopback());
+    assert_eq!(host.get(Http::One, "/").text(), "Hello World!");
+    // A machine without IPv6 has one address only.
+    if std::net::TcpListener::bind("[::1]:0").is_ok() {
+        let second = second_address(&host);
+        assert!(second.ip().is_loopback() && second.is_ipv4() != host.addr().is_ipv4());
+        assert_eq!(Client::connect(second).get("/").text(), "Hello World!");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_soft_limit_on_open_files_is_raised_to_the_hard_one() {
+    let host = Host::with("hello").through_shell(r#"ulimit -S -n 256; exec "$@""#).start();
+    let limits = fs::read_to_string(format!("/proc/{}/limits", host.pid())).expect("it runs");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("Linux has it");
+    let numbers: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(numbers[0], numbers[1], "{line}");
+}
+
+#[test]
+fn guests_can_be_reset_by_scanning() {
+    let host = Host::with("router").flag("--reset", "scan");
+    // Refused where the machine has paging space, and then it says why.
+    let swaps = fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1);
+    if !swaps {
+        let host = host.start();
+        for version in BOTH {
+            assert_eq!(host.get(version, "/books/2").status, 200);
+        }
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    Setup::run("no-such.wasm").end().expect_complaint(1, &["`no-such.wasm`", "No such file", "give a .wasm file"]);
+}
+
+#[test]
+fn a_directory_without_cargo_toml_is_told_what_to_give() {
+    let dir = Scratch::new();
+    Setup::run(dir.path()).end().expect_complaint(1, &[&dir.path().display().to_string(), "Cargo.toml", ".wasm"]);
+}
+
+#[test]
+fn a_package_that_builds_no_guest_is_told_what_it_lacks() {
+    let dir = Scratch::new();
+    dir.file("Cargo.toml", "[package]\nname = \"none\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n");
+    dir.file("src/lib.rs", "");
+    Setup::run(dir.path()).end().expect_complaint(1, &["builds no guest", "crate-type = [\"cdylib\"]"]);
+}
+
+#[test]
+fn a_package_that_does_not_compile_is_not_served() {
+    let dir = Scratch::new();
+    dir.file(
+        "Cargo.toml",
+        "[package]\nname = \"broken\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[lib]\ncrate-type = [\"cdylib\"]\n\n\
+         [workspace]\n",
+    );
+    dir.file("src/lib.rs", "this is not Rust");
+    let ended = Setup::run(dir.path()).end();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("cargo could not build"), "{}", ended.stderr);
+}
+
+#[test]
+fn files_that_are_not_wasm_are_called_what_they_are() {
+    let dir = Scratch::new();
+    for (content, found) in [
+        (&b"hello"[..], "a text file"),
+        (b"", "empty"),
+        (b"(module)", "WebAssembly text"),
+        (b"\x7fELF\x02\x01\x01", "a native program"),
+        (b"\x1f\x8b\x08\x00", "a compressed file"),
+    ] {
+        let path = dir.file("app.wasm", content);
+        let ended = Setup::run(&path).end();
+        ended.expect_complaint(1, &[&path.display().to_string(), found, "wasi:http/incoming-handler"]);
+    }
+}
+
+#[test]
+fn a_truncated_file_is_called_truncated() {
+    let dir = Scratch::new();
+    let whole = fs::read(guest("hello")).expect("it is built");
+    for length in [3, 8, 100, whole.len() / 2, whole.len() - 1] {
+        let path = dir.file("app.wasm", &whole[..length]);
+        let ended = Setup::run(&path).end();
+        assert_eq!(ended.code, Some(1), "{length}: {ended:?}");
+        assert!(ended.stderr.contains(&path.display().to_string()), "{length}: {}", ended.stderr);
+        let told = ["truncated", "not valid", "exports nothing"].iter().any(|words| ended.stderr.contains(words));
+        assert!(told, "{length}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn a_core_module_is_told_how_to_become_a_component() {
+    let dir = Scratch::new();
+    run_text(&dir, "(module)").expect_complaint(1, &["core module", "wasm32-wasip2", "wasi:http/incoming-handler"]);
+}
+
+#[test]
+fn a_component_without_the_export_is_told_what_it_exports() {
+    let dir = Scratch::new();
+    run_text(&dir, "(component)").expect_complaint(1, &["exports nothing", "wasi:http/incoming-handler@0.2"]);
+    let command = r#"(component (instance $run) (export "wasi:cli/run@0.2.3" (instance $run)))"#;
+    run_text(&dir, command).expect_complaint(1, &["`wasi:cli/run@0.2.3`", "wasi:http/incoming-handler@0.2"]);
+}
+
+#[test]
+fn a_component_of_wasi_0_3_is_told_that_it_is_too_new() {
+    let dir = Scratch::new();
+    let new = r#"(component (instance $handler) (export "wasi:http/handler@0.3.0" (instance $handler)))"#;
+    run_text(&dir, new).expect_complaint(1, &["wasi:http/handler@0.3.0", "not supported yet"]);
+}
+
+const HANDLER: &str = r#"(instance $handler) (export "wasi:http/incoming-handler@0.2.3" (instance $handler))"#;
+
+#[test]
+fn an_import_that_is_not_provided_is_named() {
+    let dir = Scratch::new();
+    let import = r#"(import "acme:weather/forecast@1.0.0" (instance))"#;
+    let text = format!("(component {import} {HANDLER})");
+    run_text(&dir, &text).expect_complaint(1, &["`acme:weather/forecast@1.0.0`", "does not provide"]);
+}
+
+#[test]
+fn an_export_of_the_right_name_and_the_wrong_type_is_refused() {
+    let dir = Scratch::new();
+    run_text(&dir, &format!("(component {HANDLER})")).expect_complaint(1, &["cannot be linked", "handle"]);
+}
+
+#[test]
+fn a_module_that_wants_more_memory_than_it_may_have_is_told_which_flag_to_raise() {
+    let dir = Scratch::new();
+    let text = format!("(component (core module $m (memory 1024)) (core instance (instantiate $m)) {HANDLER})");
+    let path = dir.file("app.wasm", wat::parse_str(text).expect("valid text"));
+    Setup::run(path).flag("--max-memory", "1MiB").end().expect_complaint(1, &["max-memory"]);
+}
+
+#[test]
+fn a_port_in_use_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let ended = Host::with("hello").no_listen().flag("--listen", &address).end();
+    ended.expect_complaint(1, &[&address, "in use", "--listen 127.0.0.1:0"]);
+}
+
+#[test]
+fn an_address_that_is_not_ours_is_named() {
+    let ended = Host::with("hello").no_listen().flag("--listen", "192.0.2.1:8080").end();
+    ended.expect_complaint(1, &["192.0.2.1:8080", "address of this machine"]);
+}
+
+#[test]
+fn a_directory_that_does_not_exist_is_named() {
+    run_flag("--dir", "/does/not/exist::/data").expect_complaint(1, &["`/does/not/exist`", "--dir"]);
+    run_flag("--dir", "Cargo.toml::/data").expect_complaint(1, &["`Cargo.toml`", "not a directory", "--dir"]);
+}
+
+#[test]
+fn two_directories_of_one_name_are_refused() {
+    let ended = Host::with("hello").flag("--dir", "examples::/data").flag("--dir", "tests::/data").end();
+    ended.expect_complaint(1, &["`/data`", "twice"]);
+}
+
+#[test]
+fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
+    for (name, value, allowed) in [
+        ("--listen", "8080", "an address and a port"),
+        ("--deadline", "soon", "between 1ms and 1day"),
+        ("--deadline", "0s", "between 1ms and 1day"),
+        ("--stream-deadline", "-1s", "such as `30s`"),
+        ("--cpu", "30", "such as `30s`"),
+        ("--drain", "x", "such as `30s`"),
+        ("--max-memory", "9TiB", "between 1MiB and 4GiB"),
+        ("--max-memory", "lots", "between 1MiB and 4GiB"),
+        ("--max-body", "1XB", "such as `128MiB`"),
+        ("--max-workers", "0", "between 1 and 10000"),
+        ("--max-workers", "many", "between 1 and 10000"),
+        ("--env", "=x", "`K=V`"),
+        ("--env", "ASTRA_HOST_E2E_NOT_SET", "`ASTRA_HOST_E2E_NOT_SET=VALUE`"),
+        ("--dir", "", "`HOST[::GUEST][:rw]`"),
+        ("--trusted-proxy", "10.0.0.0/33", "`10.0.0.0/8`"),
+    ] {
+        // With `=`, since a value may begin with a dash.
+        let ended = Host::with("hello").no_listen().arg(format!("{name}={value}")).end();
+        ended.expect_complaint(2, &[name, value, allowed]);
+    }
+}
+
+#[test]
+fn wrong_choices_name_the_flag_the_value_and_what_is_allowed() {
+    for (name, value, allowed) in [("--reset", "never", "copy, scan"), ("--access-log", "xml", "text, json, off")] {
+        let ended = Host::with("hello").no_log().flag(name, value).end();
+        ended.expect_complaint(2, &[name, value, allowed]);
+    }
+}
+
+#[test]
+fn an_env_file_that_is_wrong_names_its_line() {
+    let dir = Scratch::new();
+    let path = dir.file("vars", "A=1\n=2\n");
+    let named = format!("{}:2", path.display());
+    Host::with("hello").flag("--env-file", path).end().expect_complaint(2, &["--env-file", &named]);
+    let missing: PathBuf = dir.join("missing");
+    let named = missing.display().to_string();
+    Host::with("hello").flag("--env-file", missing).end().expect_complaint(2, &["--env-file", &named]);
+}
+
+#[test]
+fn an_unknown_flag_is_wrong_usage() {
+    Host::with("hello").arg("--fast").end().expect_complaint(2, &["--fast"]);
+    let ended = Setup::bare().end();
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("Usage"), "{ended:?}");
+}
+
+#[test]
+fn help_and_version_are_no_failure() {
+    let help = Setup::bare().arg("run").arg("--help").end();
+    assert_eq!(help.code, Some(0));
+    for flag in [
+        "--listen",
+        "--env",
+        "--dir",
+        "--deadline",
+        "--max-memory",
+        "--max-body",
+        "--max-workers",
+        "--env-file",
+        "--reset",
+        "--no-cache",
+        "--access-log",
+        "--quiet",
+        "--cpu",
+        "--stream-deadline",
+        "--drain",
+        "--trusted-proxy",
+        "--trust-precompiled",
+    ] {
+        assert!(help.stdout.contains(flag), "{flag} is not in the help");
+    }
+    let version = Setup::bare().arg("--version").end();
+    assert_eq!((version.code, version.stdout.starts_with("astra-host 0.")), (Some(0), true));
+}

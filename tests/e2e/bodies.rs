@@ -155,7 +155,7 @@ fn what_a_guest_says_about_the_connection_is_removed() {
         let answer = host.get(version, "/");
         assert_eq!(answer.status, 200);
         for name in ["keep-alive", "proxy-connection", "upgrade", "te", "http2-settings", "host"] {
-            assert_eq!(answer.header(name), None, "{version:?}");
+            assert_eq!(answer.header(name), None, "{version:?} {name}");
         }
         assert_ne!(answer.header("connection"), Some("close, x-named"));
         let harmless = answer.headers.iter().filter(|(name, _)| name == "x-harmless").map(|(_, value)| value.as_str());

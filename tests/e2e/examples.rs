@@ -129,7 +129,7 @@ fn slow_guests_wait_side_by_side() {
     for version in BOTH {
         assert_eq!(host.get(version, "/?ms=10").text(), "slept 10 ms\n");
     }
-    // One after the other they would take longer than the patience of the first.
+    // If each kept its seat, most would wait for one until they got 503.
     let mut clients: Vec<_> = (0..200).map(|_| host.connect()).collect();
     for client in &mut clients {
         client.ask("/?ms=1000");

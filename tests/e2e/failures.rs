@@ -57,7 +57,8 @@ fn a_trap_in_the_middle_of_a_promised_length_cuts_the_response() {
     assert_eq!((head.status, head.header("content-length")), (200, Some("10")));
     assert_eq!(client.until_closed(), b"first");
 
-    let mut stream = host.http2().open("GET", "/length", &[], true);
+    let mut connection = host.http2();
+    let mut stream = connection.open("GET", "/length", &[], true);
     assert_eq!(stream.head().expect("a head").status, 200);
     assert_eq!(stream.chunk().expect("data").expect("not the end"), "first");
     assert!(stream.chunk().expect_err("half a body").is_reset());
@@ -127,7 +128,7 @@ fn outgoing_requests_are_refused_and_the_guest_is_told() {
     for version in BOTH {
         let answer = host.get(version, "/?http://127.0.0.1:1/");
         assert_eq!(answer.status, 502, "{}", answer.text());
-        assert!(answer.text().to_lowercase().contains("denied"), "{}", answer.text());
+        assert!(answer.text().contains("does not grant"), "{}", answer.text());
         assert_eq!(host.access(&answer)["outcome"], "ok");
     }
 }

@@ -6,7 +6,8 @@ use crate::harness::{Answer, BOTH, Host, Http, field};
 fn seen(answer: &Answer) -> Vec<(String, String)> {
     let pair = |line: &str| {
         let (name, value) = line.split_once(": ").or_else(|| line.split_once(' ')).unwrap_or((line, ""));
-        (name.to_owned(), value.to_owned())
+        // The guest writes values as Rust would.
+        (name.to_owned(), value.replace("\\\"", "\""))
     };
     answer.text().lines().map(pair).collect()
 }

@@ -1,6 +1,6 @@
 //! Starting: what is printed, what is refused and in which words. Exit codes: 1 failed, 2 wrong usage.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{env, ffi::OsString, fs, iter, os::unix::fs::PermissionsExt, path::PathBuf};
 
 use crate::harness::{BOTH, Client, Ended, Host, Http, Scratch, Setup, guest};
 
@@ -43,7 +43,8 @@ fn the_second_start_finds_the_module_in_the_cache() {
 fn a_cache_that_others_can_write_to_is_not_used_and_a_warning_says_so() {
     let dir = Scratch::new();
     for base in ["xdg", "home/.cache", "tmp"] {
-        let name = if base == "tmp" { format!("astra-host-{}", rustix_uid()) } else { "astra-host".to_owned() };
+        let user = rustix::process::geteuid().as_raw();
+        let name = if base == "tmp" { format!("astra-host-{user}") } else { "astra-host".to_owned() };
         let cache = dir.join(base).join(name);
         fs::create_dir_all(&cache).expect("can be made");
         fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).expect("ours");
@@ -55,10 +56,6 @@ fn a_cache_that_others_can_write_to_is_not_used_and_a_warning_says_so() {
         .start();
     host.stderr_with("chmod 700");
     assert_eq!(host.get(Http::One, "/").text(), "Hello World!");
-}
-
-fn rustix_uid() -> u32 {
-    rustix::process::geteuid().as_raw()
 }
 
 #[test]
@@ -130,7 +127,11 @@ fn a_package_that_builds_no_guest_is_told_what_it_lacks() {
     let dir = Scratch::new();
     dir.file("Cargo.toml", "[package]\nname = \"none\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n");
     dir.file("src/lib.rs", "");
-    Setup::run(dir.path()).end().expect_complaint(1, &["builds no guest", "crate-type = [\"cdylib\"]"]);
+    let ended = Setup::run(dir.path()).end();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for words in ["astra-host: error: ", "builds no guest", "crate-type = [\"cdylib\"]"] {
+        assert!(ended.stderr.contains(words), "{}", ended.stderr);
+    }
 }
 
 #[test]
@@ -145,6 +146,48 @@ fn a_package_that_does_not_compile_is_not_served() {
     let ended = Setup::run(dir.path()).end();
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("cargo could not build"), "{}", ended.stderr);
+}
+
+/// A PATH that begins with programs of ours: a `rustc` that has no target but its own, and a `rustup` that ends with `code`.
+fn path_without_target(dir: &Scratch, code: u8) -> OsString {
+    let path = env::var_os("PATH").expect("cargo was found");
+    let rustc = r#"case "$*" in *target-libdir*) echo /does/not/exist;; *) PATH="$REAL_PATH" exec rustc "$@";; esac"#;
+    for (name, script) in [("rustc", rustc), ("rustup", &format!("exit {code}"))] {
+        let program = dir.file(name, format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("ours");
+    }
+    let all = iter::once(dir.path().to_owned()).chain(env::split_paths(&path));
+    env::join_paths(all).expect("no colons")
+}
+
+#[test]
+fn a_missing_target_is_added_and_that_is_said() {
+    guest("hello"); // which builds for the target in earnest
+    let dir = Scratch::new();
+    let host = Setup::run("examples/hello")
+        .environment("PATH", path_without_target(&dir, 0))
+        .environment("REAL_PATH", env::var_os("PATH").expect("cargo was found"))
+        .start();
+    host.stderr_with("adding the Rust target wasm32-wasip2 (rustup target add wasm32-wasip2)");
+    assert_eq!(host.get(Http::One, "/").text(), "Hello World!");
+}
+
+#[test]
+fn a_target_that_cannot_be_added_is_one_error_with_the_command_to_type() {
+    let dir = Scratch::new();
+    let ended = Setup::run("examples/hello").environment("PATH", path_without_target(&dir, 1)).end();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.ends_with("run `rustup target add wasm32-wasip2`\n"), "{}", ended.stderr);
+    assert_eq!(ended.stderr.matches("error: ").count(), 1, "{}", ended.stderr);
+}
+
+#[test]
+fn without_rust_a_package_cannot_be_built_and_a_module_can_be_served() {
+    let dir = Scratch::new();
+    let ended = Setup::run("examples/hello").environment("PATH", dir.path()).end();
+    ended.expect_complaint(1, &["https://rustup.rs"]);
+    let host = Host::with("hello").environment("PATH", dir.path()).start();
+    assert_eq!(host.get(Http::One, "/").text(), "Hello World!");
 }
 
 #[test]

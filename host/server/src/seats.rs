@@ -120,7 +120,7 @@ pub(crate) enum Call {
 #[derive(Debug, PartialEq, Eq)]
 enum Polling {
     Nobody,
-    Somebody,
+    Somebody(Role),
     /// Somebody, who has been woken and will look at the queue.
     Woken,
 }
@@ -160,6 +160,13 @@ struct State<T, R> {
     relief: bool,
     closed: bool,
     steps: u64,
+}
+
+impl<T, R> State<T, R> {
+    fn wake_poller(&mut self) -> Call {
+        self.polling = Polling::Woken;
+        Call::Poller
+    }
 }
 
 impl<T, R> Seats<T, R> {
@@ -234,7 +241,11 @@ impl<T, R> Seats<T, R> {
                 // The poller need not be woken by itself, for work that it may not do.
                 Step::React { .. } if self.has_work(&s) => self.call_one(&mut s),
                 Step::React { .. } => Call::Nobody,
-                _ if unwatched || self.has_work(&s) => self.announce(&mut s),
+                _ if unwatched || self.has_work(&s) => match self.call_one(&mut s) {
+                    // A relief could do no more than this worker, which is at it.
+                    Call::Nobody if s.polling == Polling::Somebody(Role::Seated) => s.wake_poller(),
+                    call => call,
+                },
                 _ => Call::Nobody,
             };
             return (step, call);
@@ -265,7 +276,7 @@ impl<T, R> Seats<T, R> {
 
     fn choose(&self, s: &mut State<T, R>, me: &Arc<Member>, role: &Role, overdue: bool) -> Option<Step<T, R>> {
         if overdue && s.polling == Polling::Nobody {
-            s.polling = Polling::Somebody;
+            s.polling = Polling::Somebody(*role);
             return Some(Step::React { wait: false });
         }
         // Polls come first: they are short, and they free memory, answer clients and wake guests. They cannot starve requests
@@ -286,7 +297,7 @@ impl<T, R> Seats<T, R> {
         }
         let may_poll = *role == Role::Relief || !self.returnable(s);
         if may_poll && s.polling == Polling::Nobody {
-            s.polling = Polling::Somebody;
+            s.polling = Polling::Somebody(*role);
             return Some(Step::React { wait: true });
         }
         None
@@ -376,10 +387,7 @@ impl<T, R> Seats<T, R> {
             return Call::Nobody;
         }
         match self.call_one(s) {
-            Call::Nobody if s.polling == Polling::Somebody => {
-                s.polling = Polling::Woken;
-                Call::Poller
-            }
+            Call::Nobody if matches!(s.polling, Polling::Somebody(_)) => s.wake_poller(),
             call => call,
         }
     }

@@ -567,14 +567,14 @@ impl Workers {
         threads.workers.values().filter_map(running).collect()
     }
 
-    /// Nothing moved for a tick although there is work. A thread whose CPU clock stood still has blocked without saying so: its
-    /// seat goes to another. If all have computed, a worker is sent that takes polls only, so that CPU-bound requests cannot
+    /// Nothing moved for a tick although there is work. A thread that sleeps and whose CPU clock stood still has blocked without
+    /// saying so: its seat goes to another. If all have computed, a worker is sent that takes polls only, so that CPU-bound requests cannot
     /// multiply.
     fn relieve(self: &Arc<Self>, clocks: &mut HashMap<u64, (Instant, u64)>) {
         let mut displaced = false;
         let mut seen = HashMap::new();
         for (worker, running) in self.running() {
-            let Some((thread, clock)) = worker.cpu_clock() else { continue };
+            let Some((thread, clock)) = worker.clock_if_asleep() else { continue };
             if clocks.get(&thread) == Some(&(running.since, clock)) {
                 self.act(self.seats.displace(&worker.member));
                 displaced = true;
@@ -589,17 +589,22 @@ impl Workers {
 }
 
 impl Worker {
-    /// This thread's kernel id and the nanoseconds it has spent on a CPU.
+    /// If the thread is asleep in the kernel (not just waiting for a core): its id, and the nanoseconds it has spent on a CPU
+    /// (proc(5), `/proc/pid/stat`; the kernel's sched-stats documentation).
     #[cfg(target_os = "linux")]
-    fn cpu_clock(&self) -> Option<(u64, u64)> {
+    fn clock_if_asleep(&self) -> Option<(u64, u64)> {
         let id = self.thread_id.as_raw_nonzero();
-        let text = std::fs::read_to_string(format!("/proc/self/task/{id}/schedstat")).ok()?;
-        Some((u64::try_from(id.get()).ok()?, text.split(' ').next()?.parse().ok()?))
+        let of_thread = |file| std::fs::read_to_string(format!("/proc/self/task/{id}/{file}")).ok();
+        let stat = of_thread("stat")?;
+        // The state follows the name, which is in parentheses.
+        let is_asleep = stat.rsplit_once(") ")?.1.starts_with(['S', 'D']);
+        let clock = of_thread("schedstat")?.split(' ').next()?.parse().ok()?;
+        is_asleep.then_some((u64::try_from(id.get()).ok()?, clock))
     }
 
     /// Elsewhere an unannounced block is not told from computing: the relief keeps connections alive, but requests wait.
     #[cfg(not(target_os = "linux"))]
-    fn cpu_clock(&self) -> Option<(u64, u64)> {
+    fn clock_if_asleep(&self) -> Option<(u64, u64)> {
         None
     }
 }

@@ -57,7 +57,9 @@ fn a_connection_whose_handler_runs_is_not_idle() {
 fn a_connection_that_is_idle_after_an_upload_is_not_taken_for_an_unfinished_head() {
     let timeout = Duration::from_millis(50);
     let server = start(server().idle_timeout(timeout).header_read_timeout(timeout), |mut req: Request, _info| {
-        Response::new(Body::new(req.body_mut().map(|chunk| chunk.expect("a whole body").len()).sum::<usize>().to_string()))
+        Response::new(Body::new(
+            req.body_mut().map(|chunk| chunk.expect("a whole body").len()).sum::<usize>().to_string(),
+        ))
     });
     let mut client = server.connect();
     client.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\n");

@@ -40,7 +40,9 @@ pub(crate) fn run(server: &Server, path: &str, connections: u32, seconds: u32, p
         .context("cannot run `wrk`")?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "wrk: {text}{}", String::from_utf8_lossy(&output.stderr));
-    parse(&text).with_context(|| format!("wrk printed something else than expected:\n{text}"))
+    let load = parse(&text).with_context(|| format!("wrk printed something else than expected:\n{text}"))?;
+    ensure!(load.requests_per_second > 0.0, "no answer within {seconds} s: is the machine busy with something else?");
+    Ok(load)
 }
 
 fn parse(text: &str) -> Option<Load> {

@@ -28,6 +28,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
+/// An HTTP/1 connection that is idle for so long gives hyper's buffers back, which are nearly all that it costs.
+const SHED_TIME: Duration = Duration::from_secs(1);
+
 /// What a client has to end its HTTP/2 connection after GOAWAY while nothing is open.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
 
@@ -152,7 +155,9 @@ impl Connection {
 
     /// Reads until the first bytes tell HTTP/2 from HTTP/1.
     fn tell_protocol(&self, read: &mut Vec<u8>) -> Result<Protocol, Moved> {
-        let allowed = self.shared.protocols;
+        let mut allowed = self.shared.protocols;
+        // A connection that was idle has spoken HTTP/1 before.
+        allowed.http2 &= self.link.exchanges() == 0 || !allowed.http1;
         while allowed.http1 && PREFACE.starts_with(read) && read.len() < PREFACE.len() {
             match self.link.poll_read_with(usize::MAX, |bytes| read.extend_from_slice(bytes)) {
                 Poll::Pending => return Err(Moved::Pending),
@@ -235,7 +240,15 @@ impl Connection {
         inner.waiting = Some((waiting, since));
         let due = since.saturating_add(millis(self.timeout(waiting)));
         if now < due {
-            self.set_timer(inner, now, due);
+            let shed = since.saturating_add(millis(SHED_TIME));
+            if matches!((waiting, &inner.protocol), (Waiting::Idle { .. }, Protocol::Http1(_))) && shed < due {
+                if now >= shed {
+                    inner.shed();
+                }
+                self.set_timer(inner, now, if now < shed { shed } else { due });
+            } else {
+                self.set_timer(inner, now, due);
+            }
             return Moved::Pending;
         }
         match (waiting, &inner.protocol) {
@@ -299,6 +312,16 @@ impl Connection {
 }
 
 impl Inner {
+    /// Drops hyper's connection, between two requests: the next byte makes a new one.
+    fn shed(&mut self) {
+        match std::mem::replace(&mut self.protocol, Protocol::Closed) {
+            Protocol::Http1(http) if !self.told_to_end => {
+                self.protocol = Protocol::Unknown(http.into_parts().read_buf.into());
+            }
+            protocol => self.protocol = protocol,
+        }
+    }
+
     fn tell_to_end(&mut self) {
         self.told_to_end = true;
         match &mut self.protocol {

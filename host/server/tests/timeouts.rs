@@ -68,3 +68,20 @@ fn a_connection_that_is_idle_after_an_upload_is_not_taken_for_an_unfinished_head
     assert_eq!(client.answer().text(), "4");
     assert_eq!(client.until_closed(), b"");
 }
+
+#[test]
+fn a_connection_that_was_idle_for_long_serves_the_next_request() {
+    let server = start(server(), |req: Request, _info| Response::new(Body::new(req.uri().path().to_owned())));
+    let mut client = server.connect();
+    assert_eq!(client.get("/first").text(), "/first");
+    // Longer than it takes the server to give the connection's buffers back, and the tail of a head in a segment of its own.
+    std::thread::sleep(Duration::from_millis(1500));
+    client.send("G");
+    std::thread::sleep(Duration::from_millis(50));
+    client.send("ET /second HTTP/1.1\r\nhost: test\r\n\r\n");
+    assert_eq!(client.answer().text(), "/second");
+    std::thread::sleep(Duration::from_millis(1500));
+    // Having spoken HTTP/1, it is not taken for HTTP/2 later.
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    assert_eq!(client.until_closed(), b"");
+}

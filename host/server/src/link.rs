@@ -1,7 +1,8 @@
 //! What the parts of one connection share: the socket (as hyper's `Read` and `Write`), its readiness, its counters, and where
 //! requests go. `connection.rs` owns the protocol on top.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use hyper::rt::ReadBufCursor;
 use mio::net::TcpStream;
+use rustix::io::Errno;
 
 use crate::connection::Connection;
 use crate::exchange::Handler;
@@ -23,12 +25,8 @@ use crate::workers::{Task, Workers};
 const READ_BUDGET: usize = 64 * 1024;
 const READ_CALLS: usize = 16;
 
-/// What one read may take; each thread that polls has such a buffer.
+/// What one read may take: a buffer of that size is on the stack, of which only what is read into gets touched.
 const READ: usize = 16 * 1024;
-
-thread_local! {
-    static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
-}
 
 /// Bounds on a connection, each documented at its option of [`Server`](crate::Server).
 #[derive(Clone, Debug)]
@@ -191,35 +189,35 @@ impl Link {
 
     /// Reads once, at most `max` bytes, and passes them on. `Pending` registers nothing: the reactor notifies the connection.
     pub(crate) fn poll_read_with(&self, max: usize, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
-        BUFFER.with_borrow_mut(|buffer| {
-            buffer.resize(READ, 0);
-            let buffer = &mut buffer[..max.min(READ)];
-            loop {
-                if !self.ready.read.claim() {
-                    return Poll::Pending;
-                }
-                match (&self.socket).read(buffer) {
-                    Ok(n) => {
-                        // On epoll a short read has drained the socket, unless the end of the stream is still to be read.
-                        let drained = cfg!(target_os = "linux") && n < buffer.len() && n > 0;
-                        if !drained || self.ready.read_closed.load(Ordering::SeqCst) {
-                            self.ready.read.set();
-                        }
-                        if n > 0 && !self.has_open() {
-                            self.in_head.store(true, Ordering::SeqCst);
-                        }
-                        take(&buffer[..n]);
-                        return Poll::Ready(Ok(n));
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ready.read.set(),
-                    Err(error) => {
+        let mut buffer = [MaybeUninit::uninit(); READ];
+        let buffer = &mut buffer[..max.min(READ)];
+        let room = buffer.len();
+        loop {
+            if !self.ready.read.claim() {
+                return Poll::Pending;
+            }
+            match rustix::io::read(&self.socket, &mut *buffer) {
+                Ok((bytes, _)) => {
+                    let n = bytes.len();
+                    // On epoll a short read has drained the socket, unless the end of the stream is still to be read.
+                    let drained = cfg!(target_os = "linux") && n < room && n > 0;
+                    if !drained || self.ready.read_closed.load(Ordering::SeqCst) {
                         self.ready.read.set();
-                        return Poll::Ready(Err(error));
                     }
+                    if n > 0 && !self.has_open() {
+                        self.in_head.store(true, Ordering::SeqCst);
+                    }
+                    take(bytes);
+                    return Poll::Ready(Ok(n));
+                }
+                Err(Errno::AGAIN) => {}
+                Err(Errno::INTR) => self.ready.read.set(),
+                Err(error) => {
+                    self.ready.read.set();
+                    return Poll::Ready(Err(error.into()));
                 }
             }
-        })
+        }
     }
 
     fn poll_write_with(&self, write: impl Fn(&mut &TcpStream) -> io::Result<usize>) -> Poll<io::Result<usize>> {

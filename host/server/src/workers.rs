@@ -201,8 +201,9 @@ pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Sends what the request on this thread has written so far, without waiting for anything.
-pub(crate) fn flush() {
+/// Sends what the request on this thread has written so far, without waiting for anything. A handler that waits, or returns, need
+/// not call it; one that computes for long may. Anywhere but in a handler this does nothing.
+pub fn flush() {
     if let (Some((workers, _)), Some(slot)) = (current_worker(), current_slot()) {
         workers.poll_own(&slot);
     }

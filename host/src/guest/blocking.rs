@@ -50,23 +50,11 @@ fn wait_parked<F: Future>(answer: &Answer, clock: &mut Clock, future: Pin<&mut F
 }
 
 /// Lets the output of a guest that is computing go out. A wake-up alone would not do: the server keeps what a handler wakes on its
-/// own connection until the handler waits, so this waits, for nothing.
-///
-/// # Errors
-/// The client is gone.
-pub(crate) fn send_out(answer: &mut Answer) -> Result<(), Cut> {
-    if !answer.send_out() {
-        return Ok(());
+/// own connection until the handler waits.
+pub(crate) fn send_out(answer: &mut Answer) {
+    if answer.send_out() {
+        astra_server::flush();
     }
-    let mut waited = false;
-    let once = std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut waited, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    });
-    astra_server::wait(once, None).map_err(|_| Cut::ClientGone)
 }
 
 /// Adds `wasi:io` to a linker.

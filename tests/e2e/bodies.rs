@@ -1,6 +1,6 @@
 //! Bodies: they stream both ways, byte by byte if need be; framing is the host's, whatever the guest says.
 
-use crate::harness::{BOTH, Client, Host, Http, Scratch, Setup, guest};
+use crate::harness::{BOTH, Client, Host, Http, Scratch, Setup, guest, root};
 
 #[test]
 fn a_body_that_comes_after_its_head_is_read() {
@@ -163,40 +163,54 @@ fn what_a_guest_says_about_the_connection_is_removed() {
     }
 }
 
-/// A package of a stranger's: no workspace of ours, no profile `guest`. It answers with the status that the path says, and a body.
-fn status_package() -> Scratch {
+/// A package of a stranger's: no workspace of ours, no profile `guest`. It answers with the status that the path says, and a body;
+/// for `/late` it says the body's length, writes it, and ends it a while later.
+fn strangers_package() -> Scratch {
     guest("hello"); // whose build has fetched what this one needs
     let package = Scratch::new();
-    let sdk = crate::harness::root().join("guest-sdk");
+    let sdk = root().join("guest-sdk");
     package.file(
         "Cargo.toml",
         format!(
-            "[package]\nname = \"answers-status\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[lib]\n\
+            "[package]\nname = \"strangers\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[lib]\n\
              crate-type = [\"cdylib\"]\n\n[dependencies]\nguest-sdk = {{ path = {sdk:?} }}\n\n[workspace]\n"
         ),
     );
-    package.file(
-        "src/lib.rs",
-        "use guest_sdk::{Body, Request, Response, ResponseBuilder, handler, http};\n\n#[handler]\n\
-         fn status(request: Request) -> Result<Response, http::Error> {\n    \
-         let status = request.uri().path().trim_start_matches('/');\n    \
-         ResponseBuilder::new().status(status).body(Body::stream(|writer| writer.write_all(b\"a body\")))\n}\n",
-    );
+    let source = r#"
+        use std::{thread, time::Duration};
+        use guest_sdk::{Body, Request, Response, ResponseBuilder, handler, http};
+
+        #[handler]
+        fn status(request: Request) -> Result<Response, http::Error> {
+            let status = request.uri().path().trim_start_matches('/');
+            if status == "late" {
+                return ResponseBuilder::new().header("content-length", "6").body(Body::stream(|writer| {
+                    writer.write_all(b"a body")?;
+                    writer.flush()?;
+                    thread::sleep(Duration::from_millis(200));
+                    println!("ended late");
+                    Ok(())
+                }));
+            }
+            ResponseBuilder::new().status(status).body(Body::stream(|writer| writer.write_all(b"a body")))
+        }
+    "#;
+    package.file("src/lib.rs", source);
     // The versions that this repository was tested with, and nothing to look up.
-    let lock = std::fs::read(crate::harness::root().join("Cargo.lock")).expect("cargo has made it");
-    package.file("Cargo.lock", lock);
+    package.file("Cargo.lock", std::fs::read(root().join("Cargo.lock")).expect("cargo has made it"));
     package
 }
 
 #[test]
-fn statuses_without_a_body_have_none_in_a_package_that_is_not_ours() {
-    let package = status_package();
+fn a_package_that_is_not_ours_is_built_and_answers_as_http_wants_it() {
+    let package = strangers_package();
     let host = Setup::run(package.path()).start();
     for version in BOTH {
         for status in [204, 304] {
             let answer = host.get(version, &format!("/{status}"));
             assert_eq!((answer.status, answer.body.len()), (status, 0), "{version:?}");
-            assert_eq!(host.access(&answer)["outcome"], "ok");
+            let access = host.access(&answer);
+            assert_eq!((&access["outcome"], &access["handler"]), (&"ok".into(), &"strangers".into()));
         }
         for status in [200, 404, 500, 599] {
             let answer = host.get(version, &format!("/{status}"));
@@ -208,6 +222,17 @@ fn statuses_without_a_body_have_none_in_a_package_that_is_not_ours() {
         // A body where none may be would be taken for the next answer.
         assert_eq!(client.get(&format!("/{status}")).status, status);
     }
+
+    // A client that has all it was promised is not gone, and its guest goes on.
+    let mut client = host.connect();
+    let answer = client.get("/late");
+    assert_eq!(answer.text(), "a body");
+    let access = host.access(&answer);
+    assert_eq!(access["outcome"], "ok", "{access}");
+    host.stderr_with("ended late");
+    let answer = host.get(Http::Two, "/late");
+    assert_eq!(answer.text(), "a body");
+    assert_eq!(host.access(&answer)["outcome"], "ok");
 }
 
 #[test]

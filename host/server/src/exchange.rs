@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, RETRY_AFTER};
+use http::uri::Authority;
 use http::{Method, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -222,7 +223,8 @@ pub(crate) struct Queued {
     link: Arc<Link>,
     open: Open,
     since: Instant,
-    _place: Place,
+    /// Taken once it may be queued.
+    place: Option<Place>,
 }
 
 /// A place among the requests that one connection may have queued.
@@ -251,7 +253,7 @@ impl Queued {
 
     /// Runs the handler on this thread.
     pub(crate) fn run(self) {
-        let Self { request, slot, link, open, since: _, _place: place } = self;
+        let Self { request, slot, link, open, since: _, place } = self;
         drop(place);
         if slot.is_gone() {
             return;
@@ -287,9 +289,13 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
             Some(response) => {
                 let mut response = link.refuse(request, response);
                 response.body_mut().belong(None, open);
-                State::Now(Some(response))
+                State::Now(Box::new(response))
             }
-            None => State::New(Some((request, open))),
+            None => {
+                let slot = Slot::new(request.method() == Method::HEAD);
+                let since = Instant::now();
+                State::New(Box::new(Queued { request, slot, link: link.clone(), open, since, place: None }))
+            }
         };
         ReplyFuture { state, link }
     }
@@ -301,10 +307,11 @@ pub(crate) struct ReplyFuture {
     link: Arc<Link>,
 }
 
+/// Boxed, because hyper moves the future that holds it.
 enum State {
-    Now(Option<http::Response<Outgoing>>),
-    /// Not queued yet: the connection has enough requests queued.
-    New(Option<(http::Request<Incoming>, Open)>),
+    Now(Box<http::Response<Outgoing>>),
+    /// Not queued yet: the connection may have enough requests queued.
+    New(Box<Queued>),
     Waiting(Arc<Slot>),
     Done,
 }
@@ -314,49 +321,39 @@ impl Future for ReplyFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let State::New(new) = &mut this.state {
-            if !this.link.enter_queue(cx.waker()) {
-                return Poll::Pending;
-            }
-            let Some((request, open)) = new.take() else { return Poll::Pending };
-            let slot = Slot::new(request.method() == Method::HEAD);
-            // Before the push: it may be started at once, on another thread.
-            lock(&slot.reply).waker = Some(cx.waker().clone());
-            // Cannot be set already: the slot is new.
-            let _ = slot.own.set([polled(), this.link.connection_of_stream()]);
-            let place = Place(this.link.clone());
-            let queued = Box::new(Queued {
-                request,
-                slot: slot.clone(),
-                link: this.link.clone(),
-                open,
-                since: Instant::now(),
-                _place: place,
-            });
-            this.state = State::Waiting(slot);
-            if let Err(queued) = this.link.workers.push_request(queued) {
-                queued.refuse();
-            } else {
-                return Poll::Pending;
-            }
+        if matches!(this.state, State::New(_)) && !this.link.enter_queue(cx.waker()) {
+            return Poll::Pending;
         }
-        let response = match &mut this.state {
-            State::Now(response) => response.take(),
+        match std::mem::replace(&mut this.state, State::Done) {
+            State::New(mut queued) => {
+                queued.place = Some(Place(this.link.clone()));
+                let slot = queued.slot.clone();
+                // Before the push: it may be started at once, on another thread.
+                lock(&slot.reply).waker = Some(cx.waker().clone());
+                // Cannot be set already: this is the one place.
+                let _ = slot.own.set([polled(), this.link.connection_of_stream()]);
+                if let Err(queued) = this.link.workers.push_request(queued) {
+                    queued.refuse();
+                    let refused = lock(&slot.reply).response.take();
+                    return refused.map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
+                }
+                this.state = State::Waiting(slot);
+                Poll::Pending
+            }
             State::Waiting(slot) => {
                 let mut reply = lock(&slot.reply);
-                if reply.response.is_none() && !reply.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                if let Some(response) = reply.response.take() {
+                    return Poll::Ready(Ok(response));
+                }
+                if !reply.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                     reply.waker = Some(cx.waker().clone());
                 }
-                reply.response.take()
+                drop(reply);
+                this.state = State::Waiting(slot);
+                Poll::Pending
             }
-            State::New(_) | State::Done => None,
-        };
-        match response {
-            Some(response) => {
-                this.state = State::Done;
-                Poll::Ready(Ok(response))
-            }
-            None => Poll::Pending,
+            State::Now(response) => Poll::Ready(Ok(*response)),
+            State::Done => Poll::Pending,
         }
     }
 }
@@ -402,37 +399,45 @@ impl Link {
 /// RFC 9112 section 3.2: exactly one `Host`, and a valid one, in every HTTP/1.1 request; RFC 9113 section 8.3.1: `:authority` takes
 /// its place, and a `Host` beside it must agree.
 fn has_valid_host(request: &http::Request<Incoming>) -> bool {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
+    let headers = request.headers();
+    // The first test, which is cheap, says whether any field stands there twice.
+    if headers.len() != headers.keys_len() && headers.get_all(HOST).iter().nth(1).is_some() {
         return false;
     }
-    match (host, request.version()) {
+    let authority = request.uri().authority();
+    match (headers.get(HOST), request.version()) {
         (None, Version::HTTP_11) => false,
-        (None, Version::HTTP_2) => request.uri().authority().is_some(),
+        (None, Version::HTTP_2) => authority.is_some(),
         (None, _) => true,
-        (Some(host), version) => {
-            let valid = is_authority(host.as_bytes());
-            let agrees = version != Version::HTTP_2
-                || request
-                    .uri()
-                    .authority()
-                    .is_none_or(|uri| uri.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()));
-            valid && agrees
+        (Some(host), Version::HTTP_2) => {
+            let agrees = |uri: &Authority| uri.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes());
+            is_authority(host.as_bytes()) && authority.is_none_or(agrees)
         }
+        (Some(host), _) => is_authority(host.as_bytes()),
     }
 }
 
 /// `uri-host [ ":" port ]` (RFC 9110 section 7.2), without user information. An empty value is allowed: the target may have no
 /// authority (RFC 9112 section 3.2).
 fn is_authority(host: &[u8]) -> bool {
-    if host.is_empty() {
-        return true;
+    // Nearly every host is a name or an IPv4 address, with a port or without.
+    let name = host.iter().position(|byte| !(byte.is_ascii_alphanumeric() || b"-._".contains(byte)));
+    match name {
+        None => return true,
+        Some(0) if host[0] == b':' => return false,
+        Some(at) if host[at] == b':' => return is_port(&host[at + 1..]),
+        Some(_) => {}
     }
-    let Ok(authority) = http::uri::Authority::try_from(host) else { return false };
-    let port = authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest).rsplit_once(':');
-    let port_is_valid = port.is_none_or(|(_, port)| port.is_empty() || port.parse::<u16>().is_ok());
-    !host.contains(&b'@') && !authority.host().is_empty() && port_is_valid
+    let Ok(authority) = Authority::try_from(host) else { return false };
+    let after_address = authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest);
+    let port = after_address.rsplit_once(':').map_or("", |(_, port)| port);
+    !host.contains(&b'@') && !authority.host().is_empty() && is_port(port.as_bytes())
+}
+
+/// Digits, and not too many; none at all is allowed (RFC 3986 section 3.2.3).
+fn is_port(port: &[u8]) -> bool {
+    port.iter().all(u8::is_ascii_digit)
+        && (port.is_empty() || str::from_utf8(port).is_ok_and(|port| port.parse::<u16>().is_ok()))
 }
 
 /// hyper's HTTP/2 would send a body with HEAD, 204 and 304. The length it would have had may be told (RFC 9110 section 8.6), but not

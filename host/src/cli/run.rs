@@ -107,7 +107,9 @@ impl Run {
         let mut config = self.config()?;
         let drain = config::duration("--drain", &self.drain, Duration::ZERO..=DAY)?;
         if self.path.is_dir() {
-            config.handler.module = cargo_package::build(&self.path)?;
+            // A handler is called like its module, not like the directory, which may be `.`.
+            let built = Config::new(cargo_package::build(&self.path)?).handler;
+            (config.handler.name, config.handler.module) = (built.name, built.module);
         }
 
         let log = self.start_log()?;

@@ -434,10 +434,10 @@ fn is_authority(host: &[u8]) -> bool {
     !host.contains(&b'@') && !authority.host().is_empty() && is_port(port.as_bytes())
 }
 
-/// Digits, and not too many; none at all is allowed (RFC 3986 section 3.2.3).
+/// A number of 16 bits, or nothing (RFC 3986 section 3.2.3).
 fn is_port(port: &[u8]) -> bool {
-    port.iter().all(u8::is_ascii_digit)
-        && (port.is_empty() || str::from_utf8(port).is_ok_and(|port| port.parse::<u16>().is_ok()))
+    let number = |number: u32, digit: &u8| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0'));
+    port.len() <= 5 && port.iter().try_fold(0, number).is_some_and(|number| number <= u32::from(u16::MAX))
 }
 
 /// hyper's HTTP/2 would send a body with HEAD, 204 and 304. The length it would have had may be told (RFC 9110 section 8.6), but not

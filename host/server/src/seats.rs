@@ -210,6 +210,7 @@ impl<T, R> Seats<T, R> {
             s.threads -= 1;
             return (Step::Exit, Call::Nobody);
         }
+        let polled = matches!(done, Done::Polled);
         match done {
             Done::Polled => {}
             Done::Reacted(tasks) => {
@@ -235,7 +236,7 @@ impl<T, R> Seats<T, R> {
             }
         }
         self.settle(&mut s, role);
-        if let Some(step) = self.choose(&mut s, me, role, overdue) {
+        if let Some(step) = self.choose(&mut s, me, role, overdue, polled) {
             let unwatched = matches!(step, Step::Request(_)) && slow && s.polling == Polling::Nobody;
             let call = match step {
                 // The poller need not be woken by itself, for work that it may not do.
@@ -274,22 +275,28 @@ impl<T, R> Seats<T, R> {
         }
     }
 
-    fn choose(&self, s: &mut State<T, R>, me: &Arc<Member>, role: &Role, overdue: bool) -> Option<Step<T, R>> {
+    /// Polls and requests take turns: a poll is short, frees memory, answers clients and wakes guests; a request that a poll has
+    /// just brought is best run while what it touches is in the cache. `polled`: the last step was a poll.
+    fn choose(
+        &self,
+        s: &mut State<T, R>,
+        me: &Arc<Member>,
+        role: &Role,
+        overdue: bool,
+        polled: bool,
+    ) -> Option<Step<T, R>> {
         if overdue && s.polling == Polling::Nobody {
             s.polling = Polling::Somebody(*role);
             return Some(Step::React { wait: false });
         }
-        // Polls come first: they are short, and they free memory, answer clients and wake guests. They cannot starve requests
-        // for long: what polls beget more polls for is input, and the reactor is only asked for more when they are done.
-        if let Some(task) = s.polls.pop_front() {
+        let may_start =
+            *role == Role::Seated && s.seated <= self.bounds.seats && !self.returnable(s) && self.startable(s);
+        if !(polled && may_start)
+            && let Some(task) = s.polls.pop_front()
+        {
             return Some(Step::Poll(task));
         }
-        if *role == Role::Seated
-            && s.seated <= self.bounds.seats
-            && !self.returnable(s)
-            && self.startable(s)
-            && let Some(request) = s.requests.pop_front()
-        {
+        if may_start && let Some(request) = s.requests.pop_front() {
             s.running += 1;
             s.open += 1;
             me.go(REQUEST);

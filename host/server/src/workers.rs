@@ -98,6 +98,8 @@ struct Worker {
 struct Running {
     slot: Arc<Slot>,
     since: Instant,
+    /// Its worker has given up its seat: it does not compute.
+    waits: bool,
 }
 
 thread_local! {
@@ -230,10 +232,11 @@ struct Left<'a> {
 
 impl<'a> Left<'a> {
     fn new(workers: &'a Arc<Workers>, worker: &'a Arc<Worker>) -> Self {
-        if let Some(running) = &*lock(&worker.running)
-            && !running.slot.waits()
-        {
-            workers.note_duration(running.since.elapsed());
+        if let Some(running) = &mut *lock(&worker.running) {
+            running.waits = true;
+            if !running.slot.waits() {
+                workers.note_duration(running.since.elapsed());
+            }
         }
         workers.act(workers.seats.leave(&worker.member));
         Self { workers, worker }
@@ -244,6 +247,9 @@ impl Drop for Left<'_> {
     fn drop(&mut self) {
         if !self.workers.seats.come_back(&self.worker.member) {
             self.worker.member.parker().park();
+        }
+        if let Some(running) = &mut *lock(&self.worker.running) {
+            running.waits = false;
         }
     }
 }
@@ -314,7 +320,7 @@ impl Workers {
 
     /// Tells every running request that its client is gone, even those that have answered and go on computing.
     pub(crate) fn cut_requests(&self) {
-        for (_, running) in self.running() {
+        for (_, running) in self.running(|_| true) {
             running.slot.mark_gone();
         }
     }
@@ -457,7 +463,7 @@ impl Workers {
         self.wake_monitor();
         let slot = request.slot().clone();
         let since = Instant::now();
-        *lock(&me.running) = Some(Running { slot: slot.clone(), since });
+        *lock(&me.running) = Some(Running { slot: slot.clone(), since, waits: false });
         SLOT.set(Some(slot.clone()));
         IN_LOOP.set(false);
         me.wait.take();
@@ -555,16 +561,18 @@ impl Workers {
     }
 
     fn announce_old_notes(self: &Arc<Self>) {
-        for running in self.running() {
-            if running.1.since.elapsed() > TICK {
-                self.announce_noted(&running.1.slot);
-            }
+        let now = Instant::now();
+        for (_, running) in self.running(|running| !running.waits && now.duration_since(running.since) > TICK) {
+            self.announce_noted(&running.slot);
         }
     }
 
-    fn running(&self) -> Vec<(Arc<Worker>, Running)> {
+    fn running(&self, which: impl Fn(&Running) -> bool) -> Vec<(Arc<Worker>, Running)> {
         let threads = lock(&self.threads);
-        let running = |worker: &Arc<Worker>| lock(&worker.running).clone().map(|running| (worker.clone(), running));
+        let running = |worker: &Arc<Worker>| {
+            let running = lock(&worker.running);
+            running.as_ref().filter(|running| which(running)).map(|running| (worker.clone(), running.clone()))
+        };
         threads.workers.values().filter_map(running).collect()
     }
 
@@ -574,7 +582,7 @@ impl Workers {
     fn relieve(self: &Arc<Self>, clocks: &mut HashMap<u64, (Instant, u64)>) {
         let mut displaced = false;
         let mut seen = HashMap::new();
-        for (worker, running) in self.running() {
+        for (worker, running) in self.running(|running| !running.waits) {
             let Some((thread, clock)) = worker.clock_if_asleep() else { continue };
             if clocks.get(&thread) == Some(&(running.since, clock)) {
                 self.act(self.seats.displace(&worker.member));

@@ -18,7 +18,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::exchange::Slot;
-use crate::link::Link;
+use crate::link::{Link, Open};
 use crate::outgoing::Channel;
 use crate::timer::Sleep;
 use crate::workers::{Workers, flush, wait};
@@ -146,8 +146,9 @@ impl Body {
         self.trailers.take().map(|trailers| *trailers)
     }
 
-    pub(crate) fn incoming(body: Incoming, slot: Arc<Slot>, link: &Link) -> Self {
+    pub(crate) fn incoming(body: Incoming, slot: Arc<Slot>, link: &Arc<Link>) -> Self {
         let body = IncomingBody {
+            open: (!http_body::Body::is_end_stream(&body)).then(|| link.keep_open()),
             left: link.limits.max_body,
             stall_timeout: link.limits.body_read_timeout,
             workers: Arc::downgrade(&link.workers),
@@ -281,6 +282,8 @@ impl http_body::Body for Body {
 struct IncomingBody {
     body: Incoming,
     slot: Arc<Slot>,
+    /// Until its end: what the connection reads is this body, whatever has been answered.
+    open: Option<Open>,
     left: u64,
     stall: Option<Pin<Box<Sleep>>>,
     stall_timeout: Duration,
@@ -291,12 +294,15 @@ impl IncomingBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if let Poll::Ready(frame) = http_body::Body::poll_frame(Pin::new(&mut self.body), cx) {
             self.stall = None;
-            let Some(frame) = frame else { return Poll::Ready(None) };
+            let Some(frame) = frame else {
+                self.open = None;
+                return Poll::Ready(None);
+            };
             let length = frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
             return Poll::Ready(Some(match self.left.checked_sub(length) {
                 Some(left) => {
                     self.left = left;
-                    frame.map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error))
+                    frame.map_err(|error| io::Error::new(kind_of(&error), error))
                 }
                 None => {
                     self.slot.too_large.store(true, Ordering::SeqCst);
@@ -311,6 +317,19 @@ impl IncomingBody {
         self.slot.too_slow.store(true, Ordering::SeqCst);
         Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending the request body"))))
     }
+}
+
+/// Malformed framing is `InvalidData`; whatever else ends a body early is `ConnectionAborted`: closed, reset, ended too soon.
+fn kind_of(error: &hyper::Error) -> io::ErrorKind {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let kind = error.downcast_ref().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)) {
+            return io::ErrorKind::InvalidData;
+        }
+        source = error.source();
+    }
+    io::ErrorKind::ConnectionAborted
 }
 
 /// Reads a [`Body`] as `std::io::Read`.

@@ -18,7 +18,7 @@ use crate::run_state::RunState;
 use crate::server::Shared;
 use crate::streams::Streams;
 use crate::sync::lock;
-use crate::timer::{Millis, TimerKey};
+use crate::timer::{Millis, TimerKey, millis};
 use crate::workers::Task;
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
@@ -119,11 +119,9 @@ impl Connection {
             return Moved::Closed;
         }
         if self.draining.load(Ordering::SeqCst) && !inner.told_to_end {
+            // hyper ends an idle connection by itself, once what it has buffered is written.
             match &inner.protocol {
                 Protocol::Unknown(_) => return Moved::Closed,
-                Protocol::Http1(_) if !self.link.has_open() && !self.link.in_head.load(Ordering::SeqCst) => {
-                    return self.end(inner);
-                }
                 _ => inner.tell_to_end(),
             }
         }
@@ -288,13 +286,15 @@ impl Connection {
             return;
         }
         let lingered = matches!(inner.protocol, Protocol::Lingering(_));
-        // Dropping the protocol drops its service futures and bodies, which tells their handlers that the client is gone.
-        inner.protocol = Protocol::Closed;
+        let protocol = std::mem::replace(&mut inner.protocol, Protocol::Closed);
         if let Some(timer) = inner.timer.take() {
             self.link.workers.remove_timer(timer);
         }
         self.link.workers.reactor.remove(self.token);
+        self.link.shut();
         self.shared.disconnected(lingered);
+        // Last, as it runs code of others: this drops service futures and bodies, which tells handlers that the client is gone.
+        drop(protocol);
     }
 
     fn note_error(&self, error: &hyper::Error) {
@@ -374,8 +374,4 @@ impl Wake for Connection {
     fn wake_by_ref(self: &Arc<Self>) {
         self.notify();
     }
-}
-
-fn millis(duration: Duration) -> Millis {
-    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }

@@ -9,13 +9,13 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, RETRY_AFTER};
 use http::uri::Authority;
 use http::{Method, StatusCode, Version};
 use http_body::Body as _;
@@ -27,7 +27,11 @@ use crate::link::{Link, Open};
 use crate::outgoing::Outgoing;
 use crate::parker::Parker;
 use crate::sync::lock;
+use crate::timer::{Millis, TimerKey, millis};
 use crate::workers::{Task, polled};
+
+/// By this name, where a handler uses it, a client can ask about its request; it stays on what we answer in a handler's stead.
+const REQUEST_ID: &str = "x-request-id";
 
 /// Handles exchanges on a worker thread, one call each. [`Service`](crate::Service) is the simpler form; a handler may answer
 /// before it returns, and go on working.
@@ -97,17 +101,25 @@ impl Responder {
 
     fn answer(&mut self, mut response: http::Response<Outgoing>) {
         let Some(open) = self.open.take() else { return };
-        // The limits are ours to report, whatever the handler made of the error it got.
-        if self.slot.too_large.load(Ordering::SeqCst) {
-            response = refusal(StatusCode::PAYLOAD_TOO_LARGE);
-        } else if self.slot.too_slow.load(Ordering::SeqCst) {
-            response = refusal(StatusCode::REQUEST_TIMEOUT);
+        // The limits are ours to report, whatever the handler made of the error it got; only its name for the request stays.
+        let over_limit = match (&self.slot.too_large, &self.slot.too_slow) {
+            (large, _) if large.load(Ordering::SeqCst) => Some(StatusCode::PAYLOAD_TOO_LARGE),
+            (_, slow) if slow.load(Ordering::SeqCst) => Some(StatusCode::REQUEST_TIMEOUT),
+            _ => None,
+        };
+        if let Some(code) = over_limit {
+            let id = response.headers_mut().remove(REQUEST_ID);
+            response = refusal(code);
+            response.headers_mut().extend(id.map(|id| (HeaderName::from_static(REQUEST_ID), id)));
         }
         let bodiless = self.slot.head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if bodiless {
             drop_body(&mut response);
         }
-        response.body_mut().belong((!bodiless).then(|| self.slot.clone()), open);
+        let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        response.body_mut().belong((!bodiless).then(|| self.slot.clone()), open, length);
+        self.slot.took();
+        self.slot.sent.store(!bodiless, Ordering::SeqCst);
         self.slot.fill(response);
     }
 }
@@ -122,6 +134,7 @@ impl Drop for Responder {
 
 /// What the two sides of an exchange share.
 pub(crate) struct Slot {
+    link: Arc<Link>,
     reply: Mutex<Reply>,
     /// The tasks that move this exchange: its connection or HTTP/2 stream, and that stream's connection.
     own: OnceLock<[Option<Arc<dyn Task>>; 2]>,
@@ -131,8 +144,18 @@ pub(crate) struct Slot {
     head: bool,
     gone: AtomicBool,
     waited: AtomicBool,
+    /// The handler is in a wait of a kind that we do not see: what it notes must not wait for its end.
+    pub(crate) blocks: AtomicBool,
     pub(crate) too_large: AtomicBool,
     pub(crate) too_slow: AtomicBool,
+    /// The answer is given, and its body is not at its end.
+    pub(crate) sent: AtomicBool,
+    /// hyper has asked for more of the body than there is.
+    pub(crate) hungry: AtomicBool,
+    /// When hyper last took something of the body.
+    pub(crate) taken: AtomicU64,
+    /// Looks whether it still does.
+    stall: Mutex<Option<TimerKey>>,
     /// The worker that runs the handler, to be woken when the client goes.
     waiter: Mutex<Option<Arc<Parker>>>,
 }
@@ -144,14 +167,20 @@ struct Reply {
 }
 
 impl Slot {
-    fn new(head: bool) -> Arc<Self> {
+    fn new(head: bool, link: Arc<Link>) -> Arc<Self> {
         Arc::new(Self {
+            link,
             head,
             reply: Mutex::default(),
             own: OnceLock::new(),
             noted: AtomicU8::new(0),
             gone: AtomicBool::new(false),
             waited: AtomicBool::new(false),
+            blocks: AtomicBool::new(false),
+            sent: AtomicBool::new(false),
+            hungry: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            stall: Mutex::new(None),
             too_large: AtomicBool::new(false),
             too_slow: AtomicBool::new(false),
             waiter: Mutex::new(None),
@@ -170,6 +199,33 @@ impl Slot {
         }
     }
 
+    /// hyper has taken something of the answer's body.
+    pub(crate) fn took(&self) {
+        self.taken.store(self.link.workers.reactor.timers.now(), Ordering::SeqCst);
+    }
+
+    /// hyper has dropped the answer's body.
+    pub(crate) fn ended(&self) {
+        self.sent.store(false, Ordering::SeqCst);
+        if let Some(timer) = lock(&self.stall).take() {
+            self.link.workers.remove_timer(timer);
+        }
+    }
+
+    /// While the answer is under way: sees to it that a client that takes nothing of it is cut. On HTTP/2 the socket does not
+    /// tell, since a client can withhold the window of one stream; so it is called whenever a handler waits, and when it ends.
+    pub(crate) fn watch_stall(self: &Arc<Self>) {
+        let mut stall = lock(&self.stall);
+        if self.sent.load(Ordering::SeqCst) && stall.is_none() {
+            *stall = Some(self.link.workers.add_timer_at(self.stalled_at(), Waker::from(self.clone())));
+        }
+    }
+
+    /// When the client will have taken nothing for too long.
+    fn stalled_at(&self) -> Millis {
+        self.taken.load(Ordering::SeqCst).saturating_add(millis(self.link.limits.write_timeout))
+    }
+
     /// A worker starts the handler.
     pub(crate) fn start(&self, waiter: Arc<Parker>) {
         *lock(&self.waiter) = Some(waiter);
@@ -186,6 +242,9 @@ impl Slot {
 
     /// If `task` moves this exchange: notes that it was notified. The thread that runs the handler polls it soon.
     pub(crate) fn note(&self, task: &Arc<dyn Task>) -> bool {
+        if self.blocks.load(Ordering::Relaxed) {
+            return false;
+        }
         let own = self.own.get().map_or(&[] as &[_], |own| own.as_slice());
         let index = own.iter().position(|own| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, task)));
         if let Some(index) = index {
@@ -216,11 +275,29 @@ impl Slot {
     }
 }
 
+/// The timer of a stall.
+impl Wake for Slot {
+    fn wake(self: Arc<Self>) {
+        *lock(&self.stall) = None;
+        let now = self.link.workers.reactor.timers.now();
+        if self.hungry.load(Ordering::SeqCst) {
+            self.taken.store(now, Ordering::SeqCst);
+        }
+        if now < self.stalled_at() || !self.sent.load(Ordering::SeqCst) {
+            return self.watch_stall();
+        }
+        log::debug!("a client took nothing of its answer for too long");
+        self.mark_gone();
+        if let Some(Some(task)) = self.own.get().map(|own| own[0].clone()) {
+            task.cut();
+        }
+    }
+}
+
 /// A request on its way to a worker.
 pub(crate) struct Queued {
     request: http::Request<Incoming>,
     slot: Arc<Slot>,
-    link: Arc<Link>,
     open: Open,
     since: Instant,
     /// Taken once it may be queued.
@@ -241,20 +318,21 @@ impl Queued {
         &self.slot
     }
 
-    pub(crate) fn age(&self) -> Duration {
-        self.since.elapsed()
+    pub(crate) fn is_gone_or_older_than(&self, age: Duration) -> bool {
+        self.slot.is_gone() || self.since.elapsed() > age
     }
 
     /// Answers 503: it waited too long, or there was no room to wait.
     pub(crate) fn refuse(self) {
-        let response = self.link.refuse(self.request, overloaded());
+        let response = self.slot.link.refuse(self.request, overloaded());
         Responder { slot: self.slot, open: Some(self.open) }.fill(response);
     }
 
     /// Runs the handler on this thread.
     pub(crate) fn run(self) {
-        let Self { request, slot, link, open, since: _, place } = self;
+        let Self { request, slot, open, since: _, place } = self;
         drop(place);
+        let link = slot.link.clone();
         if slot.is_gone() {
             return;
         }
@@ -288,16 +366,16 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
         let state = match link.refusal(&request) {
             Some(response) => {
                 let mut response = link.refuse(request, response);
-                response.body_mut().belong(None, open);
+                response.body_mut().belong(None, open, None);
                 State::Now(Box::new(response))
             }
             None => {
-                let slot = Slot::new(request.method() == Method::HEAD);
+                let slot = Slot::new(request.method() == Method::HEAD, link.clone());
                 let since = Instant::now();
-                State::New(Box::new(Queued { request, slot, link: link.clone(), open, since, place: None }))
+                State::New(Box::new(Queued { request, slot, open, since, place: None }))
             }
         };
-        ReplyFuture { state, link }
+        ReplyFuture { state, link, turn: None }
     }
 }
 
@@ -305,6 +383,8 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
 pub(crate) struct ReplyFuture {
     state: State,
     link: Arc<Link>,
+    /// Its turn to be queued, while it waits for one.
+    turn: Option<u64>,
 }
 
 /// Boxed, because hyper moves the future that holds it.
@@ -321,7 +401,7 @@ impl Future for ReplyFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if matches!(this.state, State::New(_)) && !this.link.enter_queue(cx.waker()) {
+        if matches!(this.state, State::New(_)) && !this.link.enter_queue(&mut this.turn, cx.waker()) {
             return Poll::Pending;
         }
         match std::mem::replace(&mut this.state, State::Done) {
@@ -360,6 +440,9 @@ impl Future for ReplyFuture {
 
 impl Drop for ReplyFuture {
     fn drop(&mut self) {
+        if let Some(turn) = self.turn {
+            self.link.give_up_turn(turn);
+        }
         if let State::Waiting(slot) = &self.state {
             slot.mark_gone();
             let unsent = lock(&slot.reply).response.take();
@@ -386,7 +469,7 @@ impl Link {
                 .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"));
             return Some(response);
         }
-        if !has_valid_host(request) {
+        if !has_valid_target(request) {
             return Some(refusal(StatusCode::BAD_REQUEST));
         }
         if request.body().size_hint().lower() > self.limits.max_body {
@@ -396,15 +479,26 @@ impl Link {
     }
 }
 
-/// RFC 9112 section 3.2: exactly one `Host`, and a valid one, in every HTTP/1.1 request; RFC 9113 section 8.3.1: `:authority` takes
+/// A target of the right form, and RFC 9112 section 3.2: exactly one `Host`, and a valid one, in every HTTP/1.1 request; RFC 9113 section 8.3.1: `:authority` takes
 /// its place, and a `Host` beside it must agree.
-fn has_valid_host(request: &http::Request<Incoming>) -> bool {
-    let headers = request.headers();
+fn has_valid_target(request: &http::Request<Incoming>) -> bool {
+    let (headers, uri) = (request.headers(), request.uri());
+    if request.version() < Version::HTTP_2 {
+        // Authority-form is for CONNECT, asterisk-form for OPTIONS (RFC 9112 sections 3.2.3 and 3.2.4).
+        let is_authority_form = uri.scheme().is_none() && uri.authority().is_some();
+        if is_authority_form || (uri.path() == "*" && request.method() != Method::OPTIONS) {
+            return false;
+        }
+    }
+    // User information in particular (RFC 9110 section 4.2.4, RFC 9113 section 8.3.1).
+    if uri.authority().is_some_and(|authority| !is_authority(authority.as_str().as_bytes())) {
+        return false;
+    }
     // The first test, which is cheap, says whether any field stands there twice.
     if headers.len() != headers.keys_len() && headers.get_all(HOST).iter().nth(1).is_some() {
         return false;
     }
-    let authority = request.uri().authority();
+    let authority = uri.authority();
     match (headers.get(HOST), request.version()) {
         (None, Version::HTTP_11) => false,
         (None, Version::HTTP_2) => authority.is_some(),

@@ -1,6 +1,7 @@
 //! What the parts of one connection share: the socket (as hyper's `Read` and `Write`), its readiness, its counters, and where
 //! requests go. `connection.rs` owns the protocol on top.
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
@@ -18,6 +19,7 @@ use crate::connection::Connection;
 use crate::exchange::Handler;
 use crate::http::ConnectionInfo;
 use crate::reactor::Ready;
+use crate::server::SocketCount;
 use crate::sync::lock;
 use crate::workers::{Task, Workers};
 
@@ -59,13 +61,17 @@ pub(crate) struct Link {
     budget: AtomicUsize,
     calls: AtomicUsize,
     queue: Mutex<QueuePlaces>,
+    /// Counts the socket, for as long as it is open.
+    _socket_count: SocketCount,
 }
 
 /// How many requests of this connection are queued, and who waits to queue one more (HTTP/2 streams).
 #[derive(Default)]
 struct QueuePlaces {
     taken: usize,
-    waiting: Vec<Waker>,
+    /// By turn; one that is reset gives its turn up.
+    waiting: BTreeMap<u64, Waker>,
+    next_turn: u64,
 }
 
 /// While it lives, an exchange of the connection is open.
@@ -85,6 +91,7 @@ impl Link {
         info: ConnectionInfo,
         ready: Arc<Ready>,
         socket: TcpStream,
+        count: SocketCount,
     ) -> Arc<Self> {
         Arc::new(Self {
             workers,
@@ -103,6 +110,7 @@ impl Link {
             budget: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
             queue: Mutex::default(),
+            _socket_count: count,
         })
     }
 
@@ -134,6 +142,12 @@ impl Link {
         Open(self.clone())
     }
 
+    /// For a request's body: until it is at its end, or dropped, its exchange is not over.
+    pub(crate) fn keep_open(self: &Arc<Self>) -> Open {
+        self.open.fetch_add(1, Ordering::SeqCst);
+        Open(self.clone())
+    }
+
     pub(crate) fn exchanges(&self) -> u64 {
         self.exchanges.load(Ordering::Relaxed)
     }
@@ -148,15 +162,26 @@ impl Link {
 
     /// Takes a place for one queued request; a connection has at most twice as many as there are seats. False: `waker` will be
     /// woken.
-    pub(crate) fn enter_queue(&self, waker: &Waker) -> bool {
+    pub(crate) fn enter_queue(&self, turn: &mut Option<u64>, waker: &Waker) -> bool {
         let mut queue = lock(&self.queue);
         let admitted = queue.taken < 2 * self.workers.bounds().seats;
         if admitted {
             queue.taken += 1;
+            if let Some(turn) = turn.take() {
+                queue.waiting.remove(&turn);
+            }
         } else {
-            queue.waiting.push(waker.clone());
+            let turn = *turn.get_or_insert_with(|| {
+                queue.next_turn += 1;
+                queue.next_turn
+            });
+            queue.waiting.insert(turn, waker.clone());
         }
         admitted
+    }
+
+    pub(crate) fn give_up_turn(&self, turn: u64) {
+        lock(&self.queue).waiting.remove(&turn);
     }
 
     pub(crate) fn leave_queue(&self) {
@@ -166,7 +191,7 @@ impl Link {
             // All of them: some may have been reset meanwhile, and would swallow the one wake-up.
             std::mem::take(&mut queue.waiting)
         };
-        for waker in waiting {
+        for waker in waiting.into_values() {
             waker.wake();
         }
     }
@@ -180,6 +205,11 @@ impl Link {
     pub(crate) fn shut_write(&self) {
         // It may be gone already, which is as good.
         let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// The connection is over. A handler may hold on to the link for a while; the peer need not wait for that.
+    pub(crate) fn shut(&self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 
     /// Writes what fits into the socket's buffer, for an answer to a client that never completed a request.

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
@@ -26,6 +27,8 @@ pub(crate) struct Outgoing {
     kind: Kind,
     /// Set until the end was seen: that its exchange is open, and whom to tell if hyper drops the body before.
     exchange: Option<(Option<Arc<Slot>>, Open)>,
+    /// Bytes that are still to come, if the head says so: hyper drops a body when it has as many.
+    left: Option<u64>,
     /// The error that the body ended with, held back for one poll.
     failed: Option<BoxError>,
 }
@@ -38,15 +41,15 @@ enum Kind {
 
 impl Outgoing {
     pub(crate) fn full(bytes: Bytes) -> Self {
-        Self { kind: Kind::Full(bytes), exchange: None, failed: None }
+        Self { kind: Kind::Full(bytes), exchange: None, left: None, failed: None }
     }
 
     pub(crate) fn channel(channel: Arc<Channel>) -> Self {
-        Self { kind: Kind::Channel(channel), exchange: None, failed: None }
+        Self { kind: Kind::Channel(channel), exchange: None, left: None, failed: None }
     }
 
     pub(crate) fn foreign(body: Pin<Box<Foreign>>) -> Self {
-        Self { kind: Kind::Foreign(body), exchange: None, failed: None }
+        Self { kind: Kind::Foreign(body), exchange: None, left: None, failed: None }
     }
 
     pub(crate) fn wrap<B>(body: B) -> Self
@@ -59,8 +62,20 @@ impl Outgoing {
     }
 
     /// Ties the body to its exchange.
-    pub(crate) fn belong(&mut self, slot: Option<Arc<Slot>>, open: Open) {
+    pub(crate) fn belong(&mut self, slot: Option<Arc<Slot>>, open: Open, length: Option<u64>) {
         self.exchange = Some((slot, open));
+        self.left = length;
+    }
+
+    /// Its exchange has all of it, or will not get more.
+    fn end(&mut self) {
+        if let Some((Some(slot), _open)) = self.exchange.take() {
+            slot.ended();
+        }
+    }
+
+    fn slot(&self) -> Option<&Arc<Slot>> {
+        self.exchange.as_ref().and_then(|(slot, _)| slot.as_ref())
     }
 }
 
@@ -78,10 +93,21 @@ impl Body for Outgoing {
             Kind::Channel(channel) => channel.poll_frame(cx),
             Kind::Foreign(body) => body.as_mut().poll_frame(cx),
         };
+        if let Some(slot) = self.slot() {
+            slot.hungry.store(frame.is_pending(), Ordering::SeqCst);
+            if frame.is_ready() {
+                slot.took();
+            }
+        }
         match frame {
             Poll::Ready(None) => {
-                self.exchange = None;
+                self.end();
                 Poll::Ready(None)
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.left = self.left.map(|left| left.saturating_sub(length));
+                Poll::Ready(Some(Ok(frame)))
             }
             // hyper drops what it has buffered when a body fails: the head, often. Let it write that first.
             Poll::Ready(Some(Err(error))) => {
@@ -112,10 +138,11 @@ impl Body for Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        let ended = self.is_end_stream();
-        if let Some((Some(slot), _)) = self.exchange.take().filter(|_| !ended) {
+        let ended = self.is_end_stream() || self.left == Some(0);
+        if let Some(slot) = self.slot().filter(|_| !ended) {
             slot.mark_gone();
         }
+        self.end();
         if let Kind::Channel(channel) = &self.kind {
             channel.close();
         }

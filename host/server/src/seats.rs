@@ -461,7 +461,7 @@ impl<T, R> Seats<T, R> {
         let work = self.has_work(&s);
         Pulse {
             steps: s.steps,
-            idle: s.open == s.waiting && s.requests.is_empty() && !work,
+            idle: s.open == s.waiting && s.requests.is_empty() && !work && s.polling != Polling::Nobody,
             unattended: !s.closed && (work || s.polling == Polling::Nobody),
         }
     }
@@ -471,14 +471,34 @@ impl<T, R> Seats<T, R> {
         lock(&self.state).open
     }
 
-    /// Takes out the requests at the head of the queue that have waited too long.
+    /// Takes out the queued requests that have waited too long, or in vain; to be dropped without the lock.
     pub(crate) fn expire(&self, expired: impl Fn(&R) -> bool) -> Vec<R> {
         let mut s = lock(&self.state);
-        let mut out = Vec::new();
-        while let Some(request) = s.requests.pop_front_if(|request| expired(request)) {
-            out.push(request);
+        if !s.requests.iter().any(&expired) {
+            return Vec::new();
         }
+        let (out, keep): (Vec<R>, Vec<R>) = std::mem::take(&mut s.requests).into_iter().partition(expired);
+        s.requests = keep.into();
         out
+    }
+
+    /// For the monitor, when no thread can be started: whether the reactor has no poller, and the caller is it now.
+    pub(crate) fn try_polling(&self) -> bool {
+        let mut s = lock(&self.state);
+        // A worker that was called looks itself.
+        let may = !s.closed && !s.arriving && !s.relief && s.polling == Polling::Nobody;
+        if may {
+            s.polling = Polling::Somebody(Role::Relief);
+        }
+        may
+    }
+
+    pub(crate) fn end_polling(&self) {
+        lock(&self.state).polling = Polling::Nobody;
+    }
+
+    pub(crate) fn pop_poll(&self) -> Option<T> {
+        lock(&self.state).polls.pop_front()
     }
 
     /// The thread that `Call::Start` asked for could not be had.

@@ -19,7 +19,7 @@ use crate::service::{Cloned, Serviced};
 use crate::streams::Streams;
 use crate::sync::lock;
 use crate::timer::HyperTimer;
-use crate::workers::Workers;
+use crate::workers::{Task, Workers};
 
 /// How often shutdown looks whether all is done.
 const SHUTDOWN_POLL: Duration = Duration::from_millis(2);
@@ -50,7 +50,11 @@ pub(crate) struct Shared {
     nodelay: bool,
     max_connections: usize,
     connections: AtomicUsize,
-    /// Of them, those on which all has been said and only the peer's end is waited for.
+    /// Sockets: those of connections, and of closed ones that a handler still holds on to.
+    sockets: AtomicUsize,
+    /// Set once, by shutdown.
+    draining: AtomicBool,
+    /// Connections on which all has been said and only the peer's end is waited for.
     lingering: AtomicUsize,
     /// A listener found the server full and is to be told when it no longer is.
     full: AtomicBool,
@@ -165,6 +169,8 @@ impl Server {
             nodelay,
             max_connections,
             connections: AtomicUsize::new(0),
+            sockets: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
             lingering: AtomicUsize::new(0),
             full: AtomicBool::new(false),
             listeners: Mutex::default(),
@@ -188,12 +194,12 @@ fn serve_for_ever(_handle: Handle) -> io::Result<()> {
 impl Shared {
     /// Whether no more connections are accepted now. If so the listeners are told when that changes.
     pub(crate) fn is_full(&self) -> bool {
-        if self.connections.load(Ordering::SeqCst) < self.max_connections {
+        if self.sockets.load(Ordering::SeqCst) < self.max_connections {
             return false;
         }
         self.full.store(true, Ordering::SeqCst);
         // One may have gone before it could see the flag.
-        self.connections.load(Ordering::SeqCst) >= self.max_connections
+        self.sockets.load(Ordering::SeqCst) >= self.max_connections
     }
 
     /// Takes over a connection that was accepted.
@@ -208,11 +214,15 @@ impl Shared {
         let info = ConnectionInfo { peer: socket.peer_addr().ok(), local: socket.local_addr().ok() };
         let ready = Arc::new(Ready::new());
         self.connections.fetch_add(1, Ordering::SeqCst);
+        let count = SocketCount::new(self);
         let connection = self.workers.reactor.insert(socket, ready.clone(), |socket, token| {
-            let link = Link::new(self.workers.clone(), self.handler.clone(), self.limits.clone(), info, ready, socket);
+            let (handler, limits) = (self.handler.clone(), self.limits.clone());
+            let link = Link::new(self.workers.clone(), handler, limits, info, ready, socket, count);
             Connection::new(link, self.clone(), token)
         });
         match connection {
+            // Shutdown tells the connections that it finds in the table, after it has said that it drains.
+            Ok(connection) if self.draining.load(Ordering::SeqCst) => connection.drain(),
             // A first run sets its timer.
             Ok(connection) => connection.notify(),
             Err(error) => {
@@ -232,11 +242,31 @@ impl Shared {
             self.lingering.fetch_sub(1, Ordering::SeqCst);
         }
         self.connections.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn socket_closed(&self) {
+        self.sockets.fetch_sub(1, Ordering::SeqCst);
         if self.full.load(Ordering::SeqCst) && self.full.swap(false, Ordering::SeqCst) {
             for listener in lock(&self.listeners).iter() {
                 listener.resume();
             }
         }
+    }
+}
+
+/// Counts one open socket.
+pub(crate) struct SocketCount(Arc<Shared>);
+
+impl SocketCount {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.sockets.fetch_add(1, Ordering::SeqCst);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for SocketCount {
+    fn drop(&mut self) {
+        self.0.socket_closed();
     }
 }
 
@@ -266,6 +296,7 @@ impl Handle {
         self.ended = true;
         let workers = &self.shared.workers;
         let until = Instant::now() + drain;
+        self.shared.draining.store(true, Ordering::SeqCst);
         for task in workers.reactor.tasks() {
             task.drain();
         }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -20,15 +21,18 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        let Some(workers) = self.0.get().and_then(Weak::upgrade) else { return };
-        let stream = StreamTask { state: RunState::idle(), workers, future: Mutex::new(Some(Box::pin(future))) };
-        Arc::new(stream).notify();
+        let Some(workers) = self.0.get().cloned() else { return };
+        let future = Mutex::new(Some(Box::pin(future) as Pin<Box<_>>));
+        Arc::new(StreamTask { state: RunState::idle(), workers, future, cut: AtomicBool::new(false) }).notify();
     }
 }
 
 struct StreamTask {
     state: RunState,
-    workers: Arc<Workers>,
+    /// Weak, since what the future holds may hold this in turn.
+    workers: Weak<Workers>,
+    /// Reset the stream.
+    cut: AtomicBool,
     /// Locked by the runner only. None once it has ended.
     future: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
 }
@@ -36,7 +40,10 @@ struct StreamTask {
 impl StreamTask {
     fn notify(self: &Arc<Self>) {
         let task: Arc<dyn Task> = self.clone();
-        self.workers.notify(&task);
+        match self.workers.upgrade() {
+            Some(workers) => workers.notify(&task),
+            None => task.abandon(),
+        }
     }
 }
 
@@ -46,18 +53,31 @@ impl Task for StreamTask {
     }
 
     fn run(self: Arc<Self>) {
-        let mut slot = lock(&self.future);
-        let Some(future) = slot.as_mut() else { return };
+        let mut future = lock(&self.future);
         let waker = Waker::from(self.clone());
-        let poll = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(&waker))));
-        match poll {
-            Ok(Poll::Pending) => {}
-            Ok(Poll::Ready(())) => *slot = None,
-            Err(panic) => {
-                log::error!("a response body panicked: {}", panic_text(&*panic));
-                *slot = None;
-            }
+        let poll =
+            || future.as_mut().map_or(Poll::Ready(()), |future| future.as_mut().poll(&mut Context::from_waker(&waker)));
+        let poll = catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|panic| {
+            log::error!("a response body panicked: {}", panic_text(&*panic));
+            Poll::Ready(())
+        });
+        if poll.is_ready() || self.cut.load(Ordering::SeqCst) {
+            // hyper resets a stream that is dropped before its end.
+            let ended = future.take();
+            drop(future);
+            drop(ended);
         }
+    }
+
+    fn cut(self: Arc<Self>) {
+        self.cut.store(true, Ordering::SeqCst);
+        self.notify();
+    }
+
+    fn abandon(self: Arc<Self>) {
+        // Whoever holds the lock is polling it, and drops it as well.
+        let ended = self.future.try_lock().ok().and_then(|mut future| future.take());
+        drop(ended);
     }
 }
 

@@ -16,6 +16,11 @@ use crate::workers::Workers;
 /// A millisecond of the timers' own clock; 0 is when they were made.
 pub(crate) type Millis = u64;
 
+/// Whole milliseconds of a duration.
+pub(crate) fn millis(duration: Duration) -> Millis {
+    Millis::try_from(duration.as_millis()).unwrap_or(NEVER)
+}
+
 pub(crate) const NEVER: Millis = u64::MAX;
 
 /// Names one entry, so that it can be removed.

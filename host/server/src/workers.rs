@@ -9,6 +9,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::exchange::{Queued, Slot};
+use crate::exchange::{Queued, Slot, panic_text};
 use crate::parker::Parker;
 use crate::reactor::Reactor;
 use crate::run_state::RunState;
@@ -43,8 +44,10 @@ pub(crate) trait Task: Send + Sync + 'static {
     fn run(self: Arc<Self>);
     /// Shutdown: end as soon as nothing is under way.
     fn drain(self: Arc<Self>) {}
-    /// Shutdown: end now.
+    /// End now.
     fn cut(self: Arc<Self>) {}
+    /// It will not be run any more: the workers have ended.
+    fn abandon(self: Arc<Self>) {}
 }
 
 /// Runs around the life of a worker thread.
@@ -68,6 +71,7 @@ pub(crate) struct Workers {
     /// Moving average of how long a request holds its seat before it ends or waits, in nanoseconds.
     average: AtomicU64,
     closed: AtomicBool,
+    failed_starts: AtomicU64,
     /// False while the monitor sleeps. Cleared by the monitor, set by whoever wakes it.
     monitor_awake: AtomicBool,
 }
@@ -197,9 +201,12 @@ pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
     let Some((workers, worker)) = current_worker() else { return f() };
     let Some(slot) = current_slot() else { return f() };
     workers.poll_own(&slot);
+    // What `f` does to its own connection goes to the run queue: this thread will not poll it before `f` returns.
+    let nested = slot.blocks.swap(true, Ordering::Relaxed);
     let left = Left::new(&workers, &worker);
     let result = f();
     drop(left);
+    slot.blocks.store(nested, Ordering::Relaxed);
     result
 }
 
@@ -224,27 +231,35 @@ fn current_slot() -> Option<Arc<Slot>> {
     SLOT.with_borrow(Clone::clone)
 }
 
-/// While it lives, the worker has no seat.
+/// While it lives, the worker has no seat. In another one (a wait inside of [`blocking`]) it does nothing.
 struct Left<'a> {
     workers: &'a Arc<Workers>,
     worker: &'a Arc<Worker>,
+    is_nested: bool,
 }
 
 impl<'a> Left<'a> {
     fn new(workers: &'a Arc<Workers>, worker: &'a Arc<Worker>) -> Self {
+        let mut is_nested = false;
         if let Some(running) = &mut *lock(&worker.running) {
-            running.waits = true;
+            is_nested = std::mem::replace(&mut running.waits, true);
             if !running.slot.waits() {
                 workers.note_duration(running.since.elapsed());
             }
+            running.slot.watch_stall();
         }
-        workers.act(workers.seats.leave(&worker.member));
-        Self { workers, worker }
+        if !is_nested {
+            workers.act(workers.seats.leave(&worker.member));
+        }
+        Self { workers, worker, is_nested }
     }
 }
 
 impl Drop for Left<'_> {
     fn drop(&mut self) {
+        if self.is_nested {
+            return;
+        }
         if !self.workers.seats.come_back(&self.worker.member) {
             self.worker.member.parker().park();
         }
@@ -263,6 +278,7 @@ impl Workers {
             threads: Mutex::default(),
             average: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            failed_starts: AtomicU64::new(0),
             monitor_awake: AtomicBool::new(true),
         });
         let this = workers.clone();
@@ -278,6 +294,9 @@ impl Workers {
 
     /// Asks for a run of `task`, from any thread.
     pub(crate) fn notify(self: &Arc<Self>, task: &Arc<dyn Task>) {
+        if self.closed.load(Ordering::SeqCst) {
+            return task.clone().abandon();
+        }
         let noted = SLOT.with_borrow(|slot| slot.as_ref().is_some_and(|slot| slot.note(task)));
         if !noted && task.state().notify() {
             self.act(self.seats.push(task.clone(), self.in_my_loop()));
@@ -286,7 +305,11 @@ impl Workers {
 
     /// Queues a request to be started.
     pub(crate) fn push_request(self: &Arc<Self>, request: Box<Queued>) -> Result<(), Box<Queued>> {
-        let call = self.seats.push_request(request, self.in_my_loop())?;
+        let call = self.seats.push_request(request, self.in_my_loop()).or_else(|request| {
+            // Those whose client has gone need no place.
+            let gone = self.seats.expire(|request| request.slot().is_gone());
+            if gone.is_empty() { Err(request) } else { self.seats.push_request(request, self.in_my_loop()) }
+        })?;
         self.act(call);
         self.wake_monitor();
         Ok(())
@@ -364,8 +387,11 @@ impl Workers {
             Call::Poller => self.reactor.wake(),
             Call::Start(role) => {
                 if let Err(error) = self.start_worker(role) {
-                    log::error!("cannot start a worker thread: {error}");
                     self.seats.not_started(role);
+                    // Tried again at each tick, and said once in so many.
+                    if self.failed_starts.fetch_add(1, Ordering::Relaxed).is_multiple_of(1000) {
+                        log::error!("cannot start a worker thread: {error}");
+                    }
                 }
             }
         }
@@ -452,7 +478,10 @@ impl Workers {
     /// Runs a task whose state the caller has moved to RUNNING.
     fn run_task(self: &Arc<Self>, task: Arc<dyn Task>) {
         let outer = POLLED.replace(Some(task.clone()));
-        task.clone().run();
+        // Our own code does not panic; that of a foreign body, which is dropped here too, may.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task.clone().run())) {
+            log::error!("a response body panicked: {}", panic_text(&*panic));
+        }
         POLLED.set(outer);
         if task.state().finish() {
             self.act(self.seats.push(task, self.in_my_loop()));
@@ -471,6 +500,7 @@ impl Workers {
         request.run();
         IN_LOOP.set(true);
         self.poll_own(&slot);
+        slot.watch_stall();
         SLOT.set(None);
         *lock(&me.running) = None;
         let took = since.elapsed();
@@ -545,18 +575,28 @@ impl Workers {
                 continue;
             }
             idle = 0;
-            (self.options.on_tick)();
-            self.reactor.timers.fire();
-            self.announce_old_notes();
-            for request in self.seats.expire(|request| request.age() > self.options.queue_timeout) {
-                request.refuse();
-            }
             if pulse.unattended && pulse.steps == steps {
                 self.relieve(&mut clocks);
             } else {
                 clocks.clear();
             }
             steps = pulse.steps;
+            // What the embedder has us call must not end the monitor.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.tick())) {
+                log::error!("a callback panicked: {}", panic_text(&*panic));
+            }
+        }
+    }
+
+    fn tick(self: &Arc<Self>) {
+        (self.options.on_tick)();
+        self.reactor.timers.fire();
+        self.announce_old_notes();
+        for request in self.seats.expire(|request| request.is_gone_or_older_than(self.options.queue_timeout)) {
+            // To nobody, if its client has gone.
+            if !request.slot().is_gone() {
+                request.refuse();
+            }
         }
     }
 
@@ -593,6 +633,16 @@ impl Workers {
         *clocks = seen;
         if !displaced {
             self.act(self.seats.relieve());
+        }
+        // No thread to be had, and all others wait: this one keeps connections alive and lets the queue time out.
+        if self.seats.try_polling() {
+            let mut tasks = self.reactor.poll(false);
+            while let Some(task) = tasks.pop().or_else(|| self.seats.pop_poll()) {
+                if task.state().start() {
+                    self.run_task(task);
+                }
+            }
+            self.seats.end_polling();
         }
     }
 }

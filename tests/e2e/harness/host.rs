@@ -7,6 +7,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -103,6 +104,12 @@ impl Setup {
         self
     }
 
+    /// How long a start may take: a directory is a package, which cargo builds first.
+    fn patience(&self) -> Duration {
+        let builds = self.module.as_ref().is_some_and(|module| root().join(module).is_dir());
+        if builds { PATIENCE * 10 } else { PATIENCE }
+    }
+
     fn spawn(self) -> (Child, Lines, Lines) {
         let mut command = Command::new(&self.program);
         if let Some(module) = &self.module {
@@ -130,17 +137,19 @@ impl Setup {
 
     /// Starts it and reads from its lines where it listens.
     pub(crate) fn start(self) -> Host {
+        let patience = self.patience();
         let (child, stdout, stderr) = self.spawn();
         let mut host = Host { addr: None, child, stdout, stderr };
-        host.addr = Some(host.stdout.find("where it listens", listening));
+        host.addr = Some(host.stdout.find(patience, "where it listens", listening));
         host
     }
 
     /// Runs it until it ends.
     pub(crate) fn end(self) -> Ended {
+        let patience = self.patience();
         let (child, stdout, stderr) = self.spawn();
         let mut host = Host { addr: None, child, stdout, stderr };
-        host.ended()
+        host.ended_within(patience)
     }
 }
 
@@ -278,12 +287,12 @@ impl Host {
 
     /// The first line of the log for which `is_it` holds.
     pub(crate) fn json(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        self.stderr.find(what, |line| serde_json::from_str(line).ok().filter(|line| is_it(line)))
+        self.stderr.find(PATIENCE, what, |line| serde_json::from_str(line).ok().filter(|line| is_it(line)))
     }
 
     /// The first line on the standard error with `text` in it.
     pub(crate) fn stderr_with(&self, text: &str) -> String {
-        self.stderr.find(text, |line| line.contains(text).then(|| line.to_owned()))
+        self.stderr.find(PATIENCE, text, |line| line.contains(text).then(|| line.to_owned()))
     }
 
     /// The first line on the standard output with `text` in it.
@@ -293,7 +302,7 @@ impl Host {
 
     /// The first line on the standard output for which `is_it` holds.
     pub(crate) fn stdout_where(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
-        self.stdout.find(what, |line| is_it(line).then(|| line.to_owned()))
+        self.stdout.find(PATIENCE, what, |line| is_it(line).then(|| line.to_owned()))
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -306,8 +315,12 @@ impl Host {
 
     /// Waits until it ends by itself.
     pub(crate) fn ended(&mut self) -> Ended {
+        self.ended_within(PATIENCE)
+    }
+
+    fn ended_within(&mut self, patience: Duration) -> Ended {
         // Its outputs end when it does, and can be waited for with patience.
-        let (stdout, stderr) = (self.stdout.all(), self.stderr.all());
+        let (stdout, stderr) = (self.stdout.all(patience), self.stderr.all(patience));
         let status: ExitStatus = self.child.wait().expect("it is ours");
         Ended { code: status.code(), stdout, stderr }
     }
@@ -366,7 +379,7 @@ impl Lines {
     }
 
     /// Waits for a line that `read` makes something of.
-    fn find<T>(&self, what: &str, mut read: impl FnMut(&str) -> Option<T>) -> T {
+    fn find<T>(&self, patience: Duration, what: &str, mut read: impl FnMut(&str) -> Option<T>) -> T {
         let mut written = self.lock();
         let mut seen = 0;
         loop {
@@ -375,16 +388,16 @@ impl Lines {
             }
             seen = written.lines.len();
             assert!(!written.has_ended, "the host has ended without saying: {what}");
-            let (next, waited) = self.0.1.wait_timeout(written, PATIENCE).unwrap_or_else(PoisonError::into_inner);
+            let (next, waited) = self.0.1.wait_timeout(written, patience).unwrap_or_else(PoisonError::into_inner);
             assert!(!waited.timed_out(), "the host does not say: {what}");
             written = next;
         }
     }
 
     /// Everything, when it has ended.
-    fn all(&self) -> String {
+    fn all(&self, patience: Duration) -> String {
         let (written, waited) = (self.0.1)
-            .wait_timeout_while(self.lock(), PATIENCE, |written| !written.has_ended)
+            .wait_timeout_while(self.lock(), patience, |written| !written.has_ended)
             .unwrap_or_else(PoisonError::into_inner);
         assert!(!waited.timed_out(), "the process does not end");
         written.lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()

@@ -9,7 +9,7 @@ use std::{
 
 use astra_server::{ConnectionInfo, Exchange, Responder};
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response, uri::Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response, uri::Scheme};
 use http_body_util::Full;
 
 use crate::{
@@ -37,6 +37,7 @@ impl astra_server::Handler for Dispatch {
         let handler = self.handler_for(&request);
 
         let id = self.ids.next();
+        strip_hop_by_hop(request.headers_mut());
         let client_id = request_id::stamp(request.headers_mut(), &id);
         need_authority(&mut request, info.local_addr());
         forwarded::rewrite(request.headers_mut(), info.peer_addr(), "http", &self.trusted_proxies);
@@ -104,10 +105,39 @@ impl Dispatch {
     }
 }
 
-/// A client of HTTP/1.0 need not say whom it asks (RFC 9112 §3.2); a guest is always told, so it is told our address.
+/// Removes what concerns only the connection that the request came on: the fields that `Connection` names and those that are known
+/// to (RFC 9110 §7.6.1). And `Proxy`, which CGI-like guests would find as `HTTP_PROXY` and use (httpoxy, CVE-2016-5385).
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
+        // These say where the request goes and where its body ends, and are not up to the client to take back.
+        .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
+    HeaderName::from_static("proxy"),
+];
+
+/// A client of HTTP/1.0 need not say whom it asks, and any may leave `Host` empty (RFC 9112 §3.2); a guest is always told, so it is
+/// told our address.
 fn need_authority<B>(request: &mut Request<B>, local: Option<SocketAddr>) {
     if request.uri().authority().is_none()
-        && !request.headers().contains_key(header::HOST)
+        && request.headers().get(header::HOST).is_none_or(HeaderValue::is_empty)
         && let Some(host) = local.and_then(|local| HeaderValue::from_str(&local.to_string()).ok())
     {
         request.headers_mut().insert(header::HOST, host);
@@ -117,9 +147,11 @@ fn need_authority<B>(request: &mut Request<B>, local: Option<SocketAddr>) {
 /// The log line of a failure, whether or not there is an access log. A client that left or erred is no news.
 fn tell_operator(handler: &Handler, id: RequestId, failure: &Failure) {
     let level = match failure.kind() {
-        FailureKind::ClientGone | FailureKind::BodyTooLarge | FailureKind::BadRequest | FailureKind::NotFound => {
-            log::Level::Debug
-        }
+        FailureKind::ClientGone
+        | FailureKind::ClientTooSlow
+        | FailureKind::BodyTooLarge
+        | FailureKind::BadRequest
+        | FailureKind::NotFound => log::Level::Debug,
         _ => log::Level::Warn,
     };
     log::log!(level, "handler `{}`, request {id}: {failure}", handler.name);
@@ -210,5 +242,56 @@ impl GuestOutput for PrintedLines {
         };
         let line = GuestLine { handler: &self.handler, id: self.id, stream, text: line };
         log.line(Origin::Guest, |out| log.format().guest_line(out, &line));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(headers: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::new(());
+        for (name, value) in headers {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        request
+    }
+
+    #[test]
+    fn what_concerns_the_connection_stays_with_it() {
+        let mut request = request(&[
+            ("connection", "close, x-hop"),
+            ("connection", " ,X-Other,,not a name, host, content-length"),
+            ("x-hop", "1"),
+            ("x-hop", "2"),
+            ("x-other", "1"),
+            ("keep-alive", "timeout=1"),
+            ("te", "trailers"),
+            ("upgrade", "websocket"),
+            ("proxy", "http://evil"),
+            ("proxy-connection", "close"),
+            ("host", "test"),
+            ("content-length", "1"),
+            ("trailer", "x-checksum"),
+            ("x-stays", "1"),
+        ]);
+        strip_hop_by_hop(request.headers_mut());
+        let mut names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-length", "host", "trailer", "x-stays"]);
+    }
+
+    #[test]
+    fn a_guest_is_told_our_address_when_the_client_names_none() {
+        let local = Some(SocketAddr::from(([127, 0, 0, 1], 80)));
+        for (headers, told) in [
+            (&[][..], "127.0.0.1:80"),
+            (&[("host", "")][..], "127.0.0.1:80"),
+            (&[("host", "example.org")][..], "example.org"),
+        ] {
+            let mut request = request(headers);
+            need_authority(&mut request, local);
+            assert_eq!(request.headers()[header::HOST], told, "{headers:?}");
+        }
     }
 }

@@ -63,6 +63,8 @@ pub enum FailureKind {
     GuestError,
     /// The request body was larger than `max_body`.
     BodyTooLarge,
+    /// The client stopped sending the request body.
+    ClientTooSlow,
     /// The request is not one that a handler can be given.
     BadRequest,
     /// The method is never handed to a guest (CONNECT, TRACE).
@@ -91,6 +93,7 @@ impl FailureKind {
             Self::GatewayTimeout => "gateway_timeout",
             Self::GuestError => "guest_error",
             Self::BodyTooLarge => "body_too_large",
+            Self::ClientTooSlow => "client_too_slow",
             Self::BadRequest => "bad_request",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotFound => "not_found",
@@ -125,6 +128,7 @@ impl Failure {
             FailureKind::Cpu | FailureKind::Memory | FailureKind::Overload => StatusCode::SERVICE_UNAVAILABLE,
             FailureKind::BadGateway => StatusCode::BAD_GATEWAY,
             FailureKind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            FailureKind::ClientTooSlow => StatusCode::REQUEST_TIMEOUT,
             FailureKind::BadRequest => StatusCode::BAD_REQUEST,
             FailureKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             FailureKind::NotFound => StatusCode::NOT_FOUND,
@@ -152,6 +156,7 @@ impl Failure {
             FailureKind::Overload => "too busy, try again\n",
             FailureKind::BadGateway => "a server that the handler depends on failed\n",
             FailureKind::BodyTooLarge => "the request body is too large\n",
+            FailureKind::ClientTooSlow => "the request body came too slowly\n",
             FailureKind::BadRequest => "bad request\n",
             FailureKind::MethodNotAllowed => "method not allowed\n",
             FailureKind::NotFound => "not found\n",

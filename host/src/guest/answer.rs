@@ -5,11 +5,14 @@
 //! twelve-byte body: a thread switch per request, chunked framing, and no way to answer 500 if the guest traps on the
 //! next line. Guests that stream see nothing of it: whatever they wait for, their output goes out first.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Response, StatusCode, header};
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 
 use super::{
-    body::{BodyWatch, GuestBody},
+    body::{BodyWatch, GuestBody, WeakBodyWatch},
+    instance::Upload,
     limits::Phase,
 };
 use crate::failure::{Failure, FailureKind};
@@ -22,8 +25,9 @@ pub(crate) struct Answer {
     respond: Option<Respond>,
     /// The request was HEAD: a response has no body on the wire.
     to_head: bool,
-    /// Bodies by the handle of the response they belong to. A guest rarely makes more than one.
-    bodies: Vec<(u32, BodyWatch)>,
+    /// Bodies by the handle of the response they belong to, which keeps them. A guest rarely makes more than one.
+    bodies: Vec<(u32, WeakBodyWatch)>,
+    upload: Arc<Upload>,
     stage: Stage,
 }
 
@@ -39,22 +43,24 @@ enum Stage {
 }
 
 impl Answer {
-    pub(crate) fn new(to_head: bool, respond: Respond) -> Self {
-        Self { respond: Some(respond), to_head, bodies: Vec::new(), stage: Stage::Nothing }
+    /// `upload` is the request's body, which the server may refuse on its own; then that is the answer.
+    pub(crate) fn new(to_head: bool, upload: Arc<Upload>, respond: Respond) -> Self {
+        Self { respond: Some(respond), to_head, bodies: Vec::new(), upload, stage: Stage::Nothing }
     }
 
     /// Remembers the body of the response with handle `response`.
-    pub(crate) fn add_body(&mut self, response: u32, body: BodyWatch) {
-        self.bodies.retain(|(handle, _)| *handle != response); // handles are used again
-        self.bodies.push((response, body));
+    pub(crate) fn add_body(&mut self, response: u32, body: &BodyWatch) {
+        self.bodies.retain(|(handle, body)| *handle != response && !body.is_gone()); // handles are used again
+        self.bodies.push((response, body.downgrade()));
     }
 
-    /// The guest's response. `response` is its handle, `has_body` whether it has taken a body.
-    pub(crate) fn set(&mut self, response: u32, has_body: bool, status: StatusCode, mut headers: HeaderMap) {
-        let body = match has_body {
-            true => self.bodies.iter().find(|(handle, _)| *handle == response).map(|(_, body)| body.clone()),
-            false => None,
-        };
+    /// The body of the response with handle `response`, while that response lives.
+    pub(crate) fn body(&self, response: u32) -> Option<BodyWatch> {
+        self.bodies.iter().find(|(handle, _)| *handle == response)?.1.upgrade()
+    }
+
+    /// The guest's response, and its body if it has taken one.
+    pub(crate) fn set(&mut self, body: Option<BodyWatch>, status: StatusCode, mut headers: HeaderMap) {
         let bodiless = self.to_head || matches!(status.as_u16(), 100..=199 | 204 | 304);
         if status.is_informational() {
             self.stage = Stage::Refused(Failure::new(
@@ -71,8 +77,11 @@ impl Answer {
                 Stage::Refused(Failure::new(FailureKind::Unfinished, "the response has a content-length and no body"));
             return;
         }
-        if bodiless && let Some(body) = &body {
-            body.discard();
+        if let Some(body) = &body {
+            body.set();
+            if bodiless {
+                body.discard();
+            }
         }
         let mut head = Response::new(());
         *head.status_mut() = status;
@@ -101,12 +110,22 @@ impl Answer {
     pub(crate) fn phase(&self) -> Phase {
         match &self.stage {
             Stage::Nothing | Stage::Refused(_) => Phase::Head,
-            Stage::Held { body, .. } | Stage::Sent { body } if body.as_ref().is_none_or(BodyWatch::is_finished) => {
+            Stage::Held { body, .. } | Stage::Sent { body } if body.as_ref().is_none_or(BodyWatch::is_complete) => {
                 Phase::Complete
             }
             Stage::Held { .. } => Phase::Head,
             Stage::Sent { .. } => Phase::Streaming,
         }
+    }
+
+    /// The server has the guest's response.
+    pub(crate) fn is_sent(&self) -> bool {
+        matches!(self.stage, Stage::Sent { .. })
+    }
+
+    /// The response's body was given up by its reader before it was complete.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(&self.stage, Stage::Sent { body: Some(body) } if body.is_refused())
     }
 
     /// The guest has ended. A complete response that is still held goes out; an incomplete one does not, so that the client
@@ -122,7 +141,10 @@ impl Answer {
             held @ Stage::Held { .. } if complete => {
                 self.stage = held;
                 self.hand_over();
-                Ok(())
+                match std::mem::replace(&mut self.stage, Stage::Nothing) {
+                    Stage::Refused(failure) => Err(failure),
+                    _ => Ok(()),
+                }
             }
             Stage::Sent { .. } if complete => Ok(()),
             Stage::Held { .. } | Stage::Sent { .. } => {
@@ -133,6 +155,17 @@ impl Answer {
 
     fn hand_over(&mut self) {
         let Stage::Held { head, body } = std::mem::replace(&mut self.stage, Stage::Nothing) else { return };
+        if let Some(failure) = self.upload.refusal() {
+            // The server puts its own answer in the place of this one: nobody will read the guest's body.
+            drop(body.map(|body| body.reader()));
+            let mut head = Response::new(GuestBody::nothing(None));
+            *head.status_mut() = failure.status();
+            self.stage = Stage::Refused(failure);
+            if let Some(respond) = self.respond.take() {
+                respond(head);
+            }
+            return;
+        }
         let content = match &body {
             None if self.to_head => GuestBody::nothing(content_length(head.headers()).unwrap_or(None)),
             None => GuestBody::nothing(None),
@@ -183,12 +216,15 @@ fn kind_of(code: &ErrorCode) -> FailureKind {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use http_body::Body as _;
 
     use super::*;
-    use crate::guest::body::BodyWriter;
+    use crate::guest::{
+        body::{BodyWriter, Budget},
+        instance::UploadEnd,
+    };
 
     type Sent = Arc<Mutex<Option<Response<GuestBody>>>>;
 
@@ -196,7 +232,7 @@ mod tests {
         let sent = Sent::default();
         let slot = Arc::clone(&sent);
         let respond = move |response| *slot.lock().expect("not poisoned") = Some(response);
-        (Answer::new(to_head, Box::new(respond)), sent)
+        (Answer::new(to_head, Arc::default(), Box::new(respond)), sent)
     }
 
     fn take(sent: &Sent) -> Option<Response<GuestBody>> {
@@ -206,9 +242,8 @@ mod tests {
     #[test]
     fn a_complete_response_goes_out_at_the_end_with_its_length() {
         let (mut answer, sent) = answer(false);
-        let mut writer = BodyWriter::new(None);
-        answer.add_body(7, writer.watch());
-        answer.set(7, true, StatusCode::OK, HeaderMap::new());
+        let mut writer = BodyWriter::new(None, &Budget::new());
+        answer.set(Some(writer.watch()), StatusCode::OK, HeaderMap::new());
         let mut stream = writer.stream().expect("first stream");
         wasmtime_wasi::p2::OutputStream::write(&mut stream, "Hello".into()).expect("room");
         assert!(take(&sent).is_none());
@@ -221,9 +256,8 @@ mod tests {
     #[test]
     fn an_unfinished_response_that_is_still_held_is_not_sent() {
         let (mut answer, sent) = answer(false);
-        let writer = BodyWriter::new(None);
-        answer.add_body(7, writer.watch());
-        answer.set(7, true, StatusCode::OK, HeaderMap::new());
+        let writer = BodyWriter::new(None, &Budget::new());
+        answer.set(Some(writer.watch()), StatusCode::OK, HeaderMap::new());
         drop(writer);
         assert_eq!(answer.end().expect_err("unfinished").kind(), FailureKind::Unfinished);
         drop(answer);
@@ -233,9 +267,8 @@ mod tests {
     #[test]
     fn a_head_goes_out_when_the_guest_waits() {
         let (mut answer, sent) = answer(false);
-        let writer = BodyWriter::new(None);
-        answer.add_body(7, writer.watch());
-        answer.set(7, true, StatusCode::OK, HeaderMap::new());
+        let writer = BodyWriter::new(None, &Budget::new());
+        answer.set(Some(writer.watch()), StatusCode::OK, HeaderMap::new());
         assert_eq!(answer.phase(), Phase::Head);
         answer.send_out();
         assert!(take(&sent).is_some());
@@ -245,9 +278,8 @@ mod tests {
     #[test]
     fn a_response_to_head_has_a_length_and_no_bytes() {
         let (mut answer, sent) = answer(true);
-        let mut writer = BodyWriter::new(None);
-        answer.add_body(7, writer.watch());
-        answer.set(7, true, StatusCode::OK, HeaderMap::new());
+        let mut writer = BodyWriter::new(None, &Budget::new());
+        answer.set(Some(writer.watch()), StatusCode::OK, HeaderMap::new());
         let mut stream = writer.stream().expect("first stream");
         wasmtime_wasi::p2::OutputStream::write(&mut stream, "Hello".into()).expect("room");
         writer.finish(None).expect("no length was promised");
@@ -262,7 +294,7 @@ mod tests {
     fn no_content_has_no_content_length() {
         let (mut answer, sent) = answer(false);
         let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, http::HeaderValue::from_static("5"))]);
-        answer.set(7, false, StatusCode::NO_CONTENT, headers);
+        answer.set(None, StatusCode::NO_CONTENT, headers);
         answer.end().expect("complete");
         assert!(take(&sent).expect("handed over").headers().is_empty());
     }
@@ -271,8 +303,35 @@ mod tests {
     fn a_length_without_a_body_is_refused() {
         let (mut answer, sent) = answer(false);
         let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, http::HeaderValue::from_static("5"))]);
-        answer.set(7, false, StatusCode::OK, headers);
+        answer.set(None, StatusCode::OK, headers);
         assert_eq!(answer.end().expect_err("contradiction").kind(), FailureKind::Unfinished);
         assert!(take(&sent).is_none());
+    }
+
+    #[test]
+    fn a_body_lives_as_long_as_its_response() {
+        let (mut answer, _) = answer(false);
+        let writer = BodyWriter::new(None, &Budget::new());
+        answer.add_body(7, &writer.watch());
+        assert!(answer.body(7).is_some());
+        assert!(answer.body(8).is_none());
+        drop(writer);
+        assert!(answer.body(7).is_none());
+        answer.add_body(9, &BodyWriter::new(None, &Budget::new()).watch());
+        assert_eq!(answer.bodies.len(), 1, "what is gone is forgotten");
+    }
+
+    #[test]
+    fn an_upload_that_the_server_refuses_is_the_answer() {
+        for (end, kind, status) in [
+            (UploadEnd::TooLarge, FailureKind::BodyTooLarge, StatusCode::PAYLOAD_TOO_LARGE),
+            (UploadEnd::TooSlow, FailureKind::ClientTooSlow, StatusCode::REQUEST_TIMEOUT),
+        ] {
+            let (mut answer, sent) = answer(false);
+            answer.upload.end(end);
+            answer.set(None, StatusCode::OK, HeaderMap::new());
+            assert_eq!(answer.end().expect_err("refused").kind(), kind);
+            assert_eq!(take(&sent).expect("handed over").status(), status);
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The one place where guests wait: for a body, a clock, a socket, a file stream.
 //!
 //! All of `wasi:io/poll` and the calls and drops of `wasi:io/streams` that may block go through [`wait`]: poll once; if not
-//! ready, let the output go out, give up the seat and park until ready, until the deadline, or until the client is gone. The
+//! ready, let the output go out, give up the seat and park until ready, until the deadline, or until the client of a response that is
+//! not complete is gone. The
 //! traits below are wasmtime-wasi's sync ones, implemented on our own view: each method is a line over wasmtime-wasi-io's
 //! async `Host` for `ResourceTable`. Its own sync implementation is not used: it blocks in Tokio (`in_tokio`), which takes
 //! a process-wide lock each time and knows no deadline. File-system calls do not come here: they run on the worker and keep
@@ -10,6 +11,7 @@
 use std::{
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
+    time::Instant,
 };
 
 use wasmtime::{
@@ -41,12 +43,23 @@ pub(crate) fn wait<F: Future>(answer: &mut Answer, clock: &mut Clock, future: F)
     wait_parked(answer, clock, future)
 }
 
-fn wait_parked<F: Future>(answer: &Answer, clock: &mut Clock, future: Pin<&mut F>) -> Result<F::Output, Cut> {
-    let until = clock.until(answer.phase());
-    astra_server::wait(future, until.map(|(instant, _)| instant)).map_err(|interrupted| match interrupted {
-        astra_server::Interrupted::ClientGone => Cut::ClientGone,
-        _ => until.map_or(Cut::Deadline, |(_, cut)| cut), // the deadline
-    })
+fn wait_parked<F: Future>(answer: &Answer, clock: &mut Clock, mut future: Pin<&mut F>) -> Result<F::Output, Cut> {
+    let phase = answer.phase();
+    let until = clock.until(phase);
+    match astra_server::wait(future.as_mut(), until.map(|(instant, _)| instant)) {
+        Ok(output) => Ok(output),
+        Err(astra_server::Interrupted::ClientGone) => {
+            wait_alone(clock.without_client(phase)?, clock.until(phase), future)
+        }
+        Err(_) => Err(until.map_or(Cut::Deadline, |(_, cut)| cut)), // the deadline
+    }
+}
+
+/// Waits for a guest that works on after its client has left, which the server's wait refuses to do.
+fn wait_alone<F: Future>(left: Instant, until: Option<(Instant, Cut)>, future: Pin<&mut F>) -> Result<F::Output, Cut> {
+    let (end, cut) = until.filter(|(until, _)| *until < left).unwrap_or((left, Cut::ClientGone));
+    let timed = async { tokio::time::timeout_at(end.into(), future).await };
+    astra_server::blocking(|| wasmtime_wasi::runtime::in_tokio(timed)).map_err(|_elapsed| cut)
 }
 
 /// Lets the output of a guest that is computing go out. A wake-up alone would not do: the server keeps what a handler wakes on its

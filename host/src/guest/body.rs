@@ -9,7 +9,10 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -25,6 +28,11 @@ const HIGH: usize = 64 * 1024;
 const CAPACITY: usize = 2 * HIGH;
 /// Pieces smaller than this are copied together; larger ones are passed on as they are.
 const SMALL: usize = 8 * 1024;
+/// What all bodies of a request that are not on their way to the client may buffer together. A guest needs one of them; it may make
+/// as many as it has handles.
+const UNSENT: usize = 2 * CAPACITY;
+/// The most that `blocking-write-and-flush` takes at once (WASI 0.2, `wasi:io/streams`): with less room than that it has to wait.
+const BLOCKING_WRITE: usize = 4096;
 
 /// What both ends share. Written by the guest's worker and by the connection's poller, each for a few instructions.
 struct Pipe {
@@ -43,6 +51,8 @@ struct State {
     expected: Option<u64>,
     /// The response has no body on the wire (HEAD, 204, 304): bytes are counted, not kept.
     discard: bool,
+    /// Where `buffered` is charged until the body is on its way to the client.
+    unsent: Option<Budget>,
     end: End,
     /// The reader was dropped: nobody wants the bytes any more.
     closed: bool,
@@ -71,7 +81,8 @@ impl Pipe {
     fn end(&self, end: End) {
         let mut state = self.lock();
         if matches!(state.end, End::Open) {
-            state.end = end;
+            // With all the bytes that were promised there is nothing left to break.
+            state.end = if matches!(end, End::Broken) && state.is_whole() { End::Finished(None) } else { end };
         }
         let reader = state.reader.take();
         drop(state);
@@ -84,6 +95,9 @@ impl Pipe {
 impl State {
     fn push(&mut self, bytes: Bytes) {
         self.buffered += bytes.len();
+        if let Some(budget) = &self.unsent {
+            budget.take(bytes.len());
+        }
         if self.tail.is_empty() && (self.pieces.is_empty() || bytes.len() >= SMALL) {
             self.pieces.push_back(bytes);
         } else if bytes.len() >= SMALL {
@@ -101,17 +115,70 @@ impl State {
             None => self.tail.split().freeze(),
         };
         self.buffered -= piece.len();
+        if let Some(budget) = &self.unsent {
+            budget.give(piece.len());
+        }
         Some(piece)
     }
 
     fn clear(&mut self) {
         self.pieces.clear();
-        self.tail.clear();
-        self.buffered = 0;
+        self.tail = BytesMut::new();
+        let freed = std::mem::take(&mut self.buffered);
+        if let Some(budget) = &self.unsent {
+            budget.give(freed);
+        }
+    }
+
+    /// Bytes that can be written at once.
+    fn room(&self) -> usize {
+        let left = if self.discard { None } else { self.unsent.as_ref().map(Budget::left) };
+        left.unwrap_or(usize::MAX).min(CAPACITY - self.buffered)
     }
 
     fn has_room(&self) -> bool {
-        self.buffered < HIGH
+        self.buffered < HIGH && self.room() >= BLOCKING_WRITE
+    }
+
+    /// All bytes that `content-length` promised are written.
+    fn is_whole(&self) -> bool {
+        self.expected == Some(self.written)
+    }
+
+    /// Nobody will read what the guest still has to write. Once all is written that was promised, this is how hyper ends.
+    fn is_refused(&self) -> bool {
+        self.closed && !self.is_whole()
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// What the bodies of one request that are not on their way to the client may still buffer. Used by the worker that runs the guest.
+#[derive(Clone)]
+pub(crate) struct Budget(Arc<AtomicUsize>);
+
+impl Budget {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicUsize::new(UNSENT)))
+    }
+
+    // Relaxed: one thread counts, and nothing else is published with the number.
+
+    fn left(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) {
+        // `room` has been asked before.
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn give(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
@@ -120,9 +187,33 @@ impl State {
 pub(crate) struct BodyWatch(Arc<Pipe>);
 
 impl BodyWatch {
+    /// The client can have the whole body: the guest has called `finish`, or has written all that its `content-length` promised.
+    pub(crate) fn is_complete(&self) -> bool {
+        let state = self.0.lock();
+        state.is_whole() || !matches!(state.end, End::Open | End::Broken)
+    }
+
     /// The guest has called `finish`: nothing more will come.
     pub(crate) fn is_finished(&self) -> bool {
         !matches!(self.0.lock().end, End::Open | End::Broken)
+    }
+
+    /// The reader has gone before it had the whole body.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.0.lock().is_refused()
+    }
+
+    /// The body is the client's from now on: it may buffer as much as a client that reads slowly makes it.
+    pub(crate) fn set(&self) {
+        let mut state = self.0.lock();
+        if let Some(budget) = state.unsent.take() {
+            budget.give(state.buffered);
+        }
+    }
+
+    /// A handle that does not keep the body.
+    pub(crate) fn downgrade(&self) -> WeakBodyWatch {
+        WeakBodyWatch(Arc::downgrade(&self.0))
     }
 
     /// Bytes that the guest has written so far.
@@ -162,6 +253,19 @@ impl BodyWatch {
     }
 }
 
+/// A [`BodyWatch`] of a body that may be gone.
+pub(crate) struct WeakBodyWatch(Weak<Pipe>);
+
+impl WeakBodyWatch {
+    pub(crate) fn upgrade(&self) -> Option<BodyWatch> {
+        self.0.upgrade().map(BodyWatch)
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
 /// The guest's end: the `outgoing-body` resource. Dropped without [`finish`](Self::finish), it breaks the body.
 pub(crate) struct BodyWriter {
     pipe: Arc<Pipe>,
@@ -169,8 +273,8 @@ pub(crate) struct BodyWriter {
 }
 
 impl BodyWriter {
-    /// A new body that must become `expected` bytes long, if given.
-    pub(crate) fn new(expected: Option<u64>) -> Self {
+    /// A new body that must become `expected` bytes long, if given. What it buffers is charged to `budget` until it is set.
+    pub(crate) fn new(expected: Option<u64>, budget: &Budget) -> Self {
         let state = State {
             pieces: VecDeque::new(),
             tail: BytesMut::new(),
@@ -178,6 +282,7 @@ impl BodyWriter {
             written: 0,
             expected,
             discard: false,
+            unsent: Some(budget.clone()),
             end: End::Open,
             closed: false,
             reader: None,
@@ -247,10 +352,10 @@ impl Pollable for BodyStream {
 impl OutputStream for BodyStream {
     fn write(&mut self, mut bytes: Bytes) -> StreamResult<()> {
         let mut state = self.0.lock();
-        if state.closed {
+        if state.is_refused() {
             return Err(StreamError::Closed);
         }
-        if bytes.len() > CAPACITY - state.buffered {
+        if bytes.len() > state.room() {
             return Err(StreamError::trap("write exceeds what check-write permitted"));
         }
         let room = state.expected.map_or(u64::MAX, |expected| expected.saturating_sub(state.written));
@@ -276,14 +381,14 @@ impl OutputStream for BodyStream {
     }
 
     fn flush(&mut self) -> StreamResult<()> {
-        if self.0.lock().closed { Err(StreamError::Closed) } else { Ok(()) }
+        if self.0.lock().is_refused() { Err(StreamError::Closed) } else { Ok(()) }
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
         let state = self.0.lock();
-        match state.closed {
+        match state.is_refused() {
             true => Err(StreamError::Closed),
-            false if state.has_room() => Ok(CAPACITY - state.buffered),
+            false if state.has_room() => Ok(state.room()),
             false => Ok(0),
         }
     }
@@ -390,6 +495,13 @@ impl Drop for GuestBody {
 mod tests {
     use super::*;
 
+    /// The writer of a response that has been set.
+    fn writer(expected: Option<u64>) -> BodyWriter {
+        let writer = BodyWriter::new(expected, &Budget::new());
+        writer.watch().set();
+        writer
+    }
+
     fn next(body: &mut GuestBody) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
     }
@@ -403,7 +515,7 @@ mod tests {
 
     #[test]
     fn a_finished_body_knows_its_length_and_ends_in_order() {
-        let mut writer = BodyWriter::new(None);
+        let mut writer = writer(None);
         let mut body = writer.watch().reader();
         let mut stream = writer.stream().expect("first stream");
         assert!(writer.stream().is_none());
@@ -421,7 +533,7 @@ mod tests {
 
     #[test]
     fn a_body_that_is_dropped_unfinished_ends_with_an_error() {
-        let mut writer = BodyWriter::new(None);
+        let mut writer = writer(None);
         let mut body = writer.watch().reader();
         writer.stream().expect("first stream").write("half".into()).expect("room");
         drop(writer);
@@ -432,7 +544,7 @@ mod tests {
 
     #[test]
     fn a_body_shorter_than_its_content_length_is_broken() {
-        let mut writer = BodyWriter::new(Some(5));
+        let mut writer = writer(Some(5));
         let mut body = writer.watch().reader();
         writer.stream().expect("first stream").write("four".into()).expect("room");
         assert_eq!(writer.finish(None), Err(4));
@@ -442,7 +554,7 @@ mod tests {
 
     #[test]
     fn a_body_longer_than_its_content_length_is_cut() {
-        let mut writer = BodyWriter::new(Some(3));
+        let mut writer = writer(Some(3));
         let mut body = writer.watch().reader();
         let mut stream = writer.stream().expect("first stream");
         assert!(matches!(stream.write("four".into()), Err(StreamError::LastOperationFailed(_))));
@@ -454,7 +566,7 @@ mod tests {
 
     #[test]
     fn the_guest_waits_for_a_slow_reader() {
-        let mut writer = BodyWriter::new(None);
+        let mut writer = writer(None);
         let mut body = writer.watch().reader();
         let mut stream = writer.stream().expect("first stream");
         stream.write(vec![0; HIGH].into()).expect("room");
@@ -467,7 +579,7 @@ mod tests {
 
     #[test]
     fn small_pieces_are_copied_together() {
-        let mut writer = BodyWriter::new(None);
+        let mut writer = writer(None);
         let mut body = writer.watch().reader();
         let mut stream = writer.stream().expect("first stream");
         for _ in 0..15 {
@@ -475,5 +587,54 @@ mod tests {
         }
         assert_eq!(data(&mut body).len(), 4096);
         assert_eq!(data(&mut body).len(), 14 * 4096);
+    }
+
+    #[test]
+    fn a_body_with_all_its_bytes_is_complete_before_it_is_finished() {
+        let mut writer = writer(Some(5));
+        let watch = writer.watch();
+        let mut body = watch.reader();
+        let mut stream = writer.stream().expect("first stream");
+        stream.write("Hel".into()).expect("room");
+        assert!(!watch.is_complete());
+        stream.write("lo".into()).expect("room");
+        assert!(watch.is_complete() && !watch.is_finished());
+        assert_eq!(data(&mut body), "Hel");
+        drop(body); // hyper has what it needs
+        stream.flush().expect("nothing is lost");
+        assert!(stream.check_write().expect("nothing is lost") > 0);
+        assert!(matches!(stream.write("!".into()), Err(StreamError::LastOperationFailed(_))));
+        assert!(!watch.is_refused());
+        writer.finish(None).expect("five bytes were promised");
+    }
+
+    #[test]
+    fn a_body_with_all_its_bytes_is_not_broken_by_a_guest_that_forgets_to_finish_it() {
+        let mut writer = writer(Some(5));
+        let mut body = writer.watch().reader();
+        writer.stream().expect("first stream").write("Hello".into()).expect("room");
+        drop(writer);
+        assert_eq!(data(&mut body), "Hello");
+        assert!(matches!(next(&mut body), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn bodies_that_are_not_set_share_a_budget() {
+        let budget = Budget::new();
+        let mut writers: Vec<_> = (0..100).map(|_| BodyWriter::new(None, &budget)).collect();
+        let mut streams: Vec<_> = writers.iter_mut().map(|writer| writer.stream().expect("first stream")).collect();
+        let mut written = 0;
+        for stream in &mut streams {
+            let room = stream.check_write().expect("open");
+            stream.write(vec![0; room].into()).expect("room");
+            written += room;
+        }
+        assert_eq!(written, UNSENT);
+        assert_eq!(streams[99].check_write().expect("open"), 0);
+        streams.truncate(1);
+        writers.truncate(1);
+        assert_eq!(budget.left(), UNSENT - CAPACITY, "what is dropped is free again");
+        writers[0].watch().set();
+        assert_eq!(budget.left(), UNSENT, "what is set has a reader");
     }
 }

@@ -6,6 +6,7 @@
 //! guests of real toolchains import it whether they use it or not, and denied when it is called.
 
 use std::{
+    convert::Infallible,
     io,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
@@ -47,9 +48,9 @@ use wasmtime_wasi_http::{
 use super::{
     answer::content_length,
     blocking,
-    body::BodyWriter,
+    body::{BodyWatch, BodyWriter},
     grants,
-    instance::{State, Upload},
+    instance::{State, Upload, UploadEnd},
 };
 
 /// The instance that our functions are put into; the version is wasmtime-wasi-http's, and guests of all 0.2.x find it.
@@ -177,24 +178,29 @@ type Made = Result<Resource<OutgoingBody>, ()>;
 fn response_body(state: &mut State, response: &Resource<HostOutgoingResponse>) -> Result<Made> {
     let parts = state.table.get_mut(response)?;
     let (None, Ok(expected)) = (&parts.body, content_length(&parts.headers)) else { return Ok(Err(())) };
-    parts.body = Some(taken());
-    let writer = BodyWriter::new(expected);
-    state.answer.add_body(response.rep(), writer.watch());
+    let writer = BodyWriter::new(expected, &state.unsent);
+    parts.body = Some(taken(writer.watch()));
+    state.answer.add_body(response.rep(), &writer.watch());
     Ok(Ok(state.table.push(OutgoingBody { writer, context: StreamContext::Response })?))
 }
 
 fn request_body(state: &mut State, request: &Resource<HostOutgoingRequest>) -> Result<Made> {
     let parts = state.table.get_mut(request)?;
     let (None, Ok(expected)) = (&parts.body, content_length(&parts.headers)) else { return Ok(Err(())) };
-    let writer = BodyWriter::new(expected);
+    let writer = BodyWriter::new(expected, &state.unsent);
     let reader = writer.watch().reader();
     parts.body = Some(reader.map_err(|error| Error::InternalError(Some(error.to_string()))).boxed_unsync());
     Ok(Ok(state.table.push(OutgoingBody { writer, context: StreamContext::Request })?))
 }
 
-/// Marks a response as one whose body has been taken; `Answer` has the body itself.
-fn taken() -> HyperOutgoingBody {
-    Empty::new().map_err(|never| match never {}).boxed_unsync()
+/// Marks a response as one whose body has been taken, and keeps that body for as long as the response lives: a guest may finish
+/// it before it answers.
+fn taken(body: BodyWatch) -> HyperOutgoingBody {
+    let keep = move |never: Infallible| {
+        let _ = &body;
+        match never {}
+    };
+    Empty::new().map_err(keep).boxed_unsync()
 }
 
 fn write(state: &mut State, body: &Resource<OutgoingBody>) -> Result<Result<Resource<DynOutputStream>, ()>> {
@@ -224,9 +230,9 @@ fn set_response(
     state.table.delete(outparam)?;
     match response {
         Ok(response) => {
-            let handle = response.rep();
+            let watch = state.answer.body(response.rep());
             let HostOutgoingResponse { status, headers, body } = state.table.delete(response)?;
-            state.answer.set(handle, body.is_some(), status, headers.into());
+            state.answer.set(watch.filter(|_| body.is_some()), status, headers.into());
         }
         Err(code) => state.answer.refuse(&code),
     }
@@ -285,14 +291,20 @@ impl RequestBody {
     fn explain(&self, error: &io::Error) -> Error {
         match error.kind() {
             io::ErrorKind::FileTooLarge => {
-                self.upload.too_large.store(true, Ordering::Relaxed);
+                self.upload.end(UploadEnd::TooLarge);
                 Error::HttpRequestBodySize(None)
             }
-            io::ErrorKind::TimedOut => Error::ConnectionReadTimeout,
+            io::ErrorKind::TimedOut => {
+                self.upload.end(UploadEnd::TooSlow);
+                Error::ConnectionReadTimeout
+            }
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::BrokenPipe => Error::ConnectionTerminated,
+            | io::ErrorKind::BrokenPipe => {
+                self.upload.end(UploadEnd::ClientGone);
+                Error::ConnectionTerminated
+            }
             _ => Error::HttpProtocolError,
         }
     }

@@ -5,8 +5,8 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,7 +22,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use super::{
     answer::{Answer, Respond},
     blocking::{self, Io},
-    body::GuestBody,
+    body::{Budget, GuestBody},
     grants::{Grants, Stdio},
     http as wasi_http,
     limits::{Clock, Cut, Limits, Memory, Phase},
@@ -54,8 +54,38 @@ pub struct Report {
 #[derive(Default)]
 pub(crate) struct Upload {
     pub(crate) bytes: AtomicU64,
+    broken: OnceLock<UploadEnd>,
+}
+
+/// How a request's body ended, if not well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UploadEnd {
     /// It went over the server's limit.
-    pub(crate) too_large: AtomicBool,
+    TooLarge,
+    /// The client stopped sending.
+    TooSlow,
+    /// The client went away, or ended it early.
+    ClientGone,
+}
+
+impl Upload {
+    pub(crate) fn end(&self, end: UploadEnd) {
+        // The first reason counts.
+        let _ = self.broken.set(end);
+    }
+
+    /// What the server answers by itself if the guest's response has not gone out yet.
+    pub(crate) fn refusal(&self) -> Option<Failure> {
+        match self.broken.get()? {
+            UploadEnd::TooLarge => {
+                Some(Failure::new(FailureKind::BodyTooLarge, "the request body went over `max_body`"))
+            }
+            UploadEnd::TooSlow => {
+                Some(Failure::new(FailureKind::ClientTooSlow, "the client stopped sending the request body"))
+            }
+            UploadEnd::ClientGone => None,
+        }
+    }
 }
 
 /// What a guest's imports work on: everything of one request.
@@ -64,6 +94,8 @@ pub(crate) struct State {
     pub(crate) answer: Answer,
     pub(crate) clock: Clock,
     pub(crate) upload: Arc<Upload>,
+    /// For bodies that have not been set as the answer.
+    pub(crate) unsent: Budget,
     /// Made when first asked for.
     pub(crate) clocks: Option<WasiClocksCtx>,
     memory: Memory,
@@ -83,15 +115,19 @@ impl State {
         limits: &Limits,
         output: Arc<dyn GuestOutput>,
         client: Option<astra_server::Client>,
-        answer: Answer,
+        to_head: bool,
+        respond: Respond,
     ) -> Self {
+        let upload = Arc::<Upload>::default();
+        let answer = Answer::new(to_head, Arc::clone(&upload), respond);
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles as usize);
         Self {
             table,
             answer,
             clock: Clock::start(limits),
-            upload: Arc::default(),
+            upload,
+            unsent: Budget::new(),
             clocks: None,
             memory: Memory::new(limits.memory),
             client,
@@ -106,6 +142,13 @@ impl State {
 
     pub(crate) fn io(&mut self) -> Io<'_> {
         Io { table: &mut self.table, answer: &mut self.answer, clock: &mut self.clock }
+    }
+
+    /// The client will not see the rest of the response: it has gone, has broken off its own body, or does not read any more.
+    fn client_left(&self) -> bool {
+        self.client.as_ref().is_some_and(astra_server::Client::is_gone)
+            || self.upload.broken.get() == Some(&UploadEnd::ClientGone)
+            || self.answer.is_refused()
     }
 
     /// Makes the WASI context.
@@ -152,9 +195,10 @@ pub(crate) fn store(engine: &wasmtime::Engine, state: State) -> Store<State> {
 fn tick(mut store: StoreContextMut<'_, State>) -> Result<UpdateDeadline> {
     let state = store.data_mut();
     blocking::send_out(&mut state.answer);
-    state.clock.check(state.answer.phase())?;
+    let phase = state.answer.phase();
+    state.clock.check(phase)?;
     if state.client.as_ref().is_some_and(astra_server::Client::is_gone) {
-        return Err(Cut::ClientGone.into());
+        state.clock.without_client(phase)?;
     }
     Ok(UpdateDeadline::Continue(1))
 }
@@ -185,8 +229,8 @@ pub fn run(
 ) -> Report {
     let Exchange { request, scheme, client, output } = exchange;
     let respond: Respond = Box::new(respond);
-    let answer = Answer::new(request.method() == http::Method::HEAD, respond);
-    let mut store = store(revision.engine(), State::new(grants, limits, output, client, answer));
+    let to_head = request.method() == http::Method::HEAD;
+    let mut store = store(revision.engine(), State::new(grants, limits, output, client, to_head, respond));
     let result = call(revision, &mut store, request, &scheme);
     end(store, result)
 }
@@ -222,27 +266,34 @@ fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
         stdio.finish();
     }
     let complete = state.answer.phase() == Phase::Complete;
+    let refusal = state.upload.refusal().filter(|_| !complete || !state.answer.is_sent());
+    let left = !complete && state.client_left();
     let answered = state.answer.end();
-    let too_large = state.upload.too_large.load(Ordering::Relaxed);
     let outcome = match (result, answered) {
+        // Whatever the guest made of it: this is what the client gets, or why it gets half a response.
+        _ if let Some(failure) = refusal => Outcome::Failed(failure),
         (Ok(()), Ok(())) => Outcome::Ok,
-        (Err(_), _) | (_, Err(_)) if too_large && !complete => {
-            Outcome::Failed(Failure::new(FailureKind::BodyTooLarge, "the request body went over `max_body`"))
-        }
-        (Ok(()), Err(failure)) => Outcome::Failed(failure),
-        (Err(CallError::Guest(error)), answered) => match classify(&error, &state, complete) {
-            None => answered.map_or_else(Outcome::Failed, |()| Outcome::Ok),
-            Some(failure) => Outcome::Failed(failure),
-        },
         (Err(CallError::Request(error)), _) => {
             Outcome::Failed(Failure::new(FailureKind::BadRequest, format!("{error:#}")))
         }
         (Err(CallError::Grants(error)), _) => Outcome::Failed(Failure::new(FailureKind::Host, format!("{error:#}"))),
+        (Err(CallError::Guest(error)), _) if left && !error.is::<Cut>() => Outcome::Failed(client_gone()),
+        (Err(CallError::Guest(error)), answered) => match classify(&error, &state, complete) {
+            None => answered.map_or_else(Outcome::Failed, |()| Outcome::Ok),
+            Some(failure) => Outcome::Failed(failure),
+        },
+        (Ok(()), Err(_)) if left => Outcome::Failed(client_gone()),
+        (Ok(()), Err(failure)) => Outcome::Failed(failure),
     };
     let bytes_in = state.upload.bytes.load(Ordering::Relaxed);
     let report = Report { outcome, cpu: state.clock.cpu(), bytes_in, peak_memory: state.memory.peak() };
     drop(state); // a body that the guest left unfinished breaks here
     report
+}
+
+/// The guest did not get to its end because of its client, whatever it made of that.
+fn client_gone() -> Failure {
+    Failure::new(FailureKind::ClientGone, "the client went away before it had the whole response")
 }
 
 /// The one place where a `wasmtime::Error` becomes an outcome. `None`: the guest ended well after all.

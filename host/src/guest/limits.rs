@@ -10,7 +10,7 @@ use std::{
 
 use wasmtime::ResourceLimiter;
 
-/// A guest may go on for so long after a response that took longer than `deadline` to end.
+/// A guest may go on for so long after a response that took longer than `deadline` to end, or whose client is gone.
 const AFTERWARDS: Duration = Duration::from_secs(1);
 
 /// The limits of one handler's requests.
@@ -92,6 +92,8 @@ pub(crate) struct Clock {
     cpu_started: Option<Duration>,
     /// When the response was first seen complete.
     completed: Option<Instant>,
+    /// When the client was first seen gone after that.
+    left: Option<Instant>,
 }
 
 impl Clock {
@@ -104,6 +106,7 @@ impl Clock {
             cpu_limit: limits.cpu,
             cpu_started: wants_cpu.then(thread_cpu_time),
             completed: None,
+            left: None,
         }
     }
 
@@ -117,6 +120,20 @@ impl Clock {
                 Some(((self.started + self.deadline).max(completed + AFTERWARDS), Cut::Deadline))
             }
         }
+    }
+
+    /// The client is gone: how long a guest may go on that has nothing more to say to it. Not up to its deadline, since a host
+    /// that shuts down cuts its guests by telling them that their clients are gone.
+    ///
+    /// # Errors
+    /// It may not, or no longer.
+    pub(crate) fn without_client(&mut self, phase: Phase) -> Result<Instant, Cut> {
+        if phase != Phase::Complete {
+            return Err(Cut::ClientGone);
+        }
+        let now = Instant::now();
+        let until = *self.left.get_or_insert(now) + AFTERWARDS;
+        if now < until { Ok(until) } else { Err(Cut::ClientGone) }
     }
 
     /// Whether a guest that is running in this phase may go on.
@@ -207,6 +224,15 @@ mod tests {
     fn a_stream_ends_at_its_own_deadline() {
         let limits = Limits { stream_deadline: Some(Duration::ZERO), ..Limits::default() };
         assert_eq!(Clock::start(&limits).check(Phase::Streaming), Err(Cut::StreamDeadline));
+    }
+
+    #[test]
+    fn a_client_that_leaves_cancels_what_it_waits_for_at_once() {
+        let mut clock = Clock::start(&Limits::default());
+        assert_eq!(clock.without_client(Phase::Head), Err(Cut::ClientGone));
+        assert_eq!(clock.without_client(Phase::Streaming), Err(Cut::ClientGone));
+        let until = clock.without_client(Phase::Complete).expect("nothing is missing for the client");
+        assert_eq!(clock.without_client(Phase::Complete), Ok(until), "the time runs from the first time on");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The hooks that wasmtime-wasi-http asks, on the worker that runs the guest. Nothing here may touch the network.
 
-use http::{HeaderName, Request, Response};
+use http::{HeaderName, Request, Response, header};
 use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, RequestOptions, Result, WasiBody, WasiHttpHooks};
 
 /// The sending of a body, which goes on after the head of the answer has come.
@@ -12,9 +12,10 @@ type Sending = Box<dyn Future<Output = Result<(), Error>> + Send>;
 pub(crate) struct Outbound;
 
 impl WasiHttpHooks for Outbound {
-    /// The default builds an `Arc` per header.
+    /// What concerns one connection is the host's to say (RFC 9110 section 7.6.1); wasmtime-wasi-http's list lacks `te`. The
+    /// default of this method builds an `Arc` per header.
     fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
-        DEFAULT_FORBIDDEN_HEADERS.contains(name)
+        *name == header::TE || DEFAULT_FORBIDDEN_HEADERS.contains(name)
     }
 
     fn send_request(

@@ -16,7 +16,6 @@ use wasmtime::component::Component;
 use wasmtime_wasi_http::p2::bindings::sync::ProxyPre;
 
 use super::{
-    answer::Answer,
     engine::Engine,
     grants::Grants,
     http::PROVIDED,
@@ -95,8 +94,8 @@ impl Revision {
     /// The gate: one instance, made and thrown away. It also makes the memory's image, so that the first request is warm.
     fn try_once(&self, path: &Path) -> Result<(), LoadError> {
         let limits = Limits { deadline: GATE, memory: self.engine.max_memory(), ..Limits::default() };
-        let answer = Answer::new(false, Box::new(|_| ()));
-        let state = State::new(&Arc::new(Grants::default()), &limits, Arc::new(Silence), None, answer);
+        let respond = Box::new(|_| ());
+        let state = State::new(&Arc::new(Grants::default()), &limits, Arc::new(Silence), None, false, respond);
         let mut store = instance::store(self.engine.wasmtime(), state);
         let result = self.with_ticks(|| self.pre.instantiate(&mut store).map(drop));
         result.map_err(|error| misfit(path, &error, |path, reason| LoadError::Instantiate { path, reason }))

@@ -17,11 +17,12 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::exchange::Slot;
 use crate::link::{Link, Open};
 use crate::outgoing::Channel;
+use crate::slot::Slot;
 use crate::timer::Sleep;
-use crate::workers::{Workers, flush, wait};
+use crate::wait::{flush, wait};
+use crate::workers::Workers;
 
 /// The error of a foreign body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -9,30 +9,26 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, RETRY_AFTER};
-use http::uri::Authority;
-use http::{Method, StatusCode, Version};
-use http_body::Body as _;
+use http::header::{CONTENT_LENGTH, HeaderName};
+use http::{Method, StatusCode};
 use hyper::body::Incoming;
 
 use crate::body::{Body, BoxError};
 use crate::http::{ConnectionInfo, Request};
 use crate::link::{Link, Open};
 use crate::outgoing::Outgoing;
-use crate::parker::Parker;
-use crate::sync::lock;
-use crate::timer::{Millis, TimerKey, millis};
-use crate::workers::{Task, polled};
+use crate::refusal::{drop_body, overloaded, refusal, status};
+use crate::slot::Slot;
+use crate::workers::polled;
 
 /// By this name, where a handler uses it, a client can ask about its request; it stays on what we answer in a handler's stead.
 const REQUEST_ID: &str = "x-request-id";
-
 /// Handles exchanges on a worker thread, one call each. [`Service`](crate::Service) is the simpler form; a handler may answer
 /// before it returns, and go on working.
 pub trait Handler: Send + Sync + 'static {
@@ -128,168 +124,6 @@ impl Drop for Responder {
     fn drop(&mut self) {
         if self.open.is_some() {
             self.answer(status(StatusCode::INTERNAL_SERVER_ERROR));
-        }
-    }
-}
-
-/// What the two sides of an exchange share.
-pub(crate) struct Slot {
-    link: Arc<Link>,
-    reply: Mutex<Reply>,
-    /// The tasks that move this exchange: its connection or HTTP/2 stream, and that stream's connection.
-    own: OnceLock<[Option<Arc<dyn Task>>; 2]>,
-    /// Which of them were notified by the handler's own thread and not yet polled; bit by index.
-    noted: AtomicU8,
-    /// The method is HEAD: that hyper drops the body does not mean that the client is gone.
-    head: bool,
-    gone: AtomicBool,
-    waited: AtomicBool,
-    /// The handler is in a wait of a kind that we do not see: what it notes must not wait for its end.
-    pub(crate) blocks: AtomicBool,
-    pub(crate) too_large: AtomicBool,
-    pub(crate) too_slow: AtomicBool,
-    /// The answer is given, and its body is not at its end.
-    pub(crate) sent: AtomicBool,
-    /// hyper has asked for more of the body than there is.
-    pub(crate) hungry: AtomicBool,
-    /// When hyper last took something of the body.
-    pub(crate) taken: AtomicU64,
-    /// Looks whether it still does.
-    stall: Mutex<Option<TimerKey>>,
-    /// The worker that runs the handler, to be woken when the client goes.
-    waiter: Mutex<Option<Arc<Parker>>>,
-}
-
-#[derive(Default)]
-struct Reply {
-    response: Option<http::Response<Outgoing>>,
-    waker: Option<Waker>,
-}
-
-impl Slot {
-    fn new(head: bool, link: Arc<Link>) -> Arc<Self> {
-        Arc::new(Self {
-            link,
-            head,
-            reply: Mutex::default(),
-            own: OnceLock::new(),
-            noted: AtomicU8::new(0),
-            gone: AtomicBool::new(false),
-            waited: AtomicBool::new(false),
-            blocks: AtomicBool::new(false),
-            sent: AtomicBool::new(false),
-            hungry: AtomicBool::new(false),
-            taken: AtomicU64::new(0),
-            stall: Mutex::new(None),
-            too_large: AtomicBool::new(false),
-            too_slow: AtomicBool::new(false),
-            waiter: Mutex::new(None),
-        })
-    }
-
-    pub(crate) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::SeqCst)
-    }
-
-    /// The client will not read (the rest of) the answer.
-    pub(crate) fn mark_gone(&self) {
-        self.gone.store(true, Ordering::SeqCst);
-        if let Some(waiter) = &*lock(&self.waiter) {
-            waiter.unpark();
-        }
-    }
-
-    /// hyper has taken something of the answer's body.
-    pub(crate) fn took(&self) {
-        self.taken.store(self.link.workers.reactor.timers.now(), Ordering::SeqCst);
-    }
-
-    /// hyper has dropped the answer's body.
-    pub(crate) fn ended(&self) {
-        self.sent.store(false, Ordering::SeqCst);
-        if let Some(timer) = lock(&self.stall).take() {
-            self.link.workers.remove_timer(timer);
-        }
-    }
-
-    /// While the answer is under way: sees to it that a client that takes nothing of it is cut. On HTTP/2 the socket does not
-    /// tell, since a client can withhold the window of one stream; so it is called whenever a handler waits, and when it ends.
-    pub(crate) fn watch_stall(self: &Arc<Self>) {
-        let mut stall = lock(&self.stall);
-        if self.sent.load(Ordering::SeqCst) && stall.is_none() {
-            *stall = Some(self.link.workers.add_timer_at(self.stalled_at(), Waker::from(self.clone())));
-        }
-    }
-
-    /// When the client will have taken nothing for too long.
-    fn stalled_at(&self) -> Millis {
-        self.taken.load(Ordering::SeqCst).saturating_add(millis(self.link.limits.write_timeout))
-    }
-
-    /// A worker starts the handler.
-    pub(crate) fn start(&self, waiter: Arc<Parker>) {
-        *lock(&self.waiter) = Some(waiter);
-    }
-
-    /// Whether the handler has given up its seat before; says so from now on.
-    pub(crate) fn waits(&self) -> bool {
-        self.waited.swap(true, Ordering::Relaxed)
-    }
-
-    pub(crate) fn has_waited(&self) -> bool {
-        self.waited.load(Ordering::Relaxed)
-    }
-
-    /// If `task` moves this exchange: notes that it was notified. The thread that runs the handler polls it soon.
-    pub(crate) fn note(&self, task: &Arc<dyn Task>) -> bool {
-        if self.blocks.load(Ordering::Relaxed) {
-            return false;
-        }
-        let own = self.own.get().map_or(&[] as &[_], |own| own.as_slice());
-        let index = own.iter().position(|own| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, task)));
-        if let Some(index) = index {
-            self.noted.fetch_or(1 << index, Ordering::SeqCst);
-        }
-        index.is_some()
-    }
-
-    /// Takes out the tasks that were noted.
-    pub(crate) fn noted(&self) -> impl Iterator<Item = Arc<dyn Task>> + use<> {
-        let bits = if self.noted.load(Ordering::SeqCst) == 0 { 0 } else { self.noted.swap(0, Ordering::SeqCst) };
-        let task = |index: usize| self.own.get().filter(|_| bits & (1 << index) != 0)?[index].clone();
-        [task(0), task(1)].into_iter().flatten()
-    }
-
-    fn fill(&self, response: http::Response<Outgoing>) {
-        let waker = {
-            let mut reply = lock(&self.reply);
-            // A response that nobody will take must not stay: its body holds this slot.
-            if !self.is_gone() {
-                reply.response = Some(response);
-            }
-            reply.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-/// The timer of a stall.
-impl Wake for Slot {
-    fn wake(self: Arc<Self>) {
-        *lock(&self.stall) = None;
-        let now = self.link.workers.reactor.timers.now();
-        if self.hungry.load(Ordering::SeqCst) {
-            self.taken.store(now, Ordering::SeqCst);
-        }
-        if now < self.stalled_at() || !self.sent.load(Ordering::SeqCst) {
-            return self.watch_stall();
-        }
-        log::debug!("a client took nothing of its answer for too long");
-        self.mark_gone();
-        if let Some(Some(task)) = self.own.get().map(|own| own[0].clone()) {
-            task.cut();
         }
     }
 }
@@ -409,28 +243,22 @@ impl Future for ReplyFuture {
                 queued.place = Some(Place(this.link.clone()));
                 let slot = queued.slot.clone();
                 // Before the push: it may be started at once, on another thread.
-                lock(&slot.reply).waker = Some(cx.waker().clone());
+                let _ = slot.poll_reply(cx);
                 // Cannot be set already: this is the one place.
                 let _ = slot.own.set([polled(), this.link.connection_of_stream()]);
                 if let Err(queued) = this.link.workers.push_request(queued) {
                     queued.refuse();
-                    let refused = lock(&slot.reply).response.take();
-                    return refused.map_or(Poll::Pending, |response| Poll::Ready(Ok(response)));
+                    return slot.poll_reply(cx).map(Ok);
                 }
                 this.state = State::Waiting(slot);
                 Poll::Pending
             }
             State::Waiting(slot) => {
-                let mut reply = lock(&slot.reply);
-                if let Some(response) = reply.response.take() {
-                    return Poll::Ready(Ok(response));
+                let reply = slot.poll_reply(cx).map(Ok);
+                if reply.is_pending() {
+                    this.state = State::Waiting(slot);
                 }
-                if !reply.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                    reply.waker = Some(cx.waker().clone());
-                }
-                drop(reply);
-                this.state = State::Waiting(slot);
-                Poll::Pending
+                reply
             }
             State::Now(response) => Poll::Ready(Ok(*response)),
             State::Done => Poll::Pending,
@@ -444,145 +272,7 @@ impl Drop for ReplyFuture {
             self.link.give_up_turn(turn);
         }
         if let State::Waiting(slot) = &self.state {
-            slot.mark_gone();
-            let unsent = lock(&slot.reply).response.take();
-            drop(unsent);
-        }
-    }
-}
-
-impl Link {
-    /// Lets the handler know of a refusal.
-    fn refuse(&self, request: http::Request<Incoming>, response: http::Response<Outgoing>) -> http::Response<Outgoing> {
-        let (request, _body) = request.into_parts();
-        let (mut response, body) = response.into_parts();
-        self.handler.refused(&request, &self.info, &mut response);
-        http::Response::from_parts(response, body)
-    }
-
-    /// What HTTP asks a server to refuse and hyper lets through, and what is over our limits: answered without a handler.
-    fn refusal(&self, request: &http::Request<Incoming>) -> Option<http::Response<Outgoing>> {
-        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-            let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED);
-            response
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"));
-            return Some(response);
-        }
-        if !has_valid_target(request) {
-            return Some(refusal(StatusCode::BAD_REQUEST));
-        }
-        if request.body().size_hint().lower() > self.limits.max_body {
-            return Some(refusal(StatusCode::PAYLOAD_TOO_LARGE));
-        }
-        None
-    }
-}
-
-/// A target of the right form, and RFC 9112 section 3.2: exactly one `Host`, and a valid one, in every HTTP/1.1 request; RFC 9113 section 8.3.1: `:authority` takes
-/// its place, and a `Host` beside it must agree.
-fn has_valid_target(request: &http::Request<Incoming>) -> bool {
-    let (headers, uri) = (request.headers(), request.uri());
-    if request.version() < Version::HTTP_2 {
-        // Authority-form is for CONNECT, asterisk-form for OPTIONS (RFC 9112 sections 3.2.3 and 3.2.4).
-        let is_authority_form = uri.scheme().is_none() && uri.authority().is_some();
-        if is_authority_form || (uri.path() == "*" && request.method() != Method::OPTIONS) {
-            return false;
-        }
-    }
-    // User information in particular (RFC 9110 section 4.2.4, RFC 9113 section 8.3.1).
-    if uri.authority().is_some_and(|authority| !is_authority(authority.as_str().as_bytes())) {
-        return false;
-    }
-    // The first test, which is cheap, says whether any field stands there twice.
-    if headers.len() != headers.keys_len() && headers.get_all(HOST).iter().nth(1).is_some() {
-        return false;
-    }
-    let authority = uri.authority();
-    match (headers.get(HOST), request.version()) {
-        (None, Version::HTTP_11) => false,
-        (None, Version::HTTP_2) => authority.is_some(),
-        (None, _) => true,
-        (Some(host), Version::HTTP_2) => {
-            let agrees = |uri: &Authority| uri.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes());
-            is_authority(host.as_bytes()) && authority.is_none_or(agrees)
-        }
-        (Some(host), _) => is_authority(host.as_bytes()),
-    }
-}
-
-/// `uri-host [ ":" port ]` (RFC 9110 section 7.2), without user information. An empty value is allowed: the target may have no
-/// authority (RFC 9112 section 3.2).
-fn is_authority(host: &[u8]) -> bool {
-    // Nearly every host is a name or an IPv4 address, with a port or without.
-    let name = host.iter().position(|byte| !(byte.is_ascii_alphanumeric() || b"-._".contains(byte)));
-    match name {
-        None => return true,
-        Some(0) if host[0] == b':' => return false,
-        Some(at) if host[at] == b':' => return is_port(&host[at + 1..]),
-        Some(_) => {}
-    }
-    let Ok(authority) = Authority::try_from(host) else { return false };
-    let after_address = authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest);
-    let port = after_address.rsplit_once(':').map_or("", |(_, port)| port);
-    !host.contains(&b'@') && !authority.host().is_empty() && is_port(port.as_bytes())
-}
-
-/// A number of 16 bits, or nothing (RFC 3986 section 3.2.3).
-fn is_port(port: &[u8]) -> bool {
-    let number = |number: u32, digit: &u8| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0'));
-    port.len() <= 5 && port.iter().try_fold(0, number).is_some_and(|number| number <= u32::from(u16::MAX))
-}
-
-/// hyper's HTTP/2 would send a body with HEAD, 204 and 304. The length it would have had may be told (RFC 9110 section 8.6), but not
-/// with 204.
-fn drop_body(response: &mut http::Response<Outgoing>) {
-    let body = std::mem::replace(response.body_mut(), Outgoing::full(Bytes::new()));
-    let headers = response.headers_mut();
-    match body.size_hint().exact() {
-        Some(length) if length > 0 => {
-            headers.entry(CONTENT_LENGTH).or_insert(length.into());
-        }
-        _ => {}
-    }
-    if response.status() == StatusCode::NO_CONTENT {
-        response.headers_mut().remove(CONTENT_LENGTH);
-    }
-}
-
-/// A status with its reason as text.
-pub(crate) fn status(status: StatusCode) -> http::Response<Outgoing> {
-    let text = format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
-    let mut response = http::Response::new(Outgoing::full(text.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
-}
-
-/// A status after which the connection closes, since the rest of the request will not be read.
-fn refusal(code: StatusCode) -> http::Response<Outgoing> {
-    let mut response = status(code);
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
-fn overloaded() -> http::Response<Outgoing> {
-    let mut response = status(StatusCode::SERVICE_UNAVAILABLE);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_authority;
-
-    #[test]
-    fn host_is_an_authority_without_user_information() {
-        for good in ["", "a", "a.example:80", "[::1]:8080", "[::1]", "127.0.0.1:1", "a:"] {
-            assert!(is_authority(good.as_bytes()), "{good}");
-        }
-        for bad in ["a b", "u@a", "a/b", "a:b", "a:99999", "[::1", ":80", "a,b c", "a?b", "a#b"] {
-            assert!(!is_authority(bad.as_bytes()), "{bad}");
+            slot.abandon_reply();
         }
     }
 }

@@ -7,9 +7,9 @@
 //! | `server`, `options` | binding, what can be set, starting, the [`Handle`] |
 //! | `listener` | accepting, which never dies |
 //! | `connection`, `link`, `streams` | one connection: protocol, deadlines, close; its socket and counters; HTTP/2 streams |
-//! | `exchange`, `service` | one request: hyper's service, the slot for the answer, what a [`Handler`] or [`Service`] sees |
+//! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
 //! | `body`, `outgoing`, `http` | bodies for blocking code, hyper's end of them, the types both speak |
-//! | `workers`, `seats` | the threads and the monitor; who may run and what next |
+//! | `workers`, `seats`, `wait`, `monitor` | the threads; who may run and what next; giving up a seat; the thread that ticks |
 //! | `reactor`, `timer`, `readiness`, `run_state`, `parker` | events, deadlines, and the three small state machines |
 
 mod body;
@@ -18,23 +18,27 @@ mod exchange;
 mod http;
 mod link;
 mod listener;
+mod monitor;
 mod options;
 mod outgoing;
 mod parker;
 mod reactor;
 mod readiness;
+mod refusal;
 mod run_state;
 mod seats;
 mod server;
 mod service;
+mod slot;
 mod streams;
 mod sync;
 mod timer;
+mod wait;
 mod workers;
 
 pub use crate::body::{Body, BodyReader, BodyWriter, BoxError};
 pub use crate::exchange::{Client, Exchange, Handler, Responder};
 pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service};
 pub use crate::server::{Handle, Server};
-pub use crate::workers::{Interrupted, blocking, flush, wait};
+pub use crate::wait::{Interrupted, blocking, flush, wait};
 pub use bytes::Bytes;

@@ -15,8 +15,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::body::{BoxError, Foreign};
-use crate::exchange::Slot;
 use crate::link::Open;
+use crate::slot::Slot;
 use crate::sync::lock;
 
 /// What a writer may be ahead of the client, in bytes, before it waits.

@@ -7,35 +7,29 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
-use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::exchange::{Queued, Slot, panic_text};
+use crate::exchange::{Queued, panic_text};
+use crate::monitor::TICK;
 use crate::parker::Parker;
 use crate::reactor::Reactor;
 use crate::run_state::RunState;
 use crate::seats::{Bounds, Call, Done, Member, Role, Seats, Step};
+use crate::slot::Slot;
 use crate::sync::lock;
 use crate::timer::TimerKey;
-
-/// One period of the monitor.
-const TICK: Duration = Duration::from_millis(1);
 
 /// Tasks between two looks at the reactor while the queue does not run dry (as in Tokio, and as prime).
 const TASKS_PER_POLL: u32 = 61;
 
 /// A request that is expected to take longer should not leave the reactor unwatched.
 const SLOW_REQUEST: Duration = Duration::from_micros(50);
-
-/// Idle ticks before the monitor goes to sleep.
-const IDLE_TICKS: u32 = 20;
 
 /// Something that is polled by whichever worker is free.
 pub(crate) trait Task: Send + Sync + 'static {
@@ -64,16 +58,16 @@ pub(crate) struct Options {
 }
 
 pub(crate) struct Workers {
-    options: Options,
-    seats: Seats<Arc<dyn Task>, Box<Queued>>,
+    pub(crate) options: Options,
+    pub(crate) seats: Seats<Arc<dyn Task>, Box<Queued>>,
     pub(crate) reactor: Reactor,
     threads: Mutex<Threads>,
     /// Moving average of how long a request holds its seat before it ends or waits, in nanoseconds.
     average: AtomicU64,
-    closed: AtomicBool,
+    pub(crate) closed: AtomicBool,
     failed_starts: AtomicU64,
     /// False while the monitor sleeps. Cleared by the monitor, set by whoever wakes it.
-    monitor_awake: AtomicBool,
+    pub(crate) monitor_awake: AtomicBool,
 }
 
 #[derive(Default)]
@@ -87,23 +81,23 @@ struct Threads {
 }
 
 /// One worker thread, as it sees itself; the monitor reads it too.
-struct Worker {
-    member: Arc<Member>,
+pub(crate) struct Worker {
+    pub(crate) member: Arc<Member>,
     /// What the request waits with; its waker stays the same for the life of the thread.
-    wait: Arc<Parker>,
-    waker: Waker,
+    pub(crate) wait: Arc<Parker>,
+    pub(crate) waker: Waker,
     #[cfg(target_os = "linux")]
-    thread_id: rustix::thread::Pid,
+    pub(crate) thread_id: rustix::thread::Pid,
     /// The request that runs here. Written by the worker, read by the monitor.
-    running: Mutex<Option<Running>>,
+    pub(crate) running: Mutex<Option<Running>>,
 }
 
 #[derive(Clone)]
-struct Running {
-    slot: Arc<Slot>,
-    since: Instant,
+pub(crate) struct Running {
+    pub(crate) slot: Arc<Slot>,
+    pub(crate) since: Instant,
     /// Its worker has given up its seat: it does not compute.
-    waits: bool,
+    pub(crate) waits: bool,
 }
 
 thread_local! {
@@ -116,157 +110,17 @@ thread_local! {
     static IN_LOOP: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Why a wait ended before what it waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Interrupted {
-    /// The time given to [`wait`] has passed.
-    Deadline,
-    /// The client has reset or closed its connection or stream: nobody will read an answer.
-    ClientGone,
-}
-
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Deadline => "the deadline has passed",
-            Self::ClientGone => "the client is gone",
-        })
-    }
-}
-
-impl std::error::Error for Interrupted {}
-
-impl From<Interrupted> for io::Error {
-    fn from(interrupted: Interrupted) -> Self {
-        let kind = match interrupted {
-            Interrupted::Deadline => io::ErrorKind::TimedOut,
-            Interrupted::ClientGone => io::ErrorKind::ConnectionAborted,
-        };
-        Self::new(kind, interrupted)
-    }
-}
-
-/// Waits for `future` on this thread: polls it; if it is not ready, sends what the request has written so far, gives up the
-/// seat and parks until the future is ready, `until` has passed or the client is gone; then takes a seat again.
-///
-/// Works on any thread; off a worker it just parks, and the client cannot be gone.
-///
-/// # Errors
-///
-/// [`Interrupted`], and the future is dropped.
-pub fn wait<F: Future>(future: F, until: Option<Instant>) -> Result<F::Output, Interrupted> {
-    let mut future = pin!(future);
-    let Some((workers, worker)) = current_worker() else {
-        let parker = Arc::new(Parker::new());
-        let waker = Waker::from(parker.clone());
-        loop {
-            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-                return Ok(output);
-            }
-            if !parker.park_until(until) {
-                return Err(Interrupted::Deadline);
-            }
-        }
-    };
-    let slot = current_slot();
-    let mut left = None;
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&worker.waker)) {
-            return Ok(output);
-        }
-        if let Some(slot) = &slot {
-            workers.poll_own(slot);
-            if slot.is_gone() {
-                return Err(Interrupted::ClientGone);
-            }
-        }
-        if worker.wait.take() {
-            continue;
-        }
-        if until.is_some_and(|until| Instant::now() >= until) {
-            return Err(Interrupted::Deadline);
-        }
-        if left.is_none() {
-            left = Some(Left::new(&workers, &worker));
-        }
-        worker.wait.park_until(until);
-    }
-}
-
-/// Announces a wait of another kind (a lock, a file, another server): the seat is given up while `f` runs, so that other
-/// requests keep moving. Without the announcement they do too, a few milliseconds later. Anywhere but in a handler this just
-/// calls `f`.
-pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
-    let Some((workers, worker)) = current_worker() else { return f() };
-    let Some(slot) = current_slot() else { return f() };
-    workers.poll_own(&slot);
-    // What `f` does to its own connection goes to the run queue: this thread will not poll it before `f` returns.
-    let nested = slot.blocks.swap(true, Ordering::Relaxed);
-    let left = Left::new(&workers, &worker);
-    let result = f();
-    drop(left);
-    slot.blocks.store(nested, Ordering::Relaxed);
-    result
-}
-
-/// Sends what the request on this thread has written so far, without waiting for anything. A handler that waits, or returns, need
-/// not call it; one that computes for long may. Anywhere but in a handler this does nothing.
-pub fn flush() {
-    if let (Some((workers, _)), Some(slot)) = (current_worker(), current_slot()) {
-        workers.poll_own(&slot);
-    }
-}
-
 /// The task that this thread is polling.
 pub(crate) fn polled() -> Option<Arc<dyn Task>> {
     POLLED.with_borrow(Clone::clone)
 }
 
-fn current_worker() -> Option<(Arc<Workers>, Arc<Worker>)> {
+pub(crate) fn current_worker() -> Option<(Arc<Workers>, Arc<Worker>)> {
     WORKER.with(|worker| worker.get().cloned())
 }
 
-fn current_slot() -> Option<Arc<Slot>> {
+pub(crate) fn current_slot() -> Option<Arc<Slot>> {
     SLOT.with_borrow(Clone::clone)
-}
-
-/// While it lives, the worker has no seat. In another one (a wait inside of [`blocking`]) it does nothing.
-struct Left<'a> {
-    workers: &'a Arc<Workers>,
-    worker: &'a Arc<Worker>,
-    is_nested: bool,
-}
-
-impl<'a> Left<'a> {
-    fn new(workers: &'a Arc<Workers>, worker: &'a Arc<Worker>) -> Self {
-        let mut is_nested = false;
-        if let Some(running) = &mut *lock(&worker.running) {
-            is_nested = std::mem::replace(&mut running.waits, true);
-            if !running.slot.waits() {
-                workers.note_duration(running.since.elapsed());
-            }
-            running.slot.watch_stall();
-        }
-        if !is_nested {
-            workers.act(workers.seats.leave(&worker.member));
-        }
-        Self { workers, worker, is_nested }
-    }
-}
-
-impl Drop for Left<'_> {
-    fn drop(&mut self) {
-        if self.is_nested {
-            return;
-        }
-        if !self.workers.seats.come_back(&self.worker.member) {
-            self.worker.member.parker().park();
-        }
-        if let Some(running) = &mut *lock(&self.worker.running) {
-            running.waits = false;
-        }
-    }
 }
 
 impl Workers {
@@ -380,7 +234,7 @@ impl Workers {
         }
     }
 
-    fn act(self: &Arc<Self>, call: Call) {
+    pub(crate) fn act(self: &Arc<Self>, call: Call) {
         match call {
             Call::Nobody => {}
             Call::Member(member) => member.parker().unpark(),
@@ -476,7 +330,7 @@ impl Workers {
     }
 
     /// Runs a task whose state the caller has moved to RUNNING.
-    fn run_task(self: &Arc<Self>, task: Arc<dyn Task>) {
+    pub(crate) fn run_task(self: &Arc<Self>, task: Arc<dyn Task>) {
         let outer = POLLED.replace(Some(task.clone()));
         // Our own code does not panic; that of a foreign body, which is dropped here too, may.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task.clone().run())) {
@@ -510,7 +364,7 @@ impl Workers {
         took
     }
 
-    fn note_duration(&self, took: Duration) {
+    pub(crate) fn note_duration(&self, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let average = self.average.load(Ordering::Relaxed);
         // Racing updates lose one another, which an average survives.
@@ -518,7 +372,7 @@ impl Workers {
     }
 
     /// Polls the connection (and the HTTP/2 stream) of `slot` on this thread, if anything was noted for it.
-    fn poll_own(self: &Arc<Self>, slot: &Arc<Slot>) {
+    pub(crate) fn poll_own(self: &Arc<Self>, slot: &Arc<Slot>) {
         for _ in 0..8 {
             let mut some = false;
             for task in slot.noted() {
@@ -537,7 +391,7 @@ impl Workers {
     }
 
     /// Hands what was noted to the run queue.
-    fn announce_noted(self: &Arc<Self>, slot: &Arc<Slot>) {
+    pub(crate) fn announce_noted(self: &Arc<Self>, slot: &Arc<Slot>) {
         for task in slot.noted() {
             if task.state().notify() {
                 self.act(self.seats.push(task, self.in_my_loop()));
@@ -554,116 +408,12 @@ impl Workers {
         }
     }
 
-    /// The monitor: ticks while requests run, and looks for work that nobody attends to.
-    fn watch(self: &Arc<Self>) {
-        let mut idle = 0;
-        let mut steps = 0;
-        let mut clocks = HashMap::new();
-        while !self.closed.load(Ordering::SeqCst) {
-            if idle >= IDLE_TICKS {
-                self.monitor_awake.store(false, Ordering::SeqCst);
-                if self.seats.pulse().idle && !self.closed.load(Ordering::SeqCst) {
-                    std::thread::park();
-                }
-                self.monitor_awake.store(true, Ordering::SeqCst);
-                idle = 0;
-            }
-            std::thread::park_timeout(TICK);
-            let pulse = self.seats.pulse();
-            if pulse.idle {
-                idle += 1;
-                continue;
-            }
-            idle = 0;
-            if pulse.unattended && pulse.steps == steps {
-                self.relieve(&mut clocks);
-            } else {
-                clocks.clear();
-            }
-            steps = pulse.steps;
-            // What the embedder has us call must not end the monitor.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.tick())) {
-                log::error!("a callback panicked: {}", panic_text(&*panic));
-            }
-        }
-    }
-
-    fn tick(self: &Arc<Self>) {
-        (self.options.on_tick)();
-        self.reactor.timers.fire();
-        self.announce_old_notes();
-        for request in self.seats.expire(|request| request.is_gone_or_older_than(self.options.queue_timeout)) {
-            // To nobody, if its client has gone.
-            if !request.slot().is_gone() {
-                request.refuse();
-            }
-        }
-    }
-
-    fn announce_old_notes(self: &Arc<Self>) {
-        let now = Instant::now();
-        for (_, running) in self.running(|running| !running.waits && now.duration_since(running.since) > TICK) {
-            self.announce_noted(&running.slot);
-        }
-    }
-
-    fn running(&self, which: impl Fn(&Running) -> bool) -> Vec<(Arc<Worker>, Running)> {
+    pub(crate) fn running(&self, which: impl Fn(&Running) -> bool) -> Vec<(Arc<Worker>, Running)> {
         let threads = lock(&self.threads);
         let running = |worker: &Arc<Worker>| {
             let running = lock(&worker.running);
             running.as_ref().filter(|running| which(running)).map(|running| (worker.clone(), running.clone()))
         };
         threads.workers.values().filter_map(running).collect()
-    }
-
-    /// Nothing moved for a tick although there is work. A thread that sleeps and whose CPU clock stood still has blocked without
-    /// saying so: its seat goes to another. If all have computed, a worker is sent that takes polls only, so that CPU-bound requests cannot
-    /// multiply.
-    fn relieve(self: &Arc<Self>, clocks: &mut HashMap<u64, (Instant, u64)>) {
-        let mut displaced = false;
-        let mut seen = HashMap::new();
-        for (worker, running) in self.running(|running| !running.waits) {
-            let Some((thread, clock)) = worker.clock_if_asleep() else { continue };
-            if clocks.get(&thread) == Some(&(running.since, clock)) {
-                self.act(self.seats.displace(&worker.member));
-                displaced = true;
-            }
-            seen.insert(thread, (running.since, clock));
-        }
-        *clocks = seen;
-        if !displaced {
-            self.act(self.seats.relieve());
-        }
-        // No thread to be had, and all others wait: this one keeps connections alive and lets the queue time out.
-        if self.seats.try_polling() {
-            let mut tasks = self.reactor.poll(false);
-            while let Some(task) = tasks.pop().or_else(|| self.seats.pop_poll()) {
-                if task.state().start() {
-                    self.run_task(task);
-                }
-            }
-            self.seats.end_polling();
-        }
-    }
-}
-
-impl Worker {
-    /// If the thread is asleep in the kernel (not just waiting for a core): its id, and the nanoseconds it has spent on a CPU
-    /// (proc(5), `/proc/pid/stat`; the kernel's sched-stats documentation).
-    #[cfg(target_os = "linux")]
-    fn clock_if_asleep(&self) -> Option<(u64, u64)> {
-        let id = self.thread_id.as_raw_nonzero();
-        let of_thread = |file| std::fs::read_to_string(format!("/proc/self/task/{id}/{file}")).ok();
-        let stat = of_thread("stat")?;
-        // The state follows the name, which is in parentheses.
-        let is_asleep = stat.rsplit_once(") ")?.1.starts_with(['S', 'D']);
-        let clock = of_thread("schedstat")?.split(' ').next()?.parse().ok()?;
-        is_asleep.then_some((u64::try_from(id.get()).ok()?, clock))
-    }
-
-    /// Elsewhere an unannounced block is not told from computing: the relief keeps connections alive, but requests wait.
-    #[cfg(not(target_os = "linux"))]
-    fn clock_if_asleep(&self) -> Option<(u64, u64)> {
-        None
     }
 }

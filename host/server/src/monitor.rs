@@ -1,0 +1,123 @@
+//! The monitor: one thread that ticks every millisecond while requests run. It calls what the embedder wants called (epochs), runs
+//! timers and the queue's time-out, and looks for work that nobody attends to. It sleeps while no handler computes.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::exchange::panic_text;
+use crate::workers::{Worker, Workers};
+
+/// One period.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// Idle ticks before it goes to sleep.
+const IDLE_TICKS: u32 = 20;
+
+impl Workers {
+    /// The monitor: ticks while requests run, and looks for work that nobody attends to.
+    pub(crate) fn watch(self: &Arc<Self>) {
+        let mut idle = 0;
+        let mut steps = 0;
+        let mut clocks = HashMap::new();
+        while !self.closed.load(Ordering::SeqCst) {
+            if idle >= IDLE_TICKS {
+                self.monitor_awake.store(false, Ordering::SeqCst);
+                if self.seats.pulse().idle && !self.closed.load(Ordering::SeqCst) {
+                    std::thread::park();
+                }
+                self.monitor_awake.store(true, Ordering::SeqCst);
+                idle = 0;
+            }
+            std::thread::park_timeout(TICK);
+            let pulse = self.seats.pulse();
+            if pulse.idle {
+                idle += 1;
+                continue;
+            }
+            idle = 0;
+            if pulse.unattended && pulse.steps == steps {
+                self.relieve(&mut clocks);
+            } else {
+                clocks.clear();
+            }
+            steps = pulse.steps;
+            // What the embedder has us call must not end the monitor.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.tick())) {
+                log::error!("a callback panicked: {}", panic_text(&*panic));
+            }
+        }
+    }
+
+    fn tick(self: &Arc<Self>) {
+        (self.options.on_tick)();
+        self.reactor.timers.fire();
+        self.announce_old_notes();
+        for request in self.seats.expire(|request| request.is_gone_or_older_than(self.options.queue_timeout)) {
+            // To nobody, if its client has gone.
+            if !request.slot().is_gone() {
+                request.refuse();
+            }
+        }
+    }
+
+    fn announce_old_notes(self: &Arc<Self>) {
+        let now = Instant::now();
+        for (_, running) in self.running(|running| !running.waits && now.duration_since(running.since) > TICK) {
+            self.announce_noted(&running.slot);
+        }
+    }
+
+    /// Nothing moved for a tick although there is work. A thread that sleeps and whose CPU clock stood still has blocked without
+    /// saying so: its seat goes to another. If all have computed, a worker is sent that takes polls only, so that CPU-bound requests cannot
+    /// multiply.
+    fn relieve(self: &Arc<Self>, clocks: &mut HashMap<u64, (Instant, u64)>) {
+        let mut displaced = false;
+        let mut seen = HashMap::new();
+        for (worker, running) in self.running(|running| !running.waits) {
+            let Some((thread, clock)) = worker.clock_if_asleep() else { continue };
+            if clocks.get(&thread) == Some(&(running.since, clock)) {
+                self.act(self.seats.displace(&worker.member));
+                displaced = true;
+            }
+            seen.insert(thread, (running.since, clock));
+        }
+        *clocks = seen;
+        if !displaced {
+            self.act(self.seats.relieve());
+        }
+        // No thread to be had, and all others wait: this one keeps connections alive and lets the queue time out.
+        if self.seats.try_polling() {
+            let mut tasks = self.reactor.poll(false);
+            while let Some(task) = tasks.pop().or_else(|| self.seats.pop_poll()) {
+                if task.state().start() {
+                    self.run_task(task);
+                }
+            }
+            self.seats.end_polling();
+        }
+    }
+}
+
+impl Worker {
+    /// If the thread is asleep in the kernel (not just waiting for a core): its id, and the nanoseconds it has spent on a CPU
+    /// (proc(5), `/proc/pid/stat`; the kernel's sched-stats documentation).
+    #[cfg(target_os = "linux")]
+    fn clock_if_asleep(&self) -> Option<(u64, u64)> {
+        let id = self.thread_id.as_raw_nonzero();
+        let of_thread = |file| std::fs::read_to_string(format!("/proc/self/task/{id}/{file}")).ok();
+        let stat = of_thread("stat")?;
+        // The state follows the name, which is in parentheses.
+        let is_asleep = stat.rsplit_once(") ")?.1.starts_with(['S', 'D']);
+        let clock = of_thread("schedstat")?.split(' ').next()?.parse().ok()?;
+        is_asleep.then_some((u64::try_from(id.get()).ok()?, clock))
+    }
+
+    /// Elsewhere an unannounced block is not told from computing: the relief keeps connections alive, but requests wait.
+    #[cfg(not(target_os = "linux"))]
+    fn clock_if_asleep(&self) -> Option<(u64, u64)> {
+        None
+    }
+}

@@ -1,0 +1,152 @@
+//! What the server answers by itself: what HTTP asks a server to refuse and hyper lets through, what is over our limits, and the
+//! answers for it. (hyper refuses malformed framing and heads that are too large.)
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, RETRY_AFTER};
+use http::uri::Authority;
+use http::{Method, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::link::Link;
+use crate::outgoing::Outgoing;
+
+impl Link {
+    /// Lets the handler know of a refusal.
+    pub(crate) fn refuse(
+        &self,
+        request: http::Request<Incoming>,
+        response: http::Response<Outgoing>,
+    ) -> http::Response<Outgoing> {
+        let (request, _body) = request.into_parts();
+        let (mut response, body) = response.into_parts();
+        self.handler.refused(&request, &self.info, &mut response);
+        http::Response::from_parts(response, body)
+    }
+
+    /// What HTTP asks a server to refuse and hyper lets through, and what is over our limits: answered without a handler.
+    pub(crate) fn refusal(&self, request: &http::Request<Incoming>) -> Option<http::Response<Outgoing>> {
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED);
+            response
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"));
+            return Some(response);
+        }
+        if !has_valid_target(request) {
+            return Some(refusal(StatusCode::BAD_REQUEST));
+        }
+        if request.body().size_hint().lower() > self.limits.max_body {
+            return Some(refusal(StatusCode::PAYLOAD_TOO_LARGE));
+        }
+        None
+    }
+}
+
+/// A target of the right form, and RFC 9112 section 3.2: exactly one `Host`, and a valid one, in every HTTP/1.1 request; RFC 9113 section 8.3.1: `:authority` takes
+/// its place, and a `Host` beside it must agree.
+fn has_valid_target(request: &http::Request<Incoming>) -> bool {
+    let (headers, uri) = (request.headers(), request.uri());
+    if request.version() < Version::HTTP_2 {
+        // Authority-form is for CONNECT, asterisk-form for OPTIONS (RFC 9112 sections 3.2.3 and 3.2.4).
+        let is_authority_form = uri.scheme().is_none() && uri.authority().is_some();
+        if is_authority_form || (uri.path() == "*" && request.method() != Method::OPTIONS) {
+            return false;
+        }
+    }
+    // User information in particular (RFC 9110 section 4.2.4, RFC 9113 section 8.3.1).
+    if uri.authority().is_some_and(|authority| !is_authority(authority.as_str().as_bytes())) {
+        return false;
+    }
+    // The first test, which is cheap, says whether any field stands there twice.
+    if headers.len() != headers.keys_len() && headers.get_all(HOST).iter().nth(1).is_some() {
+        return false;
+    }
+    let authority = uri.authority();
+    match (headers.get(HOST), request.version()) {
+        (None, Version::HTTP_11) => false,
+        (None, Version::HTTP_2) => authority.is_some(),
+        (None, _) => true,
+        (Some(host), Version::HTTP_2) => {
+            let agrees = |uri: &Authority| uri.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes());
+            is_authority(host.as_bytes()) && authority.is_none_or(agrees)
+        }
+        (Some(host), _) => is_authority(host.as_bytes()),
+    }
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110 section 7.2), without user information. An empty value is allowed: the target may have no
+/// authority (RFC 9112 section 3.2).
+fn is_authority(host: &[u8]) -> bool {
+    // Nearly every host is a name or an IPv4 address, with a port or without.
+    let name = host.iter().position(|byte| !(byte.is_ascii_alphanumeric() || b"-._".contains(byte)));
+    match name {
+        None => return true,
+        Some(0) if host[0] == b':' => return false,
+        Some(at) if host[at] == b':' => return is_port(&host[at + 1..]),
+        Some(_) => {}
+    }
+    let Ok(authority) = Authority::try_from(host) else { return false };
+    let after_address = authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest);
+    let port = after_address.rsplit_once(':').map_or("", |(_, port)| port);
+    !host.contains(&b'@') && !authority.host().is_empty() && is_port(port.as_bytes())
+}
+
+/// A number of 16 bits, or nothing (RFC 3986 section 3.2.3).
+fn is_port(port: &[u8]) -> bool {
+    let number = |number: u32, digit: &u8| digit.is_ascii_digit().then(|| number * 10 + u32::from(digit - b'0'));
+    port.len() <= 5 && port.iter().try_fold(0, number).is_some_and(|number| number <= u32::from(u16::MAX))
+}
+
+/// hyper's HTTP/2 would send a body with HEAD, 204 and 304. The length it would have had may be told (RFC 9110 section 8.6), but not
+/// with 204.
+pub(crate) fn drop_body(response: &mut http::Response<Outgoing>) {
+    let body = std::mem::replace(response.body_mut(), Outgoing::full(Bytes::new()));
+    let headers = response.headers_mut();
+    match body.size_hint().exact() {
+        Some(length) if length > 0 => {
+            headers.entry(CONTENT_LENGTH).or_insert(length.into());
+        }
+        _ => {}
+    }
+    if response.status() == StatusCode::NO_CONTENT {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+}
+
+/// A status with its reason as text.
+pub(crate) fn status(status: StatusCode) -> http::Response<Outgoing> {
+    let text = format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or_default());
+    let mut response = http::Response::new(Outgoing::full(text.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// A status after which the connection closes, since the rest of the request will not be read.
+pub(crate) fn refusal(code: StatusCode) -> http::Response<Outgoing> {
+    let mut response = status(code);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+pub(crate) fn overloaded() -> http::Response<Outgoing> {
+    let mut response = status(StatusCode::SERVICE_UNAVAILABLE);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_authority;
+
+    #[test]
+    fn host_is_an_authority_without_user_information() {
+        for good in ["", "a", "a.example:80", "[::1]:8080", "[::1]", "127.0.0.1:1", "a:"] {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for bad in ["a b", "u@a", "a/b", "a:b", "a:99999", "[::1", ":80", "a,b c", "a?b", "a#b"] {
+            assert!(!is_authority(bad.as_bytes()), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What the two sides of an exchange share: the answer on its way to hyper, whether the client is gone, and what the handler's
+//! thread has done to its own connection and not yet told anybody. Written by the worker that runs the handler and by whoever
+//! polls the connection; every field says of itself which.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::link::Link;
+use crate::outgoing::Outgoing;
+use crate::parker::Parker;
+use crate::sync::lock;
+use crate::timer::{Millis, TimerKey, millis};
+use crate::workers::Task;
+
+/// One exchange, while it lasts.
+pub(crate) struct Slot {
+    pub(crate) link: Arc<Link>,
+    reply: Mutex<Reply>,
+    /// The tasks that move this exchange: its connection or HTTP/2 stream, and that stream's connection.
+    pub(crate) own: OnceLock<[Option<Arc<dyn Task>>; 2]>,
+    /// Which of them were notified by the handler's own thread and not yet polled; bit by index.
+    noted: AtomicU8,
+    /// The method is HEAD: that hyper drops the body does not mean that the client is gone.
+    pub(crate) head: bool,
+    gone: AtomicBool,
+    waited: AtomicBool,
+    /// The handler is in a wait of a kind that we do not see: what it notes must not wait for its end.
+    pub(crate) blocks: AtomicBool,
+    pub(crate) too_large: AtomicBool,
+    pub(crate) too_slow: AtomicBool,
+    /// The answer is given, and its body is not at its end.
+    pub(crate) sent: AtomicBool,
+    /// hyper has asked for more of the body than there is.
+    pub(crate) hungry: AtomicBool,
+    /// When hyper last took something of the body.
+    pub(crate) taken: AtomicU64,
+    /// Looks whether it still does.
+    stall: Mutex<Option<TimerKey>>,
+    /// The worker that runs the handler, to be woken when the client goes.
+    waiter: Mutex<Option<Arc<Parker>>>,
+}
+
+#[derive(Default)]
+struct Reply {
+    response: Option<http::Response<Outgoing>>,
+    waker: Option<Waker>,
+}
+
+impl Slot {
+    pub(crate) fn new(head: bool, link: Arc<Link>) -> Arc<Self> {
+        Arc::new(Self {
+            link,
+            head,
+            reply: Mutex::default(),
+            own: OnceLock::new(),
+            noted: AtomicU8::new(0),
+            gone: AtomicBool::new(false),
+            waited: AtomicBool::new(false),
+            blocks: AtomicBool::new(false),
+            sent: AtomicBool::new(false),
+            hungry: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            stall: Mutex::new(None),
+            too_large: AtomicBool::new(false),
+            too_slow: AtomicBool::new(false),
+            waiter: Mutex::new(None),
+        })
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::SeqCst)
+    }
+
+    /// The client will not read (the rest of) the answer.
+    pub(crate) fn mark_gone(&self) {
+        self.gone.store(true, Ordering::SeqCst);
+        if let Some(waiter) = &*lock(&self.waiter) {
+            waiter.unpark();
+        }
+    }
+
+    /// hyper has taken something of the answer's body.
+    pub(crate) fn took(&self) {
+        self.taken.store(self.link.workers.reactor.timers.now(), Ordering::SeqCst);
+    }
+
+    /// hyper has dropped the answer's body.
+    pub(crate) fn ended(&self) {
+        self.sent.store(false, Ordering::SeqCst);
+        if let Some(timer) = lock(&self.stall).take() {
+            self.link.workers.remove_timer(timer);
+        }
+    }
+
+    /// While the answer is under way: sees to it that a client that takes nothing of it is cut. On HTTP/2 the socket does not
+    /// tell, since a client can withhold the window of one stream; so it is called whenever a handler waits, and when it ends.
+    pub(crate) fn watch_stall(self: &Arc<Self>) {
+        let mut stall = lock(&self.stall);
+        if self.sent.load(Ordering::SeqCst) && stall.is_none() {
+            *stall = Some(self.link.workers.add_timer_at(self.stalled_at(), Waker::from(self.clone())));
+        }
+    }
+
+    /// When the client will have taken nothing for too long.
+    fn stalled_at(&self) -> Millis {
+        self.taken.load(Ordering::SeqCst).saturating_add(millis(self.link.limits.write_timeout))
+    }
+
+    /// A worker starts the handler.
+    pub(crate) fn start(&self, waiter: Arc<Parker>) {
+        *lock(&self.waiter) = Some(waiter);
+    }
+
+    /// Whether the handler has given up its seat before; says so from now on.
+    pub(crate) fn waits(&self) -> bool {
+        self.waited.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn has_waited(&self) -> bool {
+        self.waited.load(Ordering::Relaxed)
+    }
+
+    /// If `task` moves this exchange: notes that it was notified. The thread that runs the handler polls it soon.
+    pub(crate) fn note(&self, task: &Arc<dyn Task>) -> bool {
+        if self.blocks.load(Ordering::Relaxed) {
+            return false;
+        }
+        let own = self.own.get().map_or(&[] as &[_], |own| own.as_slice());
+        let index = own.iter().position(|own| own.as_ref().is_some_and(|own| Arc::ptr_eq(own, task)));
+        if let Some(index) = index {
+            self.noted.fetch_or(1 << index, Ordering::SeqCst);
+        }
+        index.is_some()
+    }
+
+    /// Takes out the tasks that were noted.
+    pub(crate) fn noted(&self) -> impl Iterator<Item = Arc<dyn Task>> + use<> {
+        let bits = if self.noted.load(Ordering::SeqCst) == 0 { 0 } else { self.noted.swap(0, Ordering::SeqCst) };
+        let task = |index: usize| self.own.get().filter(|_| bits & (1 << index) != 0)?[index].clone();
+        [task(0), task(1)].into_iter().flatten()
+    }
+
+    /// hyper's end: the answer, or `cx` will be woken when there is one.
+    pub(crate) fn poll_reply(&self, cx: &mut Context<'_>) -> Poll<http::Response<Outgoing>> {
+        let mut reply = lock(&self.reply);
+        if let Some(response) = reply.response.take() {
+            return Poll::Ready(response);
+        }
+        if !reply.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            reply.waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// hyper no longer waits for the answer.
+    pub(crate) fn abandon_reply(&self) {
+        self.mark_gone();
+        // Not under the lock: dropping a body runs code of others.
+        let unsent = lock(&self.reply).response.take();
+        drop(unsent);
+    }
+
+    /// The handler's end: hands the answer over.
+    pub(crate) fn fill(&self, response: http::Response<Outgoing>) {
+        let waker = {
+            let mut reply = lock(&self.reply);
+            // A response that nobody will take must not stay: its body holds this slot.
+            if !self.is_gone() {
+                reply.response = Some(response);
+            }
+            reply.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// The timer of a stall.
+impl Wake for Slot {
+    fn wake(self: Arc<Self>) {
+        *lock(&self.stall) = None;
+        let now = self.link.workers.reactor.timers.now();
+        if self.hungry.load(Ordering::SeqCst) {
+            self.taken.store(now, Ordering::SeqCst);
+        }
+        if now < self.stalled_at() || !self.sent.load(Ordering::SeqCst) {
+            return self.watch_stall();
+        }
+        log::debug!("a client took nothing of its answer for too long");
+        self.mark_gone();
+        if let Some(Some(task)) = self.own.get().map(|own| own[0].clone()) {
+            task.cut();
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! How a handler waits: its worker gives up the seat, sends what the handler has written so far, and parks.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use crate::parker::Parker;
+use crate::sync::lock;
+use crate::workers::{Worker, Workers, current_slot, current_worker};
+
+/// Why a wait ended before what it waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Interrupted {
+    /// The time given to [`wait`] has passed.
+    Deadline,
+    /// The client has reset or closed its connection or stream: nobody will read an answer.
+    ClientGone,
+}
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Deadline => "the deadline has passed",
+            Self::ClientGone => "the client is gone",
+        })
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+impl From<Interrupted> for io::Error {
+    fn from(interrupted: Interrupted) -> Self {
+        let kind = match interrupted {
+            Interrupted::Deadline => io::ErrorKind::TimedOut,
+            Interrupted::ClientGone => io::ErrorKind::ConnectionAborted,
+        };
+        Self::new(kind, interrupted)
+    }
+}
+
+/// Waits for `future` on this thread: polls it; if it is not ready, sends what the request has written so far, gives up the
+/// seat and parks until the future is ready, `until` has passed or the client is gone; then takes a seat again.
+///
+/// Works on any thread; off a worker it just parks, and the client cannot be gone.
+///
+/// # Errors
+///
+/// [`Interrupted`], and the future is dropped.
+pub fn wait<F: Future>(future: F, until: Option<Instant>) -> Result<F::Output, Interrupted> {
+    let mut future = pin!(future);
+    let Some((workers, worker)) = current_worker() else {
+        let parker = Arc::new(Parker::new());
+        let waker = Waker::from(parker.clone());
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Ok(output);
+            }
+            if !parker.park_until(until) {
+                return Err(Interrupted::Deadline);
+            }
+        }
+    };
+    let slot = current_slot();
+    let mut left = None;
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&worker.waker)) {
+            return Ok(output);
+        }
+        if let Some(slot) = &slot {
+            workers.poll_own(slot);
+            if slot.is_gone() {
+                return Err(Interrupted::ClientGone);
+            }
+        }
+        if worker.wait.take() {
+            continue;
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Err(Interrupted::Deadline);
+        }
+        if left.is_none() {
+            left = Some(Left::new(&workers, &worker));
+        }
+        worker.wait.park_until(until);
+    }
+}
+
+/// Announces a wait of another kind (a lock, a file, another server): the seat is given up while `f` runs, so that other
+/// requests keep moving. Without the announcement they do too, a few milliseconds later. Anywhere but in a handler this just
+/// calls `f`.
+pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
+    let Some((workers, worker)) = current_worker() else { return f() };
+    let Some(slot) = current_slot() else { return f() };
+    workers.poll_own(&slot);
+    // What `f` does to its own connection goes to the run queue: this thread will not poll it before `f` returns.
+    let nested = slot.blocks.swap(true, Ordering::Relaxed);
+    let left = Left::new(&workers, &worker);
+    let result = f();
+    drop(left);
+    slot.blocks.store(nested, Ordering::Relaxed);
+    result
+}
+
+/// Sends what the request on this thread has written so far, without waiting for anything. A handler that waits, or returns, need
+/// not call it; one that computes for long may. Anywhere but in a handler this does nothing.
+pub fn flush() {
+    if let (Some((workers, _)), Some(slot)) = (current_worker(), current_slot()) {
+        workers.poll_own(&slot);
+    }
+}
+
+/// While it lives, the worker has no seat. In another one (a wait inside of [`blocking`]) it does nothing.
+struct Left<'a> {
+    workers: &'a Arc<Workers>,
+    worker: &'a Arc<Worker>,
+    is_nested: bool,
+}
+
+impl<'a> Left<'a> {
+    fn new(workers: &'a Arc<Workers>, worker: &'a Arc<Worker>) -> Self {
+        let mut is_nested = false;
+        if let Some(running) = &mut *lock(&worker.running) {
+            is_nested = std::mem::replace(&mut running.waits, true);
+            if !running.slot.waits() {
+                workers.note_duration(running.since.elapsed());
+            }
+            running.slot.watch_stall();
+        }
+        if !is_nested {
+            workers.act(workers.seats.leave(&worker.member));
+        }
+        Self { workers, worker, is_nested }
+    }
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if self.is_nested {
+            return;
+        }
+        if !self.workers.seats.come_back(&self.worker.member) {
+            self.worker.member.parker().park();
+        }
+        if let Some(running) = &mut *lock(&self.worker.running) {
+            running.waits = false;
+        }
+    }
+}

@@ -146,6 +146,8 @@ impl Drop for Left<'_> {
         if !self.workers.seats.come_back(&self.worker.member) {
             self.worker.member.parker().park();
         }
+        // It may compute from here on.
+        self.workers.wake_monitor();
         if let Some(running) = &mut *lock(&self.worker.running) {
             running.waits = false;
         }

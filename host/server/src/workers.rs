@@ -399,7 +399,7 @@ impl Workers {
         }
     }
 
-    fn wake_monitor(&self) {
+    pub(crate) fn wake_monitor(&self) {
         if !self.monitor_awake.load(Ordering::SeqCst)
             && !self.monitor_awake.swap(true, Ordering::SeqCst)
             && let Some(monitor) = &lock(&self.threads).monitor

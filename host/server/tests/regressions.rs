@@ -4,8 +4,10 @@ mod support;
 
 use std::io::Read;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use astra_server::{Body, Bytes, Exchange, Request, Response, ResponseBuilder, blocking};
 use support::{Client, Gate, HandlerFn, PATIENCE, cores, pattern, serve, server, signals, start, start_handler};
@@ -242,4 +244,23 @@ fn a_server_that_can_start_no_thread_answers_503() {
         let answer = client.get("/");
         assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
     }
+}
+
+#[test]
+fn ticks_come_again_when_a_handler_computes_after_a_long_wait() {
+    let ticks = Arc::new(AtomicUsize::new(0));
+    let counted = ticks.clone();
+    let server = server().on_tick(move || {
+        counted.fetch_add(1, SeqCst);
+    });
+    let server = start(server, move |_req: Request, _info| {
+        // Long enough for the monitor to go to sleep.
+        blocking(|| std::thread::sleep(Duration::from_millis(200)));
+        let (before, end) = (ticks.load(SeqCst), Instant::now() + PATIENCE);
+        while ticks.load(SeqCst) == before && Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        Response::new(Body::new(if ticks.load(SeqCst) > before { "ticked" } else { "stood still" }))
+    });
+    assert_eq!(server.connect().get("/").text(), "ticked");
 }

@@ -203,13 +203,13 @@ impl Connection {
         match inner.protocol {
             Protocol::Lingering(_) => Some(Waiting::Linger),
             Protocol::Closed => None,
-            _ if self.link.write_blocked.load(Ordering::SeqCst) => {
+            _ if self.link.write_blocked.load(Ordering::Relaxed) => {
                 Some(Waiting::Write { written: self.link.written() })
             }
             _ if open => None,
             Protocol::Http2(_) if inner.told_to_end => Some(Waiting::Goodbye),
             Protocol::Http2(_) => Some(Waiting::Idle { exchanges }),
-            Protocol::Unknown(_) | Protocol::Http1(_) if self.link.in_head.load(Ordering::SeqCst) => {
+            Protocol::Unknown(_) | Protocol::Http1(_) if self.link.in_head.load(Ordering::Relaxed) => {
                 Some(Waiting::Head { exchanges })
             }
             Protocol::Unknown(_) | Protocol::Http1(_) => Some(Waiting::Idle { exchanges }),
@@ -233,7 +233,7 @@ impl Connection {
             inner.waiting = None;
             return Moved::Pending;
         };
-        let now = self.link.workers.reactor.timers.now();
+        let now = self.link.workers.reactor.timers.recent();
         let since = inner.waiting.filter(|(before, _)| *before == waiting).map_or(now, |(_, since)| since);
         inner.waiting = Some((waiting, since));
         let due = since.saturating_add(millis(self.timeout(waiting)));

@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderName};
@@ -25,6 +25,7 @@ use crate::link::{Link, Open};
 use crate::outgoing::Outgoing;
 use crate::refusal::{drop_body, overloaded, refusal, status};
 use crate::slot::Slot;
+use crate::timer::{Millis, millis};
 use crate::workers::polled;
 
 /// By this name, where a handler uses it, a client can ask about its request; it stays on what we answer in a handler's stead.
@@ -133,7 +134,7 @@ pub(crate) struct Queued {
     request: http::Request<Incoming>,
     slot: Arc<Slot>,
     open: Open,
-    since: Instant,
+    since: Millis,
     /// Taken once it may be queued.
     place: Option<Place>,
 }
@@ -153,7 +154,8 @@ impl Queued {
     }
 
     pub(crate) fn is_gone_or_older_than(&self, age: Duration) -> bool {
-        self.slot.is_gone() || self.since.elapsed() > age
+        let waited = self.slot.link.workers.reactor.timers.recent().saturating_sub(self.since);
+        self.slot.is_gone() || waited > millis(age)
     }
 
     /// Answers 503: it waited too long, or there was no room to wait.
@@ -205,7 +207,7 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
             }
             None => {
                 let slot = Slot::new(request.method() == Method::HEAD, link.clone());
-                let since = Instant::now();
+                let since = link.workers.reactor.timers.recent();
                 State::New(Box::new(Queued { request, slot, open, since, place: None }))
             }
         };

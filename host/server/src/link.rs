@@ -54,6 +54,7 @@ pub(crate) struct Link {
     /// All exchanges so far, and all bytes written: they tell one wait from the next.
     exchanges: AtomicU64,
     written: AtomicU64,
+    // What the runner of the connection alone writes and reads is relaxed: one run happens before the next.
     /// Something was read of a head that is not complete.
     pub(crate) in_head: AtomicBool,
     /// The last write did not go through.
@@ -136,7 +137,7 @@ impl Link {
     }
 
     pub(crate) fn open_exchange(self: &Arc<Self>) -> Open {
-        self.in_head.store(false, Ordering::SeqCst);
+        self.in_head.store(false, Ordering::Relaxed);
         self.exchanges.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::SeqCst);
         Open(self.clone())
@@ -235,7 +236,7 @@ impl Link {
                         self.ready.read.set();
                     }
                     if n > 0 && !self.has_open() {
-                        self.in_head.store(true, Ordering::SeqCst);
+                        self.in_head.store(true, Ordering::Relaxed);
                     }
                     take(bytes);
                     return Poll::Ready(Ok(n));
@@ -253,7 +254,7 @@ impl Link {
     fn poll_write_with(&self, write: impl Fn(&mut &TcpStream) -> io::Result<usize>) -> Poll<io::Result<usize>> {
         loop {
             if !self.ready.write.claim() {
-                self.write_blocked.store(true, Ordering::SeqCst);
+                self.write_blocked.store(true, Ordering::Relaxed);
                 return Poll::Pending;
             }
             match write(&mut &self.socket) {
@@ -261,7 +262,7 @@ impl Link {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ready.write.set(),
                 result => {
                     self.ready.write.set();
-                    self.write_blocked.store(false, Ordering::SeqCst);
+                    self.write_blocked.store(false, Ordering::Relaxed);
                     self.written.fetch_add(*result.as_ref().unwrap_or(&0) as u64, Ordering::Relaxed);
                     return Poll::Ready(result);
                 }

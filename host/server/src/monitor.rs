@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::exchange::panic_text;
+use crate::timer::Millis;
 use crate::workers::{Worker, Workers};
 
 /// One period.
-pub(crate) const TICK: Duration = Duration::from_millis(1);
+const TICK: Duration = Duration::from_millis(1);
 
 /// Idle ticks before it goes to sleep.
 const IDLE_TICKS: u32 = 20;
@@ -64,8 +65,8 @@ impl Workers {
     }
 
     fn announce_old_notes(self: &Arc<Self>) {
-        let now = Instant::now();
-        for (_, running) in self.running(|running| !running.waits && now.duration_since(running.since) > TICK) {
+        let now = self.reactor.timers.recent();
+        for (_, running) in self.running(|running| !running.waits && now.saturating_sub(running.since) > 1) {
             self.announce_noted(&running.slot);
         }
     }
@@ -73,7 +74,7 @@ impl Workers {
     /// Nothing moved for a tick although there is work. A thread that sleeps and whose CPU clock stood still has blocked without
     /// saying so: its seat goes to another. If all have computed, a worker is sent that takes polls only, so that CPU-bound requests cannot
     /// multiply.
-    fn relieve(self: &Arc<Self>, clocks: &mut HashMap<u64, (Instant, u64)>) {
+    fn relieve(self: &Arc<Self>, clocks: &mut HashMap<u64, (Millis, u64)>) {
         let mut displaced = false;
         let mut seen = HashMap::new();
         for (worker, running) in self.running(|running| !running.waits) {

@@ -94,7 +94,7 @@ impl Body for Outgoing {
             Kind::Foreign(body) => body.as_mut().poll_frame(cx),
         };
         if let Some(slot) = self.slot() {
-            slot.hungry.store(frame.is_pending(), Ordering::SeqCst);
+            slot.hungry.store(frame.is_pending(), Ordering::Relaxed);
             if frame.is_ready() {
                 slot.took();
             }

@@ -31,6 +31,7 @@ pub(crate) struct Slot {
     pub(crate) too_slow: AtomicBool,
     /// The answer is given, and its body is not at its end.
     pub(crate) sent: AtomicBool,
+    // Relaxed, both: they are looked at seconds later, and an old value only makes the watch look again.
     /// hyper has asked for more of the body than there is.
     pub(crate) hungry: AtomicBool,
     /// When hyper last took something of the body.
@@ -82,7 +83,7 @@ impl Slot {
 
     /// hyper has taken something of the answer's body.
     pub(crate) fn took(&self) {
-        self.taken.store(self.link.workers.reactor.timers.now(), Ordering::SeqCst);
+        self.taken.store(self.link.workers.reactor.timers.recent(), Ordering::Relaxed);
     }
 
     /// hyper has dropped the answer's body.
@@ -104,7 +105,7 @@ impl Slot {
 
     /// When the client will have taken nothing for too long.
     fn stalled_at(&self) -> Millis {
-        self.taken.load(Ordering::SeqCst).saturating_add(millis(self.link.limits.write_timeout))
+        self.taken.load(Ordering::Relaxed).saturating_add(millis(self.link.limits.write_timeout))
     }
 
     /// A worker starts the handler.
@@ -181,9 +182,9 @@ impl Slot {
 impl Wake for Slot {
     fn wake(self: Arc<Self>) {
         *lock(&self.stall) = None;
-        let now = self.link.workers.reactor.timers.now();
-        if self.hungry.load(Ordering::SeqCst) {
-            self.taken.store(now, Ordering::SeqCst);
+        let now = self.link.workers.reactor.timers.recent();
+        if self.hungry.load(Ordering::Relaxed) {
+            self.taken.store(now, Ordering::Relaxed);
         }
         if now < self.stalled_at() || !self.sent.load(Ordering::SeqCst) {
             return self.watch_stall();

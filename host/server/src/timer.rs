@@ -40,6 +40,7 @@ impl TimerKey {
 pub(crate) struct Timers {
     start: Instant,
     entries: Mutex<Entries>,
+    recent: AtomicU64,
     /// The earliest entry, or `NEVER`. Written under the lock of `entries`; read by the poller without it.
     first: AtomicU64,
 }
@@ -52,11 +53,21 @@ struct Entries {
 
 impl Timers {
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), entries: Mutex::default(), first: AtomicU64::new(NEVER) }
+        let (recent, first) = (AtomicU64::new(0), AtomicU64::new(NEVER));
+        Self { start: Instant::now(), entries: Mutex::default(), recent, first }
     }
 
+    /// Reads the clock.
     pub(crate) fn now(&self) -> Millis {
-        self.millis(Instant::now(), false)
+        let now = self.millis(Instant::now(), false);
+        self.recent.store(now, Ordering::Relaxed);
+        now
+    }
+
+    /// What the clock said when it was last read: after the last poll of the reactor, or at the last tick while requests run. Good
+    /// enough for time-outs of seconds, and much cheaper. Relaxed, since any recent value will do.
+    pub(crate) fn recent(&self) -> Millis {
+        self.recent.load(Ordering::Relaxed)
     }
 
     /// `at` on this clock, rounded up, since a deadline must not fire early.
@@ -102,10 +113,10 @@ impl Timers {
 
     /// Wakes all that is due.
     pub(crate) fn fire(&self) {
-        if self.first() == NEVER || self.first() > self.now() {
+        let now = self.now();
+        if self.first() > now {
             return;
         }
-        let now = self.now();
         let due = {
             let mut entries = lock(&self.entries);
             let later = entries.wakers.split_off(&TimerKey { at: now + 1, id: 0 });

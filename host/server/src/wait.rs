@@ -126,8 +126,8 @@ impl<'a> Left<'a> {
         let mut is_nested = false;
         if let Some(running) = &mut *lock(&worker.running) {
             is_nested = std::mem::replace(&mut running.waits, true);
-            if !running.slot.waits() {
-                workers.note_duration(running.since.elapsed());
+            if let Some(timed) = running.timed.filter(|_| !running.slot.waits()) {
+                workers.note_duration(timed.elapsed());
             }
             running.slot.watch_stall();
         }

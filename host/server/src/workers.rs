@@ -16,20 +16,22 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::exchange::{Queued, panic_text};
-use crate::monitor::TICK;
 use crate::parker::Parker;
 use crate::reactor::Reactor;
 use crate::run_state::RunState;
 use crate::seats::{Bounds, Call, Done, Member, Role, Seats, Step};
 use crate::slot::Slot;
 use crate::sync::lock;
-use crate::timer::TimerKey;
+use crate::timer::{Millis, TimerKey};
 
 /// Tasks between two looks at the reactor while the queue does not run dry (as in Tokio, and as prime).
 const TASKS_PER_POLL: u32 = 61;
 
 /// A request that is expected to take longer should not leave the reactor unwatched.
 const SLOW_REQUEST: Duration = Duration::from_micros(50);
+
+/// One request in so many is timed for the average; reading the clock for each would cost a hello 1 %.
+const TIMED: u32 = 8;
 
 /// Something that is polled by whichever worker is free.
 pub(crate) trait Task: Send + Sync + 'static {
@@ -95,7 +97,9 @@ pub(crate) struct Worker {
 #[derive(Clone)]
 pub(crate) struct Running {
     pub(crate) slot: Arc<Slot>,
-    pub(crate) since: Instant,
+    pub(crate) since: Millis,
+    /// When it started, if it is one of those that are timed.
+    pub(crate) timed: Option<Instant>,
     /// Its worker has given up its seat: it does not compute.
     pub(crate) waits: bool,
 }
@@ -288,6 +292,7 @@ impl Workers {
         IN_LOOP.set(true);
         let mut done = Done::Arrived;
         let mut tasks = 0;
+        let mut requests: u32 = 0;
         loop {
             let slow = Duration::from_nanos(self.average.load(Ordering::Relaxed)) > SLOW_REQUEST;
             let (step, call) = self.seats.next(&me.member, &mut role, done, tasks >= TASKS_PER_POLL, slow);
@@ -301,8 +306,9 @@ impl Workers {
                     Done::Polled
                 }
                 Step::Request(request) => {
-                    let took = self.run_request(&me, request);
-                    tasks = if took > TICK { TASKS_PER_POLL } else { tasks + 1 };
+                    requests += 1;
+                    let was_long = self.run_request(&me, request, requests);
+                    tasks = if was_long { TASKS_PER_POLL } else { tasks + 1 };
                     Done::Request
                 }
                 Step::React { wait } => {
@@ -342,11 +348,13 @@ impl Workers {
         }
     }
 
-    fn run_request(self: &Arc<Self>, me: &Arc<Worker>, request: Box<Queued>) -> Duration {
+    /// Says whether it took longer than a tick.
+    fn run_request(self: &Arc<Self>, me: &Arc<Worker>, request: Box<Queued>, sample: u32) -> bool {
         self.wake_monitor();
         let slot = request.slot().clone();
-        let since = Instant::now();
-        *lock(&me.running) = Some(Running { slot: slot.clone(), since, waits: false });
+        let since = self.reactor.timers.recent();
+        let timed = sample.is_multiple_of(TIMED).then(Instant::now);
+        *lock(&me.running) = Some(Running { slot: slot.clone(), since, timed, waits: false });
         SLOT.set(Some(slot.clone()));
         IN_LOOP.set(false);
         me.wait.take();
@@ -357,11 +365,10 @@ impl Workers {
         slot.watch_stall();
         SLOT.set(None);
         *lock(&me.running) = None;
-        let took = since.elapsed();
-        if !slot.has_waited() {
-            self.note_duration(took);
+        if let Some(timed) = timed.filter(|_| !slot.has_waited()) {
+            self.note_duration(timed.elapsed());
         }
-        took
+        self.reactor.timers.recent().saturating_sub(since) > 1
     }
 
     pub(crate) fn note_duration(&self, took: Duration) {

@@ -46,14 +46,14 @@ impl From<Interrupted> for io::Error {
 /// Waits for `future` on this thread: polls it; if it is not ready, sends what the request has written so far, gives up the
 /// seat and parks until the future is ready, `until` has passed or the client is gone; then takes a seat again.
 ///
-/// Works on any thread; off a worker it just parks, and the client cannot be gone.
+/// Works on any thread; anywhere but in a handler it just parks, and the client cannot be gone.
 ///
 /// # Errors
 ///
 /// [`Interrupted`], and the future is dropped.
 pub fn wait<F: Future>(future: F, until: Option<Instant>) -> Result<F::Output, Interrupted> {
     let mut future = pin!(future);
-    let Some((workers, worker)) = current_worker() else {
+    let (Some((workers, worker)), Some(slot)) = (current_worker(), current_slot()) else {
         let parker = Arc::new(Parker::new());
         let waker = Waker::from(parker.clone());
         loop {
@@ -65,17 +65,14 @@ pub fn wait<F: Future>(future: F, until: Option<Instant>) -> Result<F::Output, I
             }
         }
     };
-    let slot = current_slot();
     let mut left = None;
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&worker.waker)) {
             return Ok(output);
         }
-        if let Some(slot) = &slot {
-            workers.poll_own(slot);
-            if slot.is_gone() {
-                return Err(Interrupted::ClientGone);
-            }
+        workers.poll_own(&slot);
+        if slot.is_gone() {
+            return Err(Interrupted::ClientGone);
         }
         if worker.wait.take() {
             continue;
@@ -94,8 +91,7 @@ pub fn wait<F: Future>(future: F, until: Option<Instant>) -> Result<F::Output, I
 /// requests keep moving. Without the announcement they do too, a few milliseconds later. Anywhere but in a handler this just
 /// calls `f`.
 pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
-    let Some((workers, worker)) = current_worker() else { return f() };
-    let Some(slot) = current_slot() else { return f() };
+    let (Some((workers, worker)), Some(slot)) = (current_worker(), current_slot()) else { return f() };
     workers.poll_own(&slot);
     // What `f` does to its own connection goes to the run queue: this thread will not poll it before `f` returns.
     let nested = slot.blocks.swap(true, Ordering::Relaxed);

@@ -148,8 +148,11 @@ impl Body {
     }
 
     pub(crate) fn incoming(body: Incoming, slot: Arc<Slot>, link: &Arc<Link>) -> Self {
+        if http_body::Body::is_end_stream(&body) {
+            return Self::empty();
+        }
         let body = IncomingBody {
-            open: (!http_body::Body::is_end_stream(&body)).then(|| link.keep_open()),
+            open: Some(link.keep_open()),
             left: link.limits.max_body,
             stall_timeout: link.limits.body_read_timeout,
             workers: Arc::downgrade(&link.workers),

@@ -189,6 +189,9 @@ impl Link {
         let waiting = {
             let mut queue = lock(&self.queue);
             queue.taken -= 1;
+            if queue.waiting.is_empty() {
+                return;
+            }
             // All of them: some may have been reset meanwhile, and would swallow the one wake-up.
             std::mem::take(&mut queue.waiting)
         };

@@ -79,7 +79,8 @@ fn has_valid_target(request: &http::Request<Incoming>) -> bool {
 /// authority (RFC 9112 section 3.2).
 fn is_authority(host: &[u8]) -> bool {
     // Nearly every host is a name or an IPv4 address, with a port or without.
-    let name = host.iter().position(|byte| !(byte.is_ascii_alphanumeric() || b"-._".contains(byte)));
+    let name =
+        host.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_'));
     match name {
         None => return true,
         Some(0) if host[0] == b':' => return false,

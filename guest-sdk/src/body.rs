@@ -69,10 +69,7 @@ impl Body {
 
     /// A body of these bytes. A response with it gets a `content-length`.
     pub fn new(data: impl Into<Bytes>) -> Self {
-        Self {
-            bytes: data.into(),
-            ..Self::default()
-        }
+        Self { bytes: data.into(), ..Self::default() }
     }
 
     /// A body without any bytes.
@@ -114,13 +111,8 @@ impl Body {
     /// Like [`stream`](Self::stream), and what `write` returns is sent as trailers.
     ///
     /// HTTP/1.1 carries trailers only when the head named them in `trailer` and the client said `te: trailers`.
-    pub fn stream_with_trailers(
-        write: impl FnOnce(&mut dyn Write) -> io::Result<HeaderMap> + 'static,
-    ) -> Self {
-        Self::from_source(FromWriter {
-            write: Some(write),
-            trailers: HeaderMap::new(),
-        })
+    pub fn stream_with_trailers(write: impl FnOnce(&mut dyn Write) -> io::Result<HeaderMap> + 'static) -> Self {
+        Self::from_source(FromWriter { write: Some(write), trailers: HeaderMap::new() })
     }
 
     /// This body, followed by these trailers (and not by others it has).
@@ -130,10 +122,7 @@ impl Body {
     }
 
     pub(crate) fn from_source(source: impl Source + 'static) -> Self {
-        Self {
-            source: Some(Box::new(source)),
-            ..Self::default()
-        }
+        Self { source: Some(Box::new(source)), ..Self::default() }
     }
 
     /// The length in bytes, if it is known without reading.
@@ -224,10 +213,7 @@ impl Body {
     ///
     /// See [`json`](Self::json).
     #[cfg(feature = "json")]
-    pub fn json_up_to<T: serde::de::DeserializeOwned>(
-        &mut self,
-        limit: usize,
-    ) -> Result<T, BodyError> {
+    pub fn json_up_to<T: serde::de::DeserializeOwned>(&mut self, limit: usize) -> Result<T, BodyError> {
         let bytes = self.bytes_up_to(limit)?;
         serde_json::from_slice(&bytes).map_err(|error| BodyError::Invalid(error.into()))
     }
@@ -308,9 +294,7 @@ impl<F: FnOnce(&mut dyn Write) -> io::Result<HeaderMap>> Source for FromWriter<F
         };
         let mut to = io::BufWriter::with_capacity(WRITE_BUFFER, to);
         self.trailers = write(&mut to).inspect_err(failed)?;
-        to.into_inner()
-            .map_err(io::IntoInnerError::into_error)
-            .map(drop)
+        to.into_inner().map_err(io::IntoInnerError::into_error).map(drop)
     }
 
     fn trailers(&mut self) -> io::Result<HeaderMap> {
@@ -384,9 +368,7 @@ impl<'a> IntoIterator for &'a mut Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Body")
-            .field("length", &self.length())
-            .finish_non_exhaustive()
+        f.debug_struct("Body").field("length", &self.length()).finish_non_exhaustive()
     }
 }
 
@@ -443,34 +425,16 @@ mod tests {
 
     #[test]
     fn a_body_has_one_limit_for_each_way_to_collect_it() {
-        assert!(matches!(
-            Body::new("12345").bytes_up_to(4),
-            Err(BodyError::TooLarge { limit: 4 })
-        ));
-        assert_eq!(
-            Body::new("12345").bytes_up_to(5).expect("five bytes"),
-            "12345"
-        );
-        assert!(matches!(
-            Body::wrap_reader(io::repeat(b'x')).text(),
-            Err(BodyError::TooLarge { .. })
-        ));
-        assert_eq!(
-            Body::new(vec![0xff])
-                .text()
-                .expect_err("not UTF-8")
-                .status(),
-            StatusCode::BAD_REQUEST
-        );
+        assert!(matches!(Body::new("12345").bytes_up_to(4), Err(BodyError::TooLarge { limit: 4 })));
+        assert_eq!(Body::new("12345").bytes_up_to(5).expect("five bytes"), "12345");
+        assert!(matches!(Body::wrap_reader(io::repeat(b'x')).text(), Err(BodyError::TooLarge { .. })));
+        assert_eq!(Body::new(vec![0xff]).text().expect_err("not UTF-8").status(), StatusCode::BAD_REQUEST);
     }
 
     #[test]
     fn a_large_body_comes_in_chunks() {
         let body = Body::new(vec![7; 3 * CHUNK + 1]);
-        let lengths: Vec<_> = body
-            .into_iter()
-            .map(|chunk| chunk.expect("in memory").len())
-            .collect();
+        let lengths: Vec<_> = body.into_iter().map(|chunk| chunk.expect("in memory").len()).collect();
         assert_eq!(lengths, [CHUNK, CHUNK, CHUNK, 1]);
     }
 
@@ -487,10 +451,7 @@ mod tests {
     fn a_streamed_body_can_be_read_with_its_trailers() {
         let mut body = Body::stream_with_trailers(|writer| {
             writer.write_all(b"data")?;
-            Ok(HeaderMap::from_iter([(
-                http::header::ETAG,
-                http::HeaderValue::from_static("x"),
-            )]))
+            Ok(HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("x"))]))
         });
         assert_eq!(body.length(), None);
         assert_eq!(body.text().expect("text"), "data");

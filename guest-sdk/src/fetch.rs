@@ -73,10 +73,7 @@ mod tests {
 
     #[test]
     fn natively_fetch_says_that_there_is_no_host() {
-        let request = RequestBuilder::new()
-            .uri("http://example.com/")
-            .body(Body::empty())
-            .expect("a request");
+        let request = RequestBuilder::new().uri("http://example.com/").body(Body::empty()).expect("a request");
         assert!(matches!(fetch(request), Err(FetchError::NotInGuest)));
     }
 }

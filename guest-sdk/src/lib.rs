@@ -80,16 +80,14 @@ pub type RequestBuilder = http::request::Builder;
 /// What `#[handler]` expands to: `$serve` is a function of `__private`.
 #[doc(hidden)]
 #[macro_export]
+#[rustfmt::skip] // which never comes to rest over `export!`
 macro_rules! __handler {
     ($handler:ident, $serve:ident) => {
         #[cfg(target_family = "wasm")]
         const _: () = {
             struct Guest;
             impl $crate::__private::Guest for Guest {
-                fn handle(
-                    request: $crate::__private::IncomingRequest,
-                    responder: $crate::__private::ResponseOutparam,
-                ) {
+                fn handle(request: $crate::__private::IncomingRequest, responder: $crate::__private::ResponseOutparam) {
                     $crate::__private::$serve($handler, request, responder);
                 }
             }

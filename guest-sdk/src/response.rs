@@ -85,9 +85,7 @@ impl<T: serde::Serialize> IntoResponse for Json<T> {
 
 fn with_type(content_type: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
@@ -140,23 +138,15 @@ mod tests {
     fn a_bad_request_body_is_the_clients_fault() {
         let too_large = Body::new("12345").text_up_to(4);
         assert_eq!(too_large.into_response().status(), 413);
-        let nested: Result<&str, _> = Err(BodyError::Invalid(Box::new(BodyError::TooLarge {
-            limit: 4,
-        })));
+        let nested: Result<&str, _> = Err(BodyError::Invalid(Box::new(BodyError::TooLarge { limit: 4 })));
         assert_eq!(nested.into_response().status(), 400);
     }
 
     #[test]
     fn text_says_that_it_is_text() {
-        assert_eq!(
-            "x".into_response().headers()[CONTENT_TYPE],
-            "text/plain; charset=utf-8"
-        );
+        assert_eq!("x".into_response().headers()[CONTENT_TYPE], "text/plain; charset=utf-8");
         let created = (StatusCode::CREATED, String::from("x")).into_response();
-        assert_eq!(
-            (created.status().as_u16(), created.into_body().length()),
-            (201, Some(1))
-        );
+        assert_eq!((created.status().as_u16(), created.into_body().length()), (201, Some(1)));
     }
 
     #[cfg(feature = "json")]
@@ -164,16 +154,7 @@ mod tests {
     fn json_goes_both_ways() {
         let response = Json([1, 2]).into_response();
         assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
-        assert_eq!(
-            response.into_body().json::<Vec<u8>>().expect("an array"),
-            [1, 2]
-        );
-        assert_eq!(
-            Body::new("{")
-                .json::<u8>()
-                .expect_err("not a number")
-                .status(),
-            400
-        );
+        assert_eq!(response.into_body().json::<Vec<u8>>().expect("an array"), [1, 2]);
+        assert_eq!(Body::new("{").json::<u8>().expect_err("not a number").status(), 400);
     }
 }

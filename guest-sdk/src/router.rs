@@ -50,59 +50,33 @@ impl<'a> Router<'a> {
         pattern: &'a str,
         handler: impl Fn(Request, &Params) -> R + 'a,
     ) -> Self {
-        let handler = Box::new(move |request: Request, params: &Params| {
-            handler(request, params).into_response()
-        });
-        self.routes.push(Route {
-            method,
-            pattern,
-            handler,
-        });
+        let handler = Box::new(move |request: Request, params: &Params| handler(request, params).into_response());
+        self.routes.push(Route { method, pattern, handler });
         self
     }
 
     /// Adds a route for `GET`, and for `HEAD` unless that has one of its own before it.
-    pub fn get<R: IntoResponse>(
-        self,
-        pattern: &'a str,
-        handler: impl Fn(Request, &Params) -> R + 'a,
-    ) -> Self {
+    pub fn get<R: IntoResponse>(self, pattern: &'a str, handler: impl Fn(Request, &Params) -> R + 'a) -> Self {
         self.route(Method::GET, pattern, handler)
     }
 
     /// Adds a route for `POST`.
-    pub fn post<R: IntoResponse>(
-        self,
-        pattern: &'a str,
-        handler: impl Fn(Request, &Params) -> R + 'a,
-    ) -> Self {
+    pub fn post<R: IntoResponse>(self, pattern: &'a str, handler: impl Fn(Request, &Params) -> R + 'a) -> Self {
         self.route(Method::POST, pattern, handler)
     }
 
     /// Adds a route for `PUT`.
-    pub fn put<R: IntoResponse>(
-        self,
-        pattern: &'a str,
-        handler: impl Fn(Request, &Params) -> R + 'a,
-    ) -> Self {
+    pub fn put<R: IntoResponse>(self, pattern: &'a str, handler: impl Fn(Request, &Params) -> R + 'a) -> Self {
         self.route(Method::PUT, pattern, handler)
     }
 
     /// Adds a route for `PATCH`.
-    pub fn patch<R: IntoResponse>(
-        self,
-        pattern: &'a str,
-        handler: impl Fn(Request, &Params) -> R + 'a,
-    ) -> Self {
+    pub fn patch<R: IntoResponse>(self, pattern: &'a str, handler: impl Fn(Request, &Params) -> R + 'a) -> Self {
         self.route(Method::PATCH, pattern, handler)
     }
 
     /// Adds a route for `DELETE`.
-    pub fn delete<R: IntoResponse>(
-        self,
-        pattern: &'a str,
-        handler: impl Fn(Request, &Params) -> R + 'a,
-    ) -> Self {
+    pub fn delete<R: IntoResponse>(self, pattern: &'a str, handler: impl Fn(Request, &Params) -> R + 'a) -> Self {
         self.route(Method::DELETE, pattern, handler)
     }
 
@@ -113,9 +87,7 @@ impl<'a> Router<'a> {
             let Some(params) = matches(route.pattern, request.uri().path()) else {
                 continue;
             };
-            if route.method == *request.method()
-                || (route.method == Method::GET && *request.method() == Method::HEAD)
-            {
+            if route.method == *request.method() || (route.method == Method::GET && *request.method() == Method::HEAD) {
                 return (route.handler)(request, &params);
             }
             allowed.push(&route.method);
@@ -145,10 +117,7 @@ pub struct Params(Vec<(String, String)>);
 impl Params {
     /// What `:name` matched.
     pub fn find(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -157,8 +126,7 @@ impl std::ops::Index<&str> for Params {
 
     fn index(&self, name: &str) -> &str {
         // Documented: a pattern and its handler stand side by side, so this is a typing mistake in the guest.
-        self.find(name)
-            .unwrap_or_else(|| panic!("the pattern has no `:{name}`"))
+        self.find(name).unwrap_or_else(|| panic!("the pattern has no `:{name}`"))
     }
 }
 
@@ -197,29 +165,16 @@ mod tests {
     use crate::RequestBuilder;
 
     fn answer(method: &str, path: &str) -> (u16, String, Option<String>) {
-        let request = RequestBuilder::new()
-            .method(method)
-            .uri(path)
-            .body(Body::empty())
-            .expect("a request");
+        let request = RequestBuilder::new().method(method).uri(path).body(Body::empty()).expect("a request");
         let response = Router::new()
             .get("/", |_, _| "root")
             .get("/users/me", |_, _| "me")
             .get("/users/:name", |_, params| params["name"].to_owned())
             .delete("/users/:name", |_, _| StatusCode::NO_CONTENT)
-            .get("/users/:name/books/:book", |_, params| {
-                format!("{}+{}", &params["name"], &params["book"])
-            })
+            .get("/users/:name/books/:book", |_, params| format!("{}+{}", &params["name"], &params["book"]))
             .handle(request);
-        let allow = response
-            .headers()
-            .get(ALLOW)
-            .map(|value| value.to_str().expect("text").to_owned());
-        (
-            response.status().as_u16(),
-            response.into_body().text().expect("text"),
-            allow,
-        )
+        let allow = response.headers().get(ALLOW).map(|value| value.to_str().expect("text").to_owned());
+        (response.status().as_u16(), response.into_body().text().expect("text"), allow)
     }
 
     #[test]
@@ -233,25 +188,14 @@ mod tests {
 
     #[test]
     fn an_unknown_path_is_404() {
-        for path in [
-            "/users",
-            "/users/",
-            "/users/ada/",
-            "/users/ada/books",
-            "/users/%ff",
-            "/users/%2",
-            "//",
-        ] {
+        for path in ["/users", "/users/", "/users/ada/", "/users/ada/books", "/users/%ff", "/users/%2", "//"] {
             assert_eq!(answer("GET", path).0, 404, "{path}");
         }
     }
 
     #[test]
     fn a_known_path_with_another_method_is_405_and_says_what_is_allowed() {
-        assert_eq!(
-            answer("POST", "/users/ada"),
-            (405, String::new(), Some("DELETE, GET, HEAD".into()))
-        );
+        assert_eq!(answer("POST", "/users/ada"), (405, String::new(), Some("DELETE, GET, HEAD".into())));
         assert_eq!(answer("POST", "/").2, Some("GET, HEAD".into()));
     }
 

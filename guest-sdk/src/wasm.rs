@@ -13,8 +13,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use wasip2::http::types::{
-    Fields, IncomingRequest, Method as WasiMethod, OutgoingResponse, ResponseOutparam,
-    Scheme as WasiScheme,
+    Fields, IncomingRequest, Method as WasiMethod, OutgoingResponse, ResponseOutparam, Scheme as WasiScheme,
 };
 
 pub(crate) use fetch::fetch;
@@ -31,11 +30,7 @@ where
     R: IntoResponse,
 {
     let Some(request) = request_from(request) else {
-        return respond(
-            with_status(StatusCode::BAD_REQUEST, Body::empty()),
-            || false,
-            responder,
-        );
+        return respond(with_status(StatusCode::BAD_REQUEST, Body::empty()), || false, responder);
     };
     let is_head = request.method() == Method::HEAD;
     respond(handler(request).into_response(), || is_head, responder);
@@ -43,21 +38,14 @@ where
 
 /// The same for a handler that does not look at its request.
 #[doc(hidden)]
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the exported function owns it, and it is dropped at the end"
-)]
+#[expect(clippy::needless_pass_by_value, reason = "the exported function owns it, and it is dropped at the end")]
 pub fn serve_unread<H, R>(handler: H, request: IncomingRequest, responder: ResponseOutparam)
 where
     H: FnOnce(Request) -> R,
     R: IntoResponse,
 {
     let response = handler(Request::default()).into_response();
-    respond(
-        response,
-        || matches!(request.method(), WasiMethod::Head),
-        responder,
-    );
+    respond(response, || matches!(request.method(), WasiMethod::Head), responder);
 }
 
 fn respond(response: Response, is_head: impl Fn() -> bool, responder: ResponseOutparam) {
@@ -66,10 +54,7 @@ fn respond(response: Response, is_head: impl Fn() -> bool, responder: ResponseOu
     let mut fields = fields_from(&head.headers);
     match body.length() {
         // RFC 9110 6.4.1, 8.6: these have neither.
-        _ if status.is_informational()
-            || status == StatusCode::NO_CONTENT
-            || status == StatusCode::NOT_MODIFIED =>
-        {
+        _ if status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED => {
             body = Body::empty();
         }
         // Nobody would see it, and it might never end. A body of known length is the host's to drop.
@@ -77,15 +62,8 @@ fn respond(response: Response, is_head: impl Fn() -> bool, responder: ResponseOu
         None => {}
         // An empty body may only mean that a handler knows what `HEAD` is for.
         Some(0) if is_head() => {}
-        Some(length)
-            if !fields
-                .iter()
-                .any(|(name, _)| name == CONTENT_LENGTH.as_str()) =>
-        {
-            fields.push((
-                CONTENT_LENGTH.as_str().to_owned(),
-                itoa::Buffer::new().format(length).into(),
-            ));
+        Some(length) if !fields.iter().any(|(name, _)| name == CONTENT_LENGTH.as_str()) => {
+            fields.push((CONTENT_LENGTH.as_str().to_owned(), itoa::Buffer::new().format(length).into()));
         }
         Some(_) => {}
     }
@@ -135,10 +113,8 @@ fn headers_from(fields: &Fields) -> HeaderMap {
     let entries = fields.entries();
     let mut headers = HeaderMap::with_capacity(entries.len());
     for (name, value) in entries {
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::from_bytes(name.as_bytes()),
-            HeaderValue::from_maybe_shared(value),
-        ) {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_maybe_shared(value))
+        {
             headers.append(name, value);
         }
     }
@@ -148,10 +124,7 @@ fn headers_from(fields: &Fields) -> HeaderMap {
 type FieldList = Vec<(String, Vec<u8>)>;
 
 fn fields_from(headers: &HeaderMap) -> FieldList {
-    headers
-        .iter()
-        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
-        .collect()
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
 }
 
 /// Headers the host forbids are left out: connection-specific ones, which are its own affair.

@@ -30,6 +30,9 @@ pub struct Config {
     pub max_body: u64,
     /// Requests that run or wait in a guest at once.
     pub max_workers: u32,
+    /// Linear memory of all guests together, in bytes; by default 70 % of what the control group or the machine has. A guest that
+    /// would need more is answered 503.
+    pub memory_budget: Option<u64>,
     /// How a guest's memory is made fresh again.
     pub reset: Reset,
     /// Whether compiled modules are kept on disk.
@@ -80,6 +83,7 @@ impl Config {
             trusted_proxies: Vec::new(),
             max_body: DEFAULT_MAX_BODY,
             max_workers: DEFAULT_MAX_WORKERS,
+            memory_budget: None,
             reset: Reset::Copy,
             cache: CacheMode::On,
             trust_precompiled: false,

@@ -9,7 +9,10 @@ use std::{
 
 use astra_server::{ConnectionInfo, Exchange, Responder};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response, uri::Scheme};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response,
+    uri::Scheme,
+};
 use http_body_util::Full;
 
 use crate::{
@@ -105,33 +108,22 @@ impl Dispatch {
     }
 }
 
-/// Removes what concerns only the connection that the request came on: the fields that `Connection` names and those that are known
-/// to (RFC 9110 §7.6.1). And `Proxy`, which CGI-like guests would find as `HTTP_PROXY` and use (httpoxy, CVE-2016-5385).
+/// Removes what concerns only the connection that the request came on, as its `Connection` says (RFC 9110 §7.6.1); what always
+/// does, no guest is told (`guest/outbound.rs`). And `Proxy`, which CGI in a guest would find as `HTTP_PROXY` (CVE-2016-5385).
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    headers.remove("proxy");
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
-        // These say where the request goes and where its body ends, and are not up to the client to take back.
+        // Where the request goes and where its body ends is not for the client to take back.
         .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
+    for name in named {
         headers.remove(name);
     }
 }
-
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("http2-settings"),
-    HeaderName::from_static("proxy"),
-];
 
 /// A client of HTTP/1.0 need not say whom it asks, and any may leave `Host` empty (RFC 9112 §3.2); a guest is always told, so it is
 /// told our address.
@@ -183,6 +175,10 @@ impl Reply {
             if let Some(visit) = &self.visit {
                 visit.answered(failure.status());
             }
+            // Unless it has only stopped sending before its body was whole; then it is told so (RFC 9112 §8).
+            let mut response = failure_response(&Failure::new(FailureKind::BadRequest, ""));
+            response.headers_mut().insert(REQUEST_ID, self.id.header());
+            responder.send(response);
             return;
         }
         self.send(responder, failure_response(failure));
@@ -265,11 +261,7 @@ mod tests {
             ("x-hop", "1"),
             ("x-hop", "2"),
             ("x-other", "1"),
-            ("keep-alive", "timeout=1"),
-            ("te", "trailers"),
-            ("upgrade", "websocket"),
             ("proxy", "http://evil"),
-            ("proxy-connection", "close"),
             ("host", "test"),
             ("content-length", "1"),
             ("trailer", "x-checksum"),
@@ -278,7 +270,7 @@ mod tests {
         strip_hop_by_hop(request.headers_mut());
         let mut names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
-        assert_eq!(names, ["content-length", "host", "trailer", "x-stays"]);
+        assert_eq!(names, ["connection", "content-length", "host", "trailer", "x-stays"]);
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub enum FailureKind {
     MethodNotAllowed,
     /// No route matches.
     NotFound,
-    /// All workers, queue places or instance slots are taken.
+    /// All workers, queue places or instance slots are taken, or all memory for guests.
     Overload,
     /// The host itself failed: a bug, or the machine is out of something.
     Host,

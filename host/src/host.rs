@@ -231,6 +231,7 @@ pub(crate) fn engine_options(config: &Config) -> EngineOptions {
     EngineOptions {
         instances: config.max_workers.saturating_add(SPARE_INSTANCES).max(LEAST_INSTANCES),
         max_memory: config.handler.limits.memory,
+        memory_budget: config.memory_budget,
         reset: config.reset,
         cache: config.cache,
     }

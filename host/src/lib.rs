@@ -60,7 +60,8 @@
 //! `x-request-id` is the host's id of the request; it is in the response and in every log line too. A well-formed
 //! `x-request-id` that the client sent (1 to 128 letters, digits and `-._~:/+=@`) reaches the guest as
 //! `x-client-request-id` and the access log as `client_id`. `forwarded` (RFC 7239) ends with an element of the host's:
-//! see [`forwarded`]. `traceparent` passes through.
+//! see [`forwarded`]. `traceparent` passes through. What concerns the client's connection does not reach the guest: hop-by-hop fields,
+//! those that `connection` names (RFC 9110 section 7.6.1), and `proxy`.
 //!
 //! # Where it differs from the design
 //!

@@ -51,6 +51,19 @@ fn a_guest_that_reads_is_cancelled_when_its_client_goes_away() {
 }
 
 #[test]
+fn a_client_that_ends_its_body_early_is_logged_as_gone() {
+    let host = Host::of("reads_body_stalled");
+    let mut client = host.connect();
+    let peer = client.local_addr().to_string();
+    client.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 10\r\n\r\nhalf ");
+    client.half_close();
+    let all = String::from_utf8(client.until_closed()).expect("text");
+    assert!(all.is_empty() || all.starts_with("HTTP/1.1 400 "), "{all}");
+    let access = host.json("that the client left", |line| line["kind"] == "access" && line["peer"] == peer);
+    assert_eq!((&access["outcome"], &access["status"]), (&"client_gone".into(), &499.into()), "{access}");
+}
+
+#[test]
 fn a_guest_is_cancelled_when_its_stream_is_reset() {
     for name in ["sse", "loops_after_head", "writes_without_end"] {
         let host = Host::of(name);

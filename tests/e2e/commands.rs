@@ -35,6 +35,15 @@ fn inspect_says_so_when_a_module_needs_nothing() {
 }
 
 #[test]
+fn inspect_builds_a_package_as_run_does() {
+    guest("hello"); // so that there is little left to build
+    let ended = inspect("examples/hello").end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("hello.wasm\nkind     component, WASI HTTP 0.2."), "{}", ended.stdout);
+    inspect(Scratch::new().path()).end().expect_complaint(1, &["Cargo.toml", ".wasm file"]);
+}
+
+#[test]
 fn inspect_describes_what_cannot_be_served() {
     let dir = Scratch::new();
     for (wat, kind) in [("(module)", "core module"), ("(component)", "component without an HTTP handler")] {

@@ -23,6 +23,7 @@ fn a_trap_is_logged_with_its_reason_and_the_functions_it_went_through() {
     });
     let message = record["message"].as_str().expect("text");
     assert!(message.contains("trap: ") && message.contains("trap_before_head"), "{message}");
+    assert!(message.contains(" in `") && !message.contains("panic"), "the way a panic goes says nothing: {message}");
     let said = host.json("what the guest said", |line| {
         line["kind"] == "guest" && line["text"].as_str().is_some_and(|text| text.contains("trapped before the head"))
     });

@@ -36,8 +36,11 @@ fn a_guest_is_always_told_scheme_and_authority() {
     assert_eq!(field(&absolute, "path"), Some("Some(\"/x\")"));
     let mut client = host.connect();
     client.send("GET / HTTP/1.0\r\n\r\n");
-    let old = seen(&client.answer());
-    assert_eq!(field(&old, "authority"), Some(format!("Some(\"{}\")", host.addr()).as_str()));
+    let ours = format!("Some(\"{}\")", host.addr());
+    assert_eq!(field(&seen(&client.answer()), "authority"), Some(ours.as_str()));
+    let mut client = host.connect();
+    client.send("GET / HTTP/1.1\r\nhost:\r\n\r\n");
+    assert_eq!(field(&seen(&client.answer()), "authority"), Some(ours.as_str()));
 }
 
 #[test]
@@ -135,6 +138,28 @@ fn a_trusted_proxy_is_believed_and_named_last() {
     let host = Host::with("reads_request_head").flag("--trusted-proxy", "10.0.0.0/8").start();
     let (_, seen) = ask(&host, Http::One, &[("x-forwarded-for", "192.0.2.60")]);
     assert_eq!(field(&seen, "x-forwarded-for"), None, "this peer is not the proxy");
+}
+
+#[test]
+fn what_concerns_the_connection_stays_with_it() {
+    let host = Host::of("reads_request_head");
+    let headers = [
+        ("connection", "keep-alive, x-hop, TE"),
+        ("x-hop", "1"),
+        ("te", "trailers"),
+        ("keep-alive", "timeout=1"),
+        ("proxy-connection", "keep-alive"),
+        ("upgrade", "websocket"),
+        ("proxy", "http://127.0.0.1:1"),
+        ("x-stays", "1"),
+    ];
+    let (_, seen) = ask(&host, Http::One, &headers);
+    for name in ["connection", "x-hop", "te", "keep-alive", "proxy-connection", "upgrade", "proxy"] {
+        assert_eq!(field(&seen, name), None, "{name}");
+    }
+    assert_eq!(field(&seen, "x-stays"), Some("1"));
+    let (_, seen) = ask(&host, Http::Two, &[("te", "trailers"), ("proxy", "http://127.0.0.1:1")]);
+    assert_eq!((field(&seen, "te"), field(&seen, "proxy")), (None, None));
 }
 
 #[test]

@@ -205,3 +205,17 @@ fn a_client_that_does_not_read_makes_its_guest_wait() {
     let grown = host.memory("VmHWM").saturating_sub(before);
     assert!(grown < 64 << 20, "the host grew by {} MiB", grown >> 20);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_guest_that_hoards_responses_does_not_fill_the_host() {
+    let host = Host::of("hoards_responses");
+    assert_eq!(host.get(Http::One, "/").text().parse(), Ok(256 << 10), "all bodies that are not set share a bound");
+    let before = host.memory("VmRSS");
+    for version in BOTH {
+        assert_eq!(host.get(version, "/").status, 200);
+    }
+    host.expect("/headers", 500, "trap");
+    let grown = host.memory("VmHWM").saturating_sub(before);
+    assert!(grown < 64 << 20, "the host grew by {} MiB", grown >> 20);
+}

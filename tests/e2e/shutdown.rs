@@ -4,7 +4,7 @@ use std::net::TcpStream;
 
 use rustix::process::Signal;
 
-use crate::harness::Host;
+use crate::harness::{BOTH, Host};
 
 #[test]
 fn a_host_with_nothing_to_do_ends_at_once() {
@@ -95,6 +95,18 @@ fn guests_that_compute_are_cut_too() {
     assert_eq!(client.head().status, 200);
     host.signal(Signal::TERM);
     assert_eq!(host.ended().code, Some(0));
+}
+
+#[test]
+fn guests_that_go_on_after_their_answers_are_cut_too() {
+    let mut host = Host::with("sleeps_after_answer").flag("--drain", "300ms").flag("--deadline", "1h").start();
+    for version in BOTH {
+        assert_eq!(host.get(version, "/?ms=3600000").text(), "early\n");
+    }
+    host.signal(Signal::TERM);
+    let ended = host.ended();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.stderr.matches("client_gone").count(), 2, "{}", ended.stderr);
 }
 
 #[test]

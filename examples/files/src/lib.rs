@@ -23,15 +23,11 @@ fn files(request: Request) -> io::Result<Response> {
 fn serve(root: &Path, request: &Request) -> io::Result<Response> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = StatusCode::METHOD_NOT_ALLOWED.into_response();
-        response
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(response);
     }
     if !root.is_dir() {
-        return Err(io::Error::other(format!(
-            "no directory is granted as {ROOT}: start with --dir FOLDER::{ROOT}"
-        )));
+        return Err(io::Error::other(format!("no directory is granted as {ROOT}: start with --dir FOLDER::{ROOT}")));
     }
     let Some(mut path) = inside(root, request.uri().path()) else {
         return Ok(StatusCode::NOT_FOUND.into_response());
@@ -42,21 +38,14 @@ fn serve(root: &Path, request: &Request) -> io::Result<Response> {
     let length = match fs::metadata(&path) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
         Ok(_) => return Ok(StatusCode::NOT_FOUND.into_response()),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(StatusCode::NOT_FOUND.into_response());
         }
         Err(error) => return Err(error),
     };
     let mut response = Response::new(Body::wrap_reader(File::open(&path)?));
     response.headers_mut().insert(CONTENT_LENGTH, length.into());
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type(&path)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type(&path)));
     Ok(response)
 }
 
@@ -89,11 +78,7 @@ fn decode(segment: &str) -> Option<String> {
 }
 
 fn content_type(path: &Path) -> &'static str {
-    match path
-        .extension()
-        .and_then(|extension| extension.to_str())
-        .unwrap_or_default()
-    {
+    match path.extension().and_then(|extension| extension.to_str()).unwrap_or_default() {
         "html" => "text/html; charset=utf-8",
         "css" => "text/css; charset=utf-8",
         "js" => "text/javascript; charset=utf-8",
@@ -115,10 +100,7 @@ mod tests {
 
     fn ask(path: &str) -> Response {
         let public = Path::new(env!("CARGO_MANIFEST_DIR")).join("public");
-        let request = RequestBuilder::new()
-            .uri(path)
-            .body(Body::empty())
-            .expect("a request");
+        let request = RequestBuilder::new().uri(path).body(Body::empty()).expect("a request");
         serve(&public, &request).expect("a readable directory")
     }
 

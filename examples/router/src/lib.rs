@@ -1,8 +1,6 @@
 //! A small JSON API over data that is in the guest itself. Each request has a fresh instance, so nothing that a request adds stays.
 
-use guest_sdk::{
-    BodyError, IntoResponse, Json, Request, Response, Router, StatusCode, handler, header::LOCATION,
-};
+use guest_sdk::{BodyError, IntoResponse, Json, Request, Response, Router, StatusCode, handler, header::LOCATION};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,22 +11,14 @@ struct Book {
     year: u16,
 }
 
-const BOOKS: [(&str, u16); 3] = [
-    ("Frankenstein", 1818),
-    ("Walden", 1854),
-    ("Middlemarch", 1871),
-];
+const BOOKS: [(&str, u16); 3] = [("Frankenstein", 1818), ("Walden", 1854), ("Middlemarch", 1871)];
 
 #[handler]
 fn library(request: Request) -> Response {
     Router::new()
         .get("/books", |_, _| Json(books()))
         .get("/books/:id", |_, params| {
-            match params["id"]
-                .parse::<usize>()
-                .ok()
-                .and_then(|id| book(id.checked_sub(1)?))
-            {
+            match params["id"].parse::<usize>().ok().and_then(|id| book(id.checked_sub(1)?)) {
                 Some(book) => Json(book).into_response(),
                 None => not_found(),
             }
@@ -43,11 +33,7 @@ fn books() -> Vec<Book> {
 
 fn book(index: usize) -> Option<Book> {
     let (title, year) = BOOKS.get(index)?;
-    Some(Book {
-        id: index + 1,
-        title: (*title).to_owned(),
-        year: *year,
-    })
+    Some(Book { id: index + 1, title: (*title).to_owned(), year: *year })
 }
 
 /// Bad JSON answers 400, too much of it 413: that is what `BodyError` means.
@@ -67,13 +53,7 @@ fn not_found() -> Response {
     struct Problem {
         error: &'static str,
     }
-    (
-        StatusCode::NOT_FOUND,
-        Json(Problem {
-            error: "no such book",
-        }),
-    )
-        .into_response()
+    (StatusCode::NOT_FOUND, Json(Problem { error: "no such book" })).into_response()
 }
 
 #[cfg(test)]
@@ -83,13 +63,7 @@ mod tests {
     use super::*;
 
     fn ask(method: &str, path: &str, body: &'static str) -> Response {
-        library(
-            RequestBuilder::new()
-                .method(method)
-                .uri(path)
-                .body(Body::new(body))
-                .expect("a request"),
-        )
+        library(RequestBuilder::new().method(method).uri(path).body(Body::new(body)).expect("a request"))
     }
 
     #[test]
@@ -110,10 +84,7 @@ mod tests {
             (response.status().as_u16(), &response.headers()[LOCATION]),
             (201, "/books/4".parse().as_ref().expect("valid"))
         );
-        assert_eq!(
-            response.body_mut().json::<Book>().expect("JSON").title,
-            "Emma"
-        );
+        assert_eq!(response.body_mut().json::<Book>().expect("JSON").title, "Emma");
     }
 
     #[test]
@@ -123,9 +94,6 @@ mod tests {
 
     #[test]
     fn a_method_that_is_not_there_is_405() {
-        assert_eq!(
-            ask("DELETE", "/books/1", "").headers()["allow"],
-            "GET, HEAD"
-        );
+        assert_eq!(ask("DELETE", "/books/1", "").headers()["allow"], "GET, HEAD");
     }
 }

@@ -24,15 +24,8 @@ mod tests {
 
     #[test]
     fn says_how_long_it_slept() {
-        for (uri, text) in [
-            ("/?ms=1", "slept 1 ms\n"),
-            ("/?a=b&ms=2", "slept 2 ms\n"),
-            ("/?ms=x", "slept 100 ms\n"),
-        ] {
-            let request = RequestBuilder::new()
-                .uri(uri)
-                .body(Body::empty())
-                .expect("a request");
+        for (uri, text) in [("/?ms=1", "slept 1 ms\n"), ("/?a=b&ms=2", "slept 2 ms\n"), ("/?ms=x", "slept 100 ms\n")] {
+            let request = RequestBuilder::new().uri(uri).body(Body::empty()).expect("a request");
             assert_eq!(slow(request), text);
         }
     }

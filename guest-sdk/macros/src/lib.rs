@@ -56,10 +56,7 @@ fn function(item: TokenStream) -> Result<(Ident, &'static str), (Span, &'static 
         };
         match word.to_string().as_str() {
             "async" => {
-                return Err((
-                    last,
-                    "a handler is a plain `fn`: it may block, so it needs no `async`",
-                ));
+                return Err((last, "a handler is a plain `fn`: it may block, so it needs no `async`"));
             }
             "struct" | "enum" | "impl" | "mod" | "trait" | "static" | "type" | "use" => {
                 return Err((last, NOT_A_FUNCTION));
@@ -71,27 +68,14 @@ fn function(item: TokenStream) -> Result<(Ident, &'static str), (Span, &'static 
             _ => {}
         }
     };
-    let parameters = tokens
-        .next()
-        .map(|token| token.to_string())
-        .unwrap_or_default();
-    let parameter = parameters
-        .trim_matches(['(', ')', ' '])
-        .split(':')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_owned();
-    let body = tokens
-        .last()
-        .map(|token| token.to_string())
-        .unwrap_or_default();
+    let parameters = tokens.next().map(|token| token.to_string()).unwrap_or_default();
+    let parameter = parameters.trim_matches(['(', ')', ' ']).split(':').next().unwrap_or_default().trim().to_owned();
+    let body = tokens.last().map(|token| token.to_string()).unwrap_or_default();
     let unread = parameter == "_" || (parameter.starts_with('_') && !body.contains(&parameter));
     Ok((name, if unread { "serve_unread" } else { "serve" }))
 }
 
-const NOT_A_FUNCTION: &str =
-    "`#[handler]` belongs on a function: `fn name(request: Request) -> Response`";
+const NOT_A_FUNCTION: &str = "`#[handler]` belongs on a function: `fn name(request: Request) -> Response`";
 
 /// A `compile_error!` that points at `span`.
 fn error(span: Span, message: &str) -> TokenStream {

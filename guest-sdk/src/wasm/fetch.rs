@@ -3,9 +3,7 @@
 use http::{Method, uri::Scheme};
 use wasip2::http::{
     outgoing_handler,
-    types::{
-        ErrorCode, IncomingResponse, Method as WasiMethod, OutgoingRequest, Scheme as WasiScheme,
-    },
+    types::{ErrorCode, IncomingResponse, Method as WasiMethod, OutgoingRequest, Scheme as WasiScheme},
 };
 
 use super::{Incoming, as_resource, fields_from, headers_from, send_body};
@@ -33,18 +31,12 @@ pub(crate) fn fetch(request: Request) -> Result<Response, FetchError> {
         None => return Err(FetchError::Invalid("scheme")),
     };
     let path = head.uri.path_and_query().map(|path| path.as_str());
-    outgoing
-        .set_method(&method)
-        .map_err(|()| FetchError::Invalid("method"))?;
-    outgoing
-        .set_scheme(Some(&scheme))
-        .map_err(|()| FetchError::Invalid("scheme"))?;
+    outgoing.set_method(&method).map_err(|()| FetchError::Invalid("method"))?;
+    outgoing.set_scheme(Some(&scheme)).map_err(|()| FetchError::Invalid("scheme"))?;
     outgoing
         .set_authority(head.uri.authority().map(|authority| authority.as_str()))
         .map_err(|()| FetchError::Invalid("authority"))?;
-    outgoing
-        .set_path_with_query(path)
-        .map_err(|()| FetchError::Invalid("path"))?;
+    outgoing.set_path_with_query(path).map_err(|()| FetchError::Invalid("path"))?;
 
     let sink = outgoing.body().map_err(|()| FetchError::Invalid("body"))?;
     let future = outgoing_handler::handle(outgoing, None).map_err(failed)?;
@@ -67,10 +59,8 @@ pub(crate) fn fetch(request: Request) -> Result<Response, FetchError> {
 
 fn response_from(incoming: IncomingResponse) -> Result<Response, FetchError> {
     let mut response = Response::default();
-    *response.status_mut() = incoming
-        .status()
-        .try_into()
-        .map_err(|_| FetchError::Failed("the response has no valid status".into()))?;
+    *response.status_mut() =
+        incoming.status().try_into().map_err(|_| FetchError::Failed("the response has no valid status".into()))?;
     *response.headers_mut() = headers_from(&incoming.headers());
     *response.body_mut() = Body::from_source(Incoming::Response(incoming));
     Ok(response)

@@ -68,9 +68,7 @@ impl Source for Incoming {
 impl Incoming {
     fn open(body: Result<IncomingBody, ()>) -> io::Result<Self> {
         let body = body.map_err(|()| io::Error::other("the body was taken before"))?;
-        let stream = body
-            .stream()
-            .map_err(|()| io::Error::other("the body was taken before"))?;
+        let stream = body.stream().map_err(|()| io::Error::other("the body was taken before"))?;
         Ok(Self::Open(stream, body))
     }
 }

@@ -37,9 +37,7 @@ impl Write for Outgoing {
             match self.0.check_write().map_err(broken)? {
                 0 => self.0.subscribe().block(),
                 allowed => {
-                    let length = bytes
-                        .len()
-                        .min(usize::try_from(allowed).unwrap_or(usize::MAX));
+                    let length = bytes.len().min(usize::try_from(allowed).unwrap_or(usize::MAX));
                     self.0.write(&bytes[..length]).map_err(broken)?;
                     return Ok(length);
                 }

@@ -1,4 +1,4 @@
-//! `run DIR`: builds the Cargo package in a directory for wasm32-wasip2 and finds the module it made.
+//! `run DIR` and `inspect DIR`: builds the Cargo package in a directory for wasm32-wasip2 and finds the module it made.
 //!
 //! Cargo does the work, in that directory, so that its toolchain file and configuration count. We add two things: a small
 //! stack, because the memory of a guest is copied back for every request, and a profile `guest` with link-time
@@ -31,8 +31,13 @@ const PROFILE: [&str; 4] = [
     r#"profile.guest.strip="debuginfo""#,
 ];
 
+/// The module that `path` stands for: a file is one, a directory is the package that builds it.
+pub(super) fn module(path: &Path) -> anyhow::Result<PathBuf> {
+    if path.is_dir() { build(path) } else { Ok(path.to_owned()) }
+}
+
 /// Builds the package in `dir`; returns the module.
-pub(super) fn build(dir: &Path) -> anyhow::Result<PathBuf> {
+fn build(dir: &Path) -> anyhow::Result<PathBuf> {
     let manifest = dir.join("Cargo.toml");
     if !manifest.is_file() {
         bail!("`{}` has no Cargo.toml: give a .wasm file, or the directory of a Cargo package", dir.display());
@@ -46,8 +51,10 @@ pub(super) fn build(dir: &Path) -> anyhow::Result<PathBuf> {
         cargo.args(PROFILE.iter().flat_map(|line| ["--config", line]));
     }
     // Flags from the environment replace those from the configuration, so they have to carry ours too.
-    if let Ok(flags) = env::var("RUSTFLAGS") {
-        cargo.env("RUSTFLAGS", format!("{flags} {SMALL_STACK}"));
+    for (variable, separator) in [("CARGO_ENCODED_RUSTFLAGS", '\x1f'), ("RUSTFLAGS", ' ')] {
+        if let Ok(flags) = env::var(variable) {
+            cargo.env(variable, with_small_stack(flags, separator));
+        }
     }
     let mut child =
         cargo.stdout(Stdio::piped()).spawn().context("cannot run cargo: install Rust from https://rustup.rs")?;
@@ -62,6 +69,14 @@ pub(super) fn build(dir: &Path) -> anyhow::Result<PathBuf> {
     let manifest = fs::canonicalize(&manifest).with_context(|| format!("cannot find `{}`", manifest.display()))?;
     artifacts.retain(|artifact| fs::canonicalize(&artifact.manifest).is_ok_and(|path| path == manifest));
     choose(artifacts, dir)
+}
+
+/// Adds our flag to those of a variable, which may have none: that too stands in the place of the configuration's.
+fn with_small_stack(mut flags: String, separator: char) -> String {
+    if !flags.is_empty() {
+        flags.push(separator);
+    }
+    flags + SMALL_STACK
 }
 
 /// A program that runs in `dir`, with its progress and diagnostics on our standard error.
@@ -180,6 +195,13 @@ mod tests {
         assert!(several.contains("`one` (one.wasm), `two` (two.wasm)"), "{several}");
         let none = chosen(Vec::new()).expect_err("there is none");
         assert!(none.contains("cdylib"), "{none}");
+    }
+
+    #[test]
+    fn flags_of_the_environment_carry_the_small_stack_too() {
+        assert_eq!(with_small_stack(String::new(), ' '), SMALL_STACK);
+        assert_eq!(with_small_stack("-Ca=b -Cc".to_owned(), ' '), format!("-Ca=b -Cc {SMALL_STACK}"));
+        assert_eq!(with_small_stack("-C\x1fa=b c".to_owned(), '\x1f'), format!("-C\x1fa=b c\x1f{SMALL_STACK}"));
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! `astra-host inspect`: says what a module is and what it will need, without compiling it.
+//! `astra-host inspect`: says what a module is and what it will need, without compiling it to machine code.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use super::say;
+use super::{cargo_package, say};
 use crate::{
     config::format_size,
     guest::{self, Kind},
@@ -13,15 +13,16 @@ use crate::{
 /// Show what a module is: kind, imports, exports, the grants it will need, size and digest
 #[derive(Args)]
 pub(super) struct Inspect {
-    /// A .wasm file
-    #[arg(value_name = "FILE")]
+    /// A .wasm file, or the directory of a Cargo package, which is built first
+    #[arg(value_name = "FILE|DIR")]
     path: PathBuf,
 }
 
 impl Inspect {
     pub(super) fn execute(&self) -> anyhow::Result<()> {
-        let info = guest::inspect(&self.path)?;
-        say(&format!("file     {}", self.path.display()));
+        let path = cargo_package::module(&self.path)?;
+        let info = guest::inspect(&path)?;
+        say(&format!("file     {}", path.display()));
         say(&format!("kind     {}", info.kind));
         if matches!(info.kind, Kind::HttpHandler { .. }) {
             say(&format!("world    {}", world(&info.imports)));

@@ -108,7 +108,7 @@ impl Run {
         let drain = config::duration("--drain", &self.drain, Duration::ZERO..=DAY)?;
         if self.path.is_dir() {
             // A handler is called like its module, not like the directory, which may be `.`.
-            let built = Config::new(cargo_package::build(&self.path)?).handler;
+            let built = Config::new(cargo_package::module(&self.path)?).handler;
             (config.handler.name, config.handler.module) = (built.name, built.module);
         }
 

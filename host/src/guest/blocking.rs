@@ -2,9 +2,8 @@
 //!
 //! All of `wasi:io/poll` and the calls and drops of `wasi:io/streams` that may block go through [`wait`]: poll once; if not
 //! ready, let the output go out, give up the seat and park until ready, until the deadline, or until the client of a response that is
-//! not complete is gone. The
-//! traits below are wasmtime-wasi's sync ones, implemented on our own view: each method is a line over wasmtime-wasi-io's
-//! async `Host` for `ResourceTable`. Its own sync implementation is not used: it blocks in Tokio (`in_tokio`), which takes
+//! not complete is gone. The traits below are wasmtime-wasi's sync ones, implemented on our own view: each method is a line over
+//! wasmtime-wasi-io's async `Host` for `ResourceTable`. Its own sync implementation is not used: it blocks in Tokio (`in_tokio`), which takes
 //! a process-wide lock each time and knows no deadline. File-system calls do not come here: they run on the worker and keep
 //! its seat, and the deadline acts when they return.
 

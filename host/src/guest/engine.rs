@@ -14,7 +14,7 @@ use wasmtime::{
     Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker,
 };
 
-use super::{cache, http, instance::State};
+use super::{cache, http, instance::State, memory_budget::MemoryBudget};
 
 /// The stack that a guest may use, in bytes.
 pub const WASM_STACK: usize = 512 * 1024;
@@ -40,6 +40,8 @@ pub struct EngineOptions {
     pub instances: u32,
     /// Most bytes that any linear memory can have.
     pub max_memory: u64,
+    /// Most bytes of linear memory that all guests may have together; by default 70 % of what the control group or the machine has.
+    pub memory_budget: Option<u64>,
     /// How a slot is made fresh.
     pub reset: Reset,
     /// Whether compiled code is kept.
@@ -48,7 +50,7 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { instances: 1024, max_memory: 128 << 20, reset: Reset::Copy, cache: CacheMode::On }
+        Self { instances: 1024, max_memory: 128 << 20, memory_budget: None, reset: Reset::Copy, cache: CacheMode::On }
     }
 }
 
@@ -103,6 +105,7 @@ struct Inner {
     /// One compilation at a time: each uses all cores, and the cache's counters belong to one of them.
     compiling: Mutex<()>,
     max_memory: u64,
+    memory: MemoryBudget,
     notes: Vec<String>,
 }
 
@@ -129,7 +132,8 @@ impl Engine {
             .map_err(EngineError::Runtime)?;
         let compiling = Mutex::new(());
         let max_memory = options.max_memory;
-        Ok(Self(Arc::new(Inner { wasmtime, linker, runtime, cache, compiling, max_memory, notes })))
+        let memory = options.memory_budget.map_or_else(MemoryBudget::of_this_machine, MemoryBudget::new);
+        Ok(Self(Arc::new(Inner { wasmtime, linker, runtime, cache, compiling, max_memory, memory, notes })))
     }
 
     /// Lets a millisecond pass for running guests: they are asked about their deadlines. To be called every millisecond
@@ -167,6 +171,10 @@ impl Engine {
 
     pub(crate) fn compiling(&self) -> &Mutex<()> {
         &self.0.compiling
+    }
+
+    pub(crate) fn memory(&self) -> &MemoryBudget {
+        &self.0.memory
     }
 
     pub(crate) fn max_memory(&self) -> u64 {

@@ -2,8 +2,9 @@
 //!
 //! Interface by interface, never `add_to_linker_sync`: `wasi:io` is ours (`blocking.rs`), and so are the five functions of
 //! `wasi:http/types` that make and end outgoing bodies (`body.rs`) and the one that takes the answer (`answer.rs`); they
-//! replace wasmtime-wasi-http's under the same names. All of `wasi:cli`, `wasi:filesystem`, `wasi:sockets`… is linked, as
-//! guests of real toolchains import it whether they use it or not, and denied when it is called.
+//! replace wasmtime-wasi-http's under the same names. So do those that fill heads, which only count and pass on. All of
+//! `wasi:cli`, `wasi:filesystem`, `wasi:sockets`… is linked, as guests of real toolchains import it whether they use it or not, and
+//! denied when it is called.
 
 use std::{
     convert::Infallible,
@@ -35,9 +36,10 @@ use wasmtime_wasi::{
 use wasmtime_wasi_http::{
     Error, FieldMap, WasiHttp, WasiHttpView as _,
     p2::{
+        HeaderResult,
         bindings::{
             LinkOptions,
-            http::types::{ErrorCode, Scheme},
+            http::types::{self, ErrorCode, HostFields as _, HostOutgoingRequest as _, Scheme},
             sync as http_sync,
         },
         body::{HyperOutgoingBody, StreamContext},
@@ -129,6 +131,7 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>> {
 
     l.allow_shadowing(true);
     link_outgoing(l)?;
+    link_heads(l)?;
     grants::link_open_at(l, FILESYSTEM_TYPES)?;
     l.allow_shadowing(false);
     Ok(linker)
@@ -239,6 +242,74 @@ fn set_response(
     Ok(())
 }
 
+/// What the guest of one request may put into heads all together, in bytes, [`FIELD`] for each name and value included; beyond that
+/// it traps. Nothing is given back for what it drops, since nobody needs as much. Without it each of 4096 handles could hold 128 KiB.
+pub(crate) const HEADS: usize = 1 << 20;
+/// What a name or a value takes beside its text.
+const FIELD: usize = 40;
+
+/// Counts what goes into heads, and leaves the rest to wasmtime-wasi-http, under whose names these functions stand.
+fn link_heads(linker: &mut Linker<State>) -> Result<()> {
+    type Fields = Resource<FieldMap>;
+    type Request = Resource<HostOutgoingRequest>;
+    let mut types = linker.instance(HTTP_TYPES)?;
+    types.func_wrap("[method]fields.append", |mut store, (fields, name, value): (Fields, String, Vec<u8>)| {
+        let state = store.data_mut();
+        state.charge_head(name.len() + value.len() + 2 * FIELD)?;
+        Ok((told(state.http().append(fields, name, value))?,))
+    })?;
+    types.func_wrap("[method]fields.set", |mut store, (fields, name, values): (Fields, String, Vec<Vec<u8>>)| {
+        let state = store.data_mut();
+        state.charge_head(name.len() + FIELD + values.iter().map(|value| value.len() + FIELD).sum::<usize>())?;
+        Ok((told(state.http().set(fields, name, values))?,))
+    })?;
+    types.func_wrap("[static]fields.from-list", |mut store, (entries,): (Vec<(String, Vec<u8>)>,)| {
+        let state = store.data_mut();
+        state.charge_head(entries.iter().map(|(name, value)| name.len() + value.len() + 2 * FIELD).sum())?;
+        Ok((told(state.http().from_list(entries))?,))
+    })?;
+    types.func_wrap("[method]fields.clone", |mut store, (fields,): (Fields,)| {
+        let state = store.data_mut();
+        // A clone shares its text until it is changed.
+        let size = state.table.get(&fields)?.iter().map(|(name, value)| name.as_str().len() + value.len() + 2 * FIELD);
+        let size = size.sum();
+        state.charge_head(size)?;
+        Ok((types::HostFields::clone(&mut state.http(), fields)?,))
+    })?;
+    types.func_wrap(
+        "[method]outgoing-request.set-method",
+        |mut store, (request, method): (Request, types::Method)| {
+            let state = store.data_mut();
+            state.charge_head(if let types::Method::Other(method) = &method { method.len() } else { 0 })?;
+            Ok((state.http().set_method(request, method)?,))
+        },
+    )?;
+    types.func_wrap(
+        "[method]outgoing-request.set-path-with-query",
+        |mut store, (request, path): (Request, Option<String>)| {
+            let state = store.data_mut();
+            state.charge_head(path.as_ref().map_or(0, String::len))?;
+            Ok((state.http().set_path_with_query(request, path)?,))
+        },
+    )?;
+    types.func_wrap(
+        "[method]outgoing-request.set-authority",
+        |mut store, (request, authority): (Request, Option<String>)| {
+            let state = store.data_mut();
+            state.charge_head(authority.as_ref().map_or(0, String::len))?;
+            Ok((state.http().set_authority(request, authority)?,))
+        },
+    )
+}
+
+/// What the guest is told about its fields; an error of ours traps.
+fn told<T>(result: HeaderResult<T>) -> Result<Result<T, types::HeaderError>> {
+    match result {
+        Ok(done) => Ok(Ok(done)),
+        Err(error) => Ok(Err(error.downcast()?)),
+    }
+}
+
 /// Makes a request's two handles: the request and the place for its answer.
 ///
 /// # Errors
@@ -311,8 +382,50 @@ impl RequestBody {
 }
 
 impl State {
+    fn charge_head(&mut self, bytes: usize) -> Result<()> {
+        match self.heads_left.checked_sub(bytes) {
+            Some(left) => self.heads_left = left,
+            None => wasmtime::bail!("the guest has made more than {} KiB of headers", HEADS >> 10),
+        }
+        Ok(())
+    }
+
     /// Clocks need no WASI context, and guests that only sleep are frequent.
     fn time(&mut self) -> WasiClocksCtxView<'_> {
         WasiClocksCtxView { ctx: self.clocks.get_or_insert_default(), table: &mut self.table }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::failure::FailureKind;
+
+    struct Fails(io::ErrorKind);
+
+    impl io::Read for Fails {
+        fn read(&mut self, _buffer: &mut [u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+    }
+
+    #[test]
+    fn it_is_remembered_how_an_upload_broke() {
+        for (kind, refusal) in [
+            (io::ErrorKind::FileTooLarge, Some(FailureKind::BodyTooLarge)),
+            (io::ErrorKind::TimedOut, Some(FailureKind::ClientTooSlow)),
+            (io::ErrorKind::ConnectionAborted, None),
+            (io::ErrorKind::InvalidData, None),
+        ] {
+            let upload = Arc::<Upload>::default();
+            let body = astra_server::Body::wrap_reader(Fails(kind));
+            let mut body = RequestBody { body, upload: Arc::clone(&upload) };
+            let frame = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(frame, Poll::Ready(Some(Err(_)))));
+            assert_eq!(upload.refusal().map(|failure| failure.kind()), refusal, "{kind:?}");
+            assert_eq!(upload.client_left(), kind == io::ErrorKind::ConnectionAborted);
+        }
     }
 }

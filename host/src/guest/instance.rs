@@ -4,6 +4,7 @@
 //! only place where a `wasmtime::Error` becomes an outcome is [`classify`]. Nothing of a guest outlives its request.
 
 use std::{
+    fmt,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -26,6 +27,7 @@ use super::{
     grants::{Grants, Stdio},
     http as wasi_http,
     limits::{Clock, Cut, Limits, Memory, Phase},
+    memory_budget::MemoryBudget,
     outbound::Outbound,
     revision::Revision,
     stdio::GuestOutput,
@@ -74,6 +76,11 @@ impl Upload {
         let _ = self.broken.set(end);
     }
 
+    /// The client went away, or ended its body early.
+    pub(crate) fn client_left(&self) -> bool {
+        self.broken.get() == Some(&UploadEnd::ClientGone)
+    }
+
     /// What the server answers by itself if the guest's response has not gone out yet.
     pub(crate) fn refusal(&self) -> Option<Failure> {
         match self.broken.get()? {
@@ -96,6 +103,8 @@ pub(crate) struct State {
     pub(crate) upload: Arc<Upload>,
     /// For bodies that have not been set as the answer.
     pub(crate) unsent: Budget,
+    /// Bytes that may still go into heads.
+    pub(crate) heads_left: usize,
     /// Made when first asked for.
     pub(crate) clocks: Option<WasiClocksCtx>,
     memory: Memory,
@@ -111,6 +120,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(
+        memory: &MemoryBudget,
         grants: &Arc<Grants>,
         limits: &Limits,
         output: Arc<dyn GuestOutput>,
@@ -128,8 +138,9 @@ impl State {
             clock: Clock::start(limits),
             upload,
             unsent: Budget::new(),
+            heads_left: wasi_http::HEADS,
             clocks: None,
-            memory: Memory::new(limits.memory),
+            memory: Memory::new(limits.memory, memory),
             client,
             http: WasiHttpCtx::new(),
             outbound: Outbound,
@@ -147,7 +158,7 @@ impl State {
     /// The client will not see the rest of the response: it has gone, has broken off its own body, or does not read any more.
     fn client_left(&self) -> bool {
         self.client.as_ref().is_some_and(astra_server::Client::is_gone)
-            || self.upload.broken.get() == Some(&UploadEnd::ClientGone)
+            || self.upload.client_left()
             || self.answer.is_refused()
     }
 
@@ -230,7 +241,8 @@ pub fn run(
     let Exchange { request, scheme, client, output } = exchange;
     let respond: Respond = Box::new(respond);
     let to_head = request.method() == http::Method::HEAD;
-    let mut store = store(revision.engine(), State::new(grants, limits, output, client, to_head, respond));
+    let state = State::new(revision.memory(), grants, limits, output, client, to_head, respond);
+    let mut store = store(revision.engine(), state);
     let result = call(revision, &mut store, request, &scheme);
     end(store, result)
 }
@@ -266,9 +278,10 @@ fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
         stdio.finish();
     }
     let complete = state.answer.phase() == Phase::Complete;
-    let refusal = state.upload.refusal().filter(|_| !complete || !state.answer.is_sent());
-    let left = !complete && state.client_left();
-    let answered = state.answer.end();
+    let is_out = complete && state.answer.is_sent();
+    let refusal = state.upload.refusal().filter(|_| !is_out);
+    let left = !is_out && state.client_left();
+    let answered = if left { Err(client_gone()) } else { state.answer.end() };
     let outcome = match (result, answered) {
         // Whatever the guest made of it: this is what the client gets, or why it gets half a response.
         _ if let Some(failure) = refusal => Outcome::Failed(failure),
@@ -282,7 +295,6 @@ fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
             None => answered.map_or_else(Outcome::Failed, |()| Outcome::Ok),
             Some(failure) => Outcome::Failed(failure),
         },
-        (Ok(()), Err(_)) if left => Outcome::Failed(client_gone()),
         (Ok(()), Err(failure)) => Outcome::Failed(failure),
     };
     let bytes_in = state.upload.bytes.load(Ordering::Relaxed);
@@ -318,6 +330,10 @@ fn classify(error: &wasmtime::Error, state: &State, complete: bool) -> Option<Fa
     }
     let reason = error.downcast_ref::<Trap>().map_or_else(|| error.root_cause().to_string(), Trap::to_string);
     let reason = reason.strip_prefix("wasm trap: ").unwrap_or(&reason);
+    if let Some(all) = state.memory.refused_by_host() {
+        let text = format!("all guests together may have {} MiB, then: {reason}{}", all >> 20, Frames(error));
+        return failure(FailureKind::Overload, text);
+    }
     if let Some(limit) = state.memory.refused() {
         let text = format!("asked for more than {} MiB, then: {reason}{}", limit >> 20, Frames(error));
         return failure(FailureKind::Memory, text);
@@ -325,19 +341,53 @@ fn classify(error: &wasmtime::Error, state: &State, complete: bool) -> Option<Fa
     failure(FailureKind::Trap, format!("{reason}{}", Frames(error)))
 }
 
-/// The functions that a trap went through, innermost first, on one line.
+/// The functions that a trap went through, innermost first, on one line; without those of Rust's that every panic ends in.
 struct Frames<'a>(&'a wasmtime::Error);
 
-impl std::fmt::Display for Frames<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Frames<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(trace) = self.0.downcast_ref::<WasmBacktrace>() else { return Ok(()) };
-        for (index, frame) in trace.frames().iter().take(FRAMES).enumerate() {
-            f.write_str(if index == 0 { " in `" } else { " < `" })?;
-            match frame.func_name() {
-                Some(name) => write!(f, "{:#}`", rustc_demangle::demangle(name))?,
-                None => write!(f, "function {}`", frame.func_index())?,
-            }
+        let names = trace.frames().iter().map(|frame| match frame.func_name() {
+            Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
+            None => format!("function {}", frame.func_index()),
+        });
+        let names: Vec<String> = names.collect();
+        for (index, name) in worth_telling(&names).iter().take(FRAMES).enumerate() {
+            write!(f, "{}{name}`", if index == 0 { " in `" } else { " < `" })?;
         }
         Ok(())
+    }
+}
+
+/// From the guest's own innermost function on; everything if none is the guest's.
+fn worth_telling(names: &[String]) -> &[String] {
+    const CRATES: [&str; 7] = ["std::", "core::", "alloc::", "<std::", "<core::", "<alloc::", "__rust"];
+    const FUNCTIONS: [&str; 3] = ["rust_begin_unwind", "rust_panic", "abort"];
+    let is_machinery = |name: &str| CRATES.iter().any(|start| name.starts_with(start)) || FUNCTIONS.contains(&name);
+    names.iter().position(|name| !is_machinery(name)).map_or(names, |own| &names[own..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trap_is_told_from_the_guests_own_function_on() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let panic = names(&[
+            "abort",
+            "std::process::abort",
+            "__rustc::rust_panic",
+            "rust_begin_unwind",
+            "core::panicking::panic_fmt",
+            "<core::option::Option<u8>>::expect",
+            "guest::parse",
+            "core::ops::function::FnOnce::call_once",
+            "handle",
+        ]);
+        assert_eq!(worth_telling(&panic), &panic[6..]);
+        let none = names(&["abort", "core::panicking::panic_fmt"]);
+        assert_eq!(worth_telling(&none), none, "better than nothing");
+        assert_eq!(worth_telling(&names(&["rust_app::abort"])), ["rust_app::abort"]);
     }
 }

@@ -10,6 +10,8 @@ use std::{
 
 use wasmtime::ResourceLimiter;
 
+use super::memory_budget::MemoryBudget;
+
 /// A guest may go on for so long after a response that took longer than `deadline` to end, or whose client is gone.
 const AFTERWARDS: Duration = Duration::from_secs(1);
 
@@ -164,16 +166,18 @@ fn thread_cpu_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// One request's linear memory.
+/// One request's linear memory. Dropped when its guest has none any more: then others may have it.
 pub(crate) struct Memory {
     limit: u64,
     used: u64,
     refused: bool,
+    host: MemoryBudget,
+    refused_by_host: bool,
 }
 
 impl Memory {
-    pub(crate) fn new(limit: u64) -> Self {
-        Self { limit, used: 0, refused: false }
+    pub(crate) fn new(limit: u64, host: &MemoryBudget) -> Self {
+        Self { limit, used: 0, refused: false, host: host.clone(), refused_by_host: false }
     }
 
     /// Bytes asked for, over all memories. Wasm memories never shrink, so this is the peak too.
@@ -185,13 +189,30 @@ impl Memory {
     pub(crate) fn refused(&self) -> Option<u64> {
         self.refused.then_some(self.limit)
     }
+
+    /// Whether the guest has been refused memory that it may have, but not at a time when so many others have it; and how much
+    /// there is for all.
+    pub(crate) fn refused_by_host(&self) -> Option<u64> {
+        self.refused_by_host.then_some(self.host.limit())
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.host.give_back(self.used);
+    }
 }
 
 impl ResourceLimiter for Memory {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let used = self.used.saturating_add(desired.saturating_sub(current) as u64);
+        let more = desired.saturating_sub(current) as u64;
+        let used = self.used.saturating_add(more);
         if used > self.limit {
             self.refused = true;
+            return Ok(false);
+        }
+        if !self.host.take(more) {
+            self.refused_by_host = true;
             return Ok(false);
         }
         self.used = used;
@@ -237,9 +258,20 @@ mod tests {
 
     #[test]
     fn memory_is_counted_over_all_memories() {
-        let mut memory = Memory::new(100);
+        let mut memory = Memory::new(100, &MemoryBudget::new(u64::MAX));
         assert!(memory.memory_growing(0, 60, None).expect("never an error"));
         assert!(!memory.memory_growing(0, 60, None).expect("never an error"));
         assert_eq!((memory.peak(), memory.refused()), (60, Some(100)));
+    }
+
+    #[test]
+    fn memory_of_a_guest_that_has_ended_is_there_for_others() {
+        let host = MemoryBudget::new(100);
+        let (mut one, mut other) = (Memory::new(80, &host), Memory::new(80, &host));
+        assert!(one.memory_growing(0, 60, None).expect("never an error"));
+        assert!(!other.memory_growing(0, 60, None).expect("never an error"));
+        assert_eq!((other.peak(), other.refused(), other.refused_by_host()), (0, None, Some(100)));
+        drop(one);
+        assert!(other.memory_growing(0, 60, None).expect("never an error"));
     }
 }

@@ -12,8 +12,8 @@ type Sending = Box<dyn Future<Output = Result<(), Error>> + Send>;
 pub(crate) struct Outbound;
 
 impl WasiHttpHooks for Outbound {
-    /// What concerns one connection is the host's to say (RFC 9110 section 7.6.1); wasmtime-wasi-http's list lacks `te`. The
-    /// default of this method builds an `Arc` per header.
+    /// What concerns one connection is between the client and the host (RFC 9110 section 7.6.1): guests neither set it nor see it
+    /// in their requests. wasmtime-wasi-http's list lacks `te`. The default of this method builds an `Arc` per header.
     fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
         *name == header::TE || DEFAULT_FORBIDDEN_HEADERS.contains(name)
     }

@@ -22,6 +22,7 @@ use super::{
     instance::{self, State},
     limits::Limits,
     load_error::LoadError,
+    memory_budget::MemoryBudget,
     module::{self, Kind, ModuleInfo},
     stdio::{GuestOutput, Stream},
 };
@@ -87,6 +88,10 @@ impl Revision {
         self.engine.wasmtime()
     }
 
+    pub(crate) fn memory(&self) -> &MemoryBudget {
+        self.engine.memory()
+    }
+
     pub(crate) fn pre(&self) -> &ProxyPre<State> {
         &self.pre
     }
@@ -95,7 +100,8 @@ impl Revision {
     fn try_once(&self, path: &Path) -> Result<(), LoadError> {
         let limits = Limits { deadline: GATE, memory: self.engine.max_memory(), ..Limits::default() };
         let respond = Box::new(|_| ());
-        let state = State::new(&Arc::new(Grants::default()), &limits, Arc::new(Silence), None, false, respond);
+        let state =
+            State::new(self.memory(), &Arc::new(Grants::default()), &limits, Arc::new(Silence), None, false, respond);
         let mut store = instance::store(self.engine.wasmtime(), state);
         let result = self.with_ticks(|| self.pre.instantiate(&mut store).map(drop));
         result.map_err(|error| misfit(path, &error, |path, reason| LoadError::Instantiate { path, reason }))

@@ -172,11 +172,15 @@ fn engine() -> &'static Engine {
 }
 
 fn load_wat(wat: &str) -> Result<Revision, LoadError> {
+    load_into(engine(), wat)
+}
+
+fn load_into(engine: &Engine, wat: &str) -> Result<Revision, LoadError> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path: PathBuf = std::env::temp_dir().join(format!("astra-guest-test-{}-{number}.wasm", std::process::id()));
     std::fs::write(&path, wat::parse_str(wat).expect("valid text")).expect("written");
-    let revision = Revision::load(engine(), &path, false);
+    let revision = Revision::load(engine, &path, false);
     std::fs::remove_file(path).expect("ours");
     revision
 }
@@ -207,8 +211,11 @@ impl Ended {
 }
 
 fn request(method: Method, limits: &Limits, body: &str) -> Ended {
-    let revision = guest(body);
-    let _runtime = engine().runtime().enter();
+    run_in(engine(), &guest(body), method, limits)
+}
+
+fn run_in(engine: &Engine, revision: &Revision, method: Method, limits: &Limits) -> Ended {
+    let _runtime = engine.runtime().enter();
     let printed = Arc::new(Printed::default());
     let exchange = Exchange {
         request: Request::builder()
@@ -221,7 +228,7 @@ fn request(method: Method, limits: &Limits, body: &str) -> Ended {
         output: printed.clone(),
     };
     let (sender, receiver) = mpsc::channel();
-    let report = run(&revision, &Arc::new(Grants::default()), limits, exchange, move |response| {
+    let report = run(revision, &Arc::new(Grants::default()), limits, exchange, move |response| {
         sender.send(response).expect("received below");
     });
     let printed = std::mem::take(&mut *printed.0.lock().expect("not poisoned"));
@@ -359,6 +366,28 @@ fn a_guest_that_is_refused_memory_and_traps_went_over_its_memory() {
     let limits = Limits { memory: 1 << 20, ..Limits::default() };
     let grow = "(if (i32.eq (memory.grow (i32.const 100)) (i32.const -1)) (then unreachable))";
     assert_eq!(request(Method::GET, &limits, grow).kind(), Some(FailureKind::Memory));
+}
+
+#[test]
+fn a_guest_for_which_the_host_has_no_memory_is_told_to_come_again() {
+    let grow = "(if (i32.eq (memory.grow (i32.const 100)) (i32.const -1)) (then unreachable))";
+    let options = EngineOptions {
+        instances: 128,
+        memory_budget: Some(2 << 20),
+        cache: CacheMode::Off,
+        ..EngineOptions::default()
+    };
+    let engine = Engine::new(&options).expect("an engine");
+    let revision = load_into(&engine, &COMPONENT.replace("BODY", grow)).expect("a handler");
+    let expect_refusal = || {
+        let ended = run_in(&engine, &revision, Method::GET, &Limits::default());
+        assert_eq!(ended.kind(), Some(FailureKind::Overload), "{:?}", ended.report);
+        let failure = ended.report.outcome.failure().expect("failed");
+        assert_eq!((failure.status().as_u16(), failure.retry_after().is_some()), (503, true));
+    };
+    expect_refusal(); // when it grows
+    assert!(engine.memory().take(2 << 20), "what guests had is free again");
+    expect_refusal(); // when it starts
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! Hello over the bare bindings, as their own example has it.
 
-use wasip2::http::types::{
-    Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
-};
+use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
 
 wasip2::http::proxy::export!(Hello);
 
@@ -14,9 +12,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Hello {
         let body = response.body().expect("the first call");
         ResponseOutparam::set(responder, Ok(response));
         let stream = body.write().expect("the first call");
-        stream
-            .blocking_write_and_flush(b"Hello World!")
-            .expect("a client that reads");
+        stream.blocking_write_and_flush(b"Hello World!").expect("a client that reads");
         drop(stream);
         OutgoingBody::finish(body, None).expect("a finished body");
     }

@@ -67,6 +67,11 @@
 //!
 //! The access log has three files instead of one: what is collected (`access_log`), what it looks like (`log_line`) and who
 //! writes it (`log_writer`), because guest lines and the host's own records go the same way.
+//!
+//! In the server, requests queue first in, first out; what keeps one connection from crowding out the others is that it may have
+//! only twice as many queued as there are seats. Queues per handler come with the second handler. The monitor does not notice a
+//! poller that was descheduled between the kernel's answer and the run queue: the kernel runs it again within its time slice.
+//! An idle HTTP/1 connection is taken apart after 250 ms, because hyper's buffers are nearly all that it costs.
 
 pub mod cli;
 pub mod config;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{BOTH, Host, Setup, pattern};
+use crate::harness::{BOTH, Host, Setup, guest, pattern};
 
 fn json(body: &[u8]) -> Value {
     serde_json::from_slice(body).expect("JSON")
@@ -16,6 +16,12 @@ fn hello_says_hello() {
         assert_eq!((answer.status, answer.text()), (200, "Hello World!"));
         assert_eq!(answer.header("content-length"), Some("12"), "a guest that knows its length says it");
     }
+}
+
+#[test]
+fn hello_is_smaller_than_100_kib() {
+    let bytes = std::fs::metadata(guest("hello")).expect("it is built").len();
+    assert!(bytes < 100 * 1024, "{bytes} bytes");
 }
 
 #[test]

@@ -29,7 +29,7 @@ const LINGER_BYTES: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// An HTTP/1 connection that is idle for so long gives hyper's buffers back, which are nearly all that it costs.
-const SHED_TIME: Duration = Duration::from_secs(1);
+const SHED_TIME: Duration = Duration::from_millis(250);
 
 /// What a client has to end its HTTP/2 connection after GOAWAY while nothing is open.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);

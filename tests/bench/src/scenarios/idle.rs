@@ -25,7 +25,7 @@ pub(crate) fn idle(options: &Options, contenders: &Contenders, report: &mut Repo
 
         let (rss, threads_before) = (server.rss()?, server.threads()?);
         let connections = open(&server, options.idle_connections)?;
-        // Idle is what they are to be: the server gives their buffers back after a second.
+        // Idle is what they are to be: the server gives their buffers back after a while.
         std::thread::sleep(Duration::from_secs(3));
         mib.push((server.rss()?.saturating_sub(rss)) as f64 / 1024.0);
         threads.push(server.threads()? as f64 - threads_before as f64);

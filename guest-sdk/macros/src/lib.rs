@@ -9,7 +9,7 @@ use proc_macro::{Delimiter, Group, Ident, Punct, Spacing, Span, TokenStream, Tok
 /// The function takes a `Request` and returns anything that is `IntoResponse`. It stays an ordinary function, so that tests can
 /// call it. There is one handler in a guest, and it blocks: there is no `async`.
 ///
-/// ```ignore
+/// ```text
 /// #[handler]
 /// fn hello(_req: Request) -> Response {
 ///     Response::new(Body::new("Hello World!"))

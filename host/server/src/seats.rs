@@ -258,6 +258,11 @@ impl<T, R> Seats<T, R> {
         } else {
             self.hand_over(&mut s)
         };
+        // What it may not do itself (it had more than a seat's share) the poller may.
+        let call = match call {
+            Call::Nobody if s.polling == Polling::Somebody(Role::Seated) && self.has_work(&s) => s.wake_poller(),
+            call => call,
+        };
         s.parked.push(me.clone());
         (Step::Park, call)
     }

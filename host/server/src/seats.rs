@@ -273,7 +273,12 @@ impl<T, R> Seats<T, R> {
             *role = Role::Seated;
             s.relief = false;
             s.seated += 1;
-        } else if *role == Role::Seated && s.seated > self.bounds.seats && !s.relief && s.returning.is_empty() {
+        } else if *role == Role::Seated
+            && s.seated > self.bounds.seats
+            && !s.relief
+            && s.returning.is_empty()
+            && !self.startable(s)
+        {
             *role = Role::Relief;
             s.relief = true;
             s.seated -= 1;
@@ -294,8 +299,9 @@ impl<T, R> Seats<T, R> {
             s.polling = Polling::Somebody(*role);
             return Some(Step::React { wait: false });
         }
-        let may_start =
-            *role == Role::Seated && s.seated <= self.bounds.seats && !self.returnable(s) && self.startable(s);
+        // Not only while there are no more seated than seats: those that come back would then hold up all new requests, and
+        // clients that were once in step would stay so.
+        let may_start = *role == Role::Seated && !self.returnable(s) && self.startable(s);
         if !(polled && may_start)
             && let Some(task) = s.polls.pop_front()
         {

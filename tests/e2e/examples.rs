@@ -148,7 +148,7 @@ fn slow_guests_wait_side_by_side() {
 #[test]
 fn a_directory_of_a_package_is_built_and_served() {
     // Builds of the same package must not meet.
-    crate::harness::guest("hello");
+    guest("hello");
     let host = Setup::run("examples/hello").start();
     host.stdout_with("hello.wasm: component, WASI HTTP 0.2");
     for version in BOTH {

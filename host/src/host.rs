@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::{
     config::{Config, DEFAULT_LISTEN},
     dispatch::Dispatch,
-    guest::{DirGrant, Engine, EngineError, EngineOptions, GrantError, LoadError, Revision, WASM_STACK},
+    guest::{DirGrant, Engine, EngineError, EngineOptions, GrantError, LoadError, Revision},
     handler::Handler,
     log_writer::Log,
     request_id::RequestIds,
@@ -27,12 +27,8 @@ const QUEUE: usize = 1024;
 /// How long a request may wait for a worker.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Instances the pool keeps beyond one for each worker, and the least it has: wasmtime does not shard smaller pools.
+/// Instances the pool keeps beyond one for each worker.
 const SPARE_INSTANCES: u32 = 16;
-const LEAST_INSTANCES: u32 = 128;
-
-/// The stack of a worker beyond what its guest may use.
-const OWN_STACK: usize = 512 << 10;
 
 /// Most connections a host holds, if the limit on open files allows as many.
 const MAX_CONNECTIONS: usize = 65_536;
@@ -144,7 +140,7 @@ impl HostBuilder {
             .queue(QUEUE, QUEUE_TIMEOUT)
             .max_connections(max_connections(open_files))
             .max_body(config.max_body)
-            .worker_stack(WASM_STACK + OWN_STACK)
+            .worker_stack(engine.worker_stack())
             .around_worker({
                 let runtime = engine.runtime().clone();
                 move |work| {
@@ -229,7 +225,7 @@ pub enum HostError {
 /// The sandbox that a configuration asks for.
 pub(crate) fn engine_options(config: &Config) -> EngineOptions {
     EngineOptions {
-        instances: config.max_workers.saturating_add(SPARE_INSTANCES).max(LEAST_INSTANCES),
+        instances: config.max_workers.saturating_add(SPARE_INSTANCES),
         max_memory: config.handler.limits.memory,
         memory_budget: config.memory_budget,
         reset: config.reset,

@@ -30,6 +30,7 @@ use crate::workers::polled;
 
 /// By this name, where a handler uses it, a client can ask about its request; it stays on what we answer in a handler's stead.
 const REQUEST_ID: &str = "x-request-id";
+
 /// Handles exchanges on a worker thread, one call each. [`Service`](crate::Service) is the simpler form; a handler may answer
 /// before it returns, and go on working.
 pub trait Handler: Send + Sync + 'static {
@@ -99,10 +100,12 @@ impl Responder {
     fn answer(&mut self, mut response: http::Response<Outgoing>) {
         let Some(open) = self.open.take() else { return };
         // The limits are ours to report, whatever the handler made of the error it got; only its name for the request stays.
-        let over_limit = match (&self.slot.too_large, &self.slot.too_slow) {
-            (large, _) if large.load(Ordering::SeqCst) => Some(StatusCode::PAYLOAD_TOO_LARGE),
-            (_, slow) if slow.load(Ordering::SeqCst) => Some(StatusCode::REQUEST_TIMEOUT),
-            _ => None,
+        let over_limit = if self.slot.too_large.load(Ordering::SeqCst) {
+            Some(StatusCode::PAYLOAD_TOO_LARGE)
+        } else if self.slot.too_slow.load(Ordering::SeqCst) {
+            Some(StatusCode::REQUEST_TIMEOUT)
+        } else {
+            None
         };
         if let Some(code) = over_limit {
             let id = response.headers_mut().remove(REQUEST_ID);

@@ -104,11 +104,8 @@ fn is_port(port: &[u8]) -> bool {
 pub(crate) fn drop_body(response: &mut http::Response<Outgoing>) {
     let body = std::mem::replace(response.body_mut(), Outgoing::full(Bytes::new()));
     let headers = response.headers_mut();
-    match body.size_hint().exact() {
-        Some(length) if length > 0 => {
-            headers.entry(CONTENT_LENGTH).or_insert(length.into());
-        }
-        _ => {}
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+        headers.entry(CONTENT_LENGTH).or_insert(length.into());
     }
     if response.status() == StatusCode::NO_CONTENT {
         response.headers_mut().remove(CONTENT_LENGTH);

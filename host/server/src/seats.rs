@@ -242,11 +242,7 @@ impl<T, R> Seats<T, R> {
                 // The poller need not be woken by itself, for work that it may not do.
                 Step::React { .. } if self.has_work(&s) => self.call_one(&mut s),
                 Step::React { .. } => Call::Nobody,
-                _ if unwatched || self.has_work(&s) => match self.call_one(&mut s) {
-                    // A relief could do no more than this worker, which is at it.
-                    Call::Nobody if s.polling == Polling::Somebody(Role::Seated) => s.wake_poller(),
-                    call => call,
-                },
+                _ if unwatched || self.has_work(&s) => self.call_or_wake(&mut s),
                 _ => Call::Nobody,
             };
             return (step, call);
@@ -260,7 +256,7 @@ impl<T, R> Seats<T, R> {
         };
         // What it may not do itself (it had more than a seat's share) the poller may.
         let call = match call {
-            Call::Nobody if s.polling == Polling::Somebody(Role::Seated) && self.has_work(&s) => s.wake_poller(),
+            Call::Nobody if self.has_work(&s) => self.call_or_wake(&mut s),
             call => call,
         };
         s.parked.push(me.clone());
@@ -349,6 +345,15 @@ impl<T, R> Seats<T, R> {
             s.seated -= 1;
             Call::Nobody
         })
+    }
+
+    /// For work that a worker leaves: one more worker, or else the poller, unless that is a relief, which could do no more than
+    /// the worker that is at it.
+    fn call_or_wake(&self, s: &mut State<T, R>) -> Call {
+        match self.call_one(s) {
+            Call::Nobody if s.polling == Polling::Somebody(Role::Seated) => s.wake_poller(),
+            call => call,
+        }
     }
 
     /// A parked worker or a new thread. None: there may be no more threads.

@@ -17,7 +17,7 @@ use wasmtime::{
 use super::{cache, http, instance::State, memory_budget::MemoryBudget};
 
 /// The stack that a guest may use, in bytes.
-pub const WASM_STACK: usize = 512 * 1024;
+const WASM_STACK: usize = 512 * 1024;
 
 /// Fewer slots than this and wasmtime does not divide its pools among threads.
 const MIN_INSTANCES: u32 = 128;

@@ -26,7 +26,7 @@ mod tests;
 
 pub use self::{
     body::GuestBody,
-    engine::{CacheMode, Engine, EngineError, EngineOptions, Reset, WASM_STACK},
+    engine::{CacheMode, Engine, EngineError, EngineOptions, Reset},
     grants::{DirGrant, GrantError, Grants},
     instance::{Exchange, Report, run},
     limits::Limits,

@@ -6,6 +6,8 @@
 mod fetch;
 mod incoming;
 mod outgoing;
+#[cfg(not(feature = "files"))]
+mod stdio;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
@@ -129,12 +131,10 @@ fn fields_from(headers: &HeaderMap) -> FieldList {
 
 /// Headers the host forbids are left out: connection-specific ones, which are its own affair.
 fn as_resource(fields: &FieldList) -> Fields {
-    // One call for all; one by one only if that is refused.
+    // One call for all. Only if that is refused each is tried, with the same function: every import costs each new instance.
     Fields::from_list(fields).unwrap_or_else(|_| {
-        let accepted = Fields::new();
-        for (name, value) in fields {
-            let _ = accepted.append(name, value);
-        }
-        accepted
+        let is_accepted = |field: &&(String, Vec<u8>)| Fields::from_list(std::slice::from_ref(*field)).is_ok();
+        let accepted: FieldList = fields.iter().filter(is_accepted).cloned().collect();
+        Fields::from_list(&accepted).unwrap_or_else(|_| panic!("the host refuses so many headers"))
     })
 }

@@ -85,6 +85,20 @@ fn a_directory_that_is_granted_for_writing_can_be_written() {
 }
 
 #[test]
+fn a_guest_without_files_reads_them_and_is_told_what_it_needs_to_write_them() {
+    let dir = Scratch::new();
+    dir.file("one.txt", "content");
+    let host = Host::with("without_files").flag("--dir", arguments(&dir, "::/read")).start();
+    let refused = host.get(Http::One, "/read/one.txt");
+    assert!(refused.text().contains("not permitted"), "{}", refused.text());
+
+    let host = Host::with("without_files").flag("--dir", arguments(&dir, "::/data:rw")).start();
+    let answer = host.get(Http::One, "/data/one.txt");
+    assert!(answer.text().contains("os error 8"), "{}", answer.text());
+    host.json("the hint", |line| line["text"].as_str().is_some_and(|text| text.contains("feature `files`")));
+}
+
+#[test]
 fn a_directory_without_a_name_for_the_guest_keeps_its_own() {
     let dir = Scratch::new();
     dir.file("one.txt", "content");

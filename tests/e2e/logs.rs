@@ -100,6 +100,27 @@ fn what_guests_print_has_their_name_and_request() {
 }
 
 #[test]
+fn a_guest_without_files_prints_and_panics_like_any_other() {
+    let host = Host::of("without_files");
+    for version in BOTH {
+        let answer = host.get(version, "/print");
+        assert_eq!(answer.text(), "Ok(())");
+        for (stream, text) in
+            [("stdout", "to standard output"), ("stderr", "to standard error"), ("stdout", "longlong")]
+        {
+            let id = answer.header("x-request-id").expect("every answer has an id");
+            let is_it =
+                |line: &Value| line["stream"] == stream && line["text"].as_str().is_some_and(|t| t.starts_with(text));
+            host.json(text, |line| line["id"] == id && is_it(line));
+        }
+        let panicked = host.get(version, "/panic");
+        assert_eq!(panicked.status, 500);
+        let id = panicked.header("x-request-id").expect("every answer has an id");
+        host.json("the message", |line| line["id"] == id && line["text"] == "out of cheese");
+    }
+}
+
+#[test]
 fn a_guest_cannot_forge_a_line_of_json() {
     let mut host = Host::of("forges_log_lines");
     let answer = host.get(Http::One, "/");

@@ -35,7 +35,9 @@ impl Write for Outgoing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.0.check_write().map_err(broken)? {
-                0 => self.0.subscribe().block(),
+                // Until all is taken and there is room again (WASI 0.2 `wasi:io/streams`, `flush`). A pollable would wait for room only, but
+                // is three imports more for every instance.
+                0 => self.0.blocking_flush().map_err(broken)?,
                 allowed => {
                     let length = bytes.len().min(usize::try_from(allowed).unwrap_or(usize::MAX));
                     self.0.write(&bytes[..length]).map_err(broken)?;

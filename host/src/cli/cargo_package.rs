@@ -20,7 +20,7 @@ use super::complain;
 
 const TARGET: &str = "wasm32-wasip2";
 
-/// 128 KiB of stack instead of Rust's 1 MiB: twice the requests per second, see DESIGN.md section 5.
+/// 128 KiB of stack instead of Rust's 1 MiB: twice the requests per second, since the memory of a guest is copied back for each.
 const SMALL_STACK: &str = "-Clink-arg=-zstack-size=131072";
 
 /// The profile for workspaces that do not define one. The name section is kept: traps are logged with function names.

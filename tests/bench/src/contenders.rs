@@ -11,7 +11,7 @@ use crate::{Options, Scenario};
 /// A Rust guest's stack is 1 MiB unless told otherwise, and resetting costs by the used memory: this is what `astra-host run DIR` links with.
 const GUEST_RUSTFLAGS: &str = "-Clink-arg=-zstack-size=131072";
 
-/// What `wasmtime serve` is fastest with (they include page-map scanning, see DESIGN section 5).
+/// What `wasmtime serve` is fastest with (they include page-map scanning).
 const BEST: &str =
     "pooling-allocator=y,pooling-pagemap-scan=y,pooling-memory-keep-resident=4194304,pooling-table-keep-resident=65536";
 
@@ -37,7 +37,8 @@ impl Contenders {
             if options.astra_host.is_none() {
                 cargo(&["build", "--release", "-p", "astra-host"], None)?;
             }
-            let guests = ["build", "--release", "--target", "wasm32-wasip2", "-p", "hello", "-p", "slow", "-p", "echo"];
+            let guests =
+                ["build", "--profile", "guest", "--target", "wasm32-wasip2", "-p", "hello", "-p", "slow", "-p", "echo"];
             cargo(&guests, Some(GUEST_RUSTFLAGS))?;
         }
         let wasmtime = options.wasmtime.clone().unwrap_or_else(|| "wasmtime".into());
@@ -101,7 +102,7 @@ impl Contenders {
     }
 
     fn guest(&self, name: &str) -> String {
-        let file = self.target.join("wasm32-wasip2/release").join(name).with_extension("wasm");
+        let file = self.target.join("wasm32-wasip2/guest").join(name).with_extension("wasm");
         file.display().to_string()
     }
 }

@@ -142,9 +142,12 @@ impl Connection {
         };
         match result {
             Poll::Pending => Moved::Pending,
-            Poll::Ready(result) => {
-                if let Err(error) = result {
-                    self.note_error(&error);
+            Poll::Ready(Ok(())) => self.end(inner),
+            Poll::Ready(Err(error)) => {
+                self.note_error(&error);
+                if error.is_user() && self.link.is_http10.load(Ordering::Relaxed) {
+                    // A body that failed, of a length that perhaps only our end of the connection tells: `close` resets it.
+                    return Moved::Closed;
                 }
                 self.end(inner)
             }
@@ -180,6 +183,7 @@ impl Connection {
     /// Ends our side. What the peer still sends is read for a while and thrown away, lest a reset destroy our last answer.
     fn end(&self, inner: &mut Inner) -> Moved {
         inner.protocol = Protocol::Lingering(0);
+        self.link.lost();
         self.link.shut_write();
         self.shared.lingers();
         Moved::Again
@@ -286,15 +290,21 @@ impl Connection {
             return;
         }
         let lingered = matches!(inner.protocol, Protocol::Lingering(_));
+        let is_cut = matches!(inner.protocol, Protocol::Http1(_)) && self.link.is_http10.load(Ordering::Relaxed);
         let protocol = std::mem::replace(&mut inner.protocol, Protocol::Closed);
         if let Some(timer) = inner.timer.take() {
             self.link.workers.remove_timer(timer);
         }
         self.link.workers.reactor.remove(self.token);
-        self.link.shut();
+        if is_cut {
+            self.link.reset();
+        } else {
+            self.link.shut();
+        }
         self.shared.disconnected(lingered);
         // Last, as it runs code of others: this drops service futures and bodies, which tells handlers that the client is gone.
         drop(protocol);
+        self.link.lost();
     }
 
     fn note_error(&self, error: &hyper::Error) {

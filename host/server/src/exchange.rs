@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 
 use crate::body::{Body, BoxError};
 use crate::http::{ConnectionInfo, Request};
-use crate::link::{Link, Open};
+use crate::link::{Link, Open, Told};
 use crate::outgoing::Outgoing;
 use crate::refusal::{drop_body, overloaded, refusal, status};
 use crate::slot::Slot;
@@ -83,6 +83,21 @@ impl Responder {
         self.fill(response.map(Outgoing::wrap));
     }
 
+    /// As [`send`](Self::send), and `told` learns what became of the answer: `Ok` once all of the body, so many bytes, has gone
+    /// out; `Err` if it was cut, by its own error or because the client went away, after about so many bytes (in what hyper had
+    /// buffered, framing counts as body).
+    ///
+    /// Gone out means on HTTP/1 that the system has taken it, on HTTP/2 that the connection has, which may still hold a few hundred
+    /// KiB of a stream. `told` is called while a connection is polled: it must not block. It is dropped uncalled if the server
+    /// ends before.
+    pub fn send_and_tell<B>(mut self, response: http::Response<B>, told: impl FnOnce(Result<u64, u64>) + Send + 'static)
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.answer(response.map(Outgoing::wrap), Some(Box::new(told)));
+    }
+
     /// Whether the client is still there, for as long as the handler likes to know.
     pub fn client(&self) -> Client {
         Client(self.slot.clone())
@@ -94,10 +109,10 @@ impl Responder {
     }
 
     pub(crate) fn fill(mut self, response: http::Response<Outgoing>) {
-        self.answer(response);
+        self.answer(response, None);
     }
 
-    fn answer(&mut self, mut response: http::Response<Outgoing>) {
+    fn answer(&mut self, mut response: http::Response<Outgoing>, told: Option<Told>) {
         let Some(open) = self.open.take() else { return };
         // The limits are ours to report, whatever the handler made of the error it got; only its name for the request stays.
         let over_limit = if self.slot.too_large.load(Ordering::SeqCst) {
@@ -117,7 +132,7 @@ impl Responder {
             drop_body(&mut response);
         }
         let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        response.body_mut().belong((!bodiless).then(|| self.slot.clone()), open, length);
+        response.body_mut().belong((!bodiless).then(|| self.slot.clone()), open, length, told);
         self.slot.took();
         self.slot.sent.store(!bodiless, Ordering::SeqCst);
         self.slot.fill(response);
@@ -127,7 +142,7 @@ impl Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         if self.open.is_some() {
-            self.answer(status(StatusCode::INTERNAL_SERVER_ERROR));
+            self.answer(status(StatusCode::INTERNAL_SERVER_ERROR), None);
         }
     }
 }
@@ -201,11 +216,11 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
 
     fn call(&self, request: http::Request<Incoming>) -> ReplyFuture {
         let link = self.0.clone();
-        let open = link.open_exchange();
+        let open = link.open_exchange(request.version());
         let state = match link.refusal(&request) {
             Some(response) => {
                 let mut response = link.refuse(request, response);
-                response.body_mut().belong(None, open, None);
+                response.body_mut().belong(None, open, None, None);
                 State::Now(Box::new(response))
             }
             None => {

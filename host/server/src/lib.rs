@@ -40,5 +40,5 @@ pub use crate::body::{Body, BodyReader, BodyWriter, BoxError};
 pub use crate::exchange::{Client, Exchange, Handler, Responder};
 pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service};
 pub use crate::server::{Handle, Server};
-pub use crate::wait::{Interrupted, blocking, flush, wait};
+pub use crate::wait::{Interrupted, blocking, flush, sleep_until, wait};
 pub use bytes::Bytes;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use hyper::rt::ReadBufCursor;
 use mio::net::TcpStream;
 use rustix::io::Errno;
+use socket2::SockRef;
 
 use crate::connection::Connection;
 use crate::exchange::Handler;
@@ -59,9 +60,19 @@ pub(crate) struct Link {
     pub(crate) in_head: AtomicBool,
     /// The last write did not go through.
     pub(crate) write_blocked: AtomicBool,
+    /// The last request was of HTTP/1.0: only the end of the connection may tell the end of its answer.
+    pub(crate) is_http10: AtomicBool,
+    /// Bytes of bodies that hyper has taken so far.
+    taken: AtomicU64,
+    /// Bytes written that were no bodies (heads, chunk sizes), as of the last flush.
+    framing: AtomicU64,
     budget: AtomicUsize,
     calls: AtomicUsize,
     queue: Mutex<QueuePlaces>,
+    /// Answers of HTTP/1 of which hyper has taken all that it will, and not yet written it.
+    unwritten: Mutex<Vec<Unwritten>>,
+    /// There are some. Relaxed: set and cleared by whoever polls the connection.
+    is_told: AtomicBool,
     /// Counts the socket, for as long as it is open.
     _socket_count: SocketCount,
 }
@@ -75,8 +86,25 @@ struct QueuePlaces {
     next_turn: u64,
 }
 
+/// Told what became of an answer, see [`Responder::send_and_tell`](crate::Responder::send_and_tell).
+pub(crate) type Told = Box<dyn FnOnce(Result<u64, u64>) + Send>;
+
+struct Unwritten {
+    told: Told,
+    length: u64,
+    is_whole: bool,
+    /// What `taken` was at its end.
+    end: u64,
+}
+
 /// While it lives, an exchange of the connection is open.
 pub(crate) struct Open(Arc<Link>);
+
+impl Open {
+    pub(crate) fn link(&self) -> &Link {
+        &self.0
+    }
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -108,9 +136,14 @@ impl Link {
             written: AtomicU64::new(0),
             in_head: AtomicBool::new(false),
             write_blocked: AtomicBool::new(false),
+            is_http10: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
+            framing: AtomicU64::new(0),
             budget: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
             queue: Mutex::default(),
+            unwritten: Mutex::default(),
+            is_told: AtomicBool::new(false),
             _socket_count: count,
         })
     }
@@ -136,8 +169,9 @@ impl Link {
         self.connection.get()?.upgrade()
     }
 
-    pub(crate) fn open_exchange(self: &Arc<Self>) -> Open {
+    pub(crate) fn open_exchange(self: &Arc<Self>, version: http::Version) -> Open {
         self.in_head.store(false, Ordering::Relaxed);
+        self.is_http10.store(version == http::Version::HTTP_10, Ordering::Relaxed);
         self.exchanges.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::SeqCst);
         Open(self.clone())
@@ -219,6 +253,50 @@ impl Link {
     /// Writes what fits into the socket's buffer, for an answer to a client that never completed a request.
     pub(crate) fn write_now(&self, text: &[u8]) {
         let _ = (&self.socket).write(text);
+    }
+
+    /// In place of `shut`: the client shall not take what it got for a whole answer. It gets a reset when the last share of the link
+    /// is dropped.
+    pub(crate) fn reset(&self) {
+        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+    }
+
+    /// hyper has taken so many bytes of a body.
+    pub(crate) fn took(&self, bytes: u64) {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// hyper has let go of a body of which it had taken `length` bytes.
+    pub(crate) fn body_ended(&self, told: Told, length: u64, is_whole: bool) {
+        if self.http2.load(Ordering::SeqCst) {
+            return told(if is_whole { Ok(length) } else { Err(length) });
+        }
+        let end = self.taken.load(Ordering::Relaxed);
+        lock(&self.unwritten).push(Unwritten { told, length, is_whole, end });
+        self.is_told.store(true, Ordering::Relaxed);
+    }
+
+    /// hyper has written all that it had taken.
+    fn flushed(&self) {
+        self.framing.store(self.written().wrapping_sub(self.taken.load(Ordering::Relaxed)), Ordering::Relaxed);
+        if !self.is_told.load(Ordering::Relaxed) {
+            return;
+        }
+        self.is_told.store(false, Ordering::Relaxed);
+        // Not under the lock: what is called is code of others.
+        let unwritten = std::mem::take(&mut *lock(&self.unwritten));
+        for Unwritten { told, length, is_whole, end: _ } in unwritten {
+            told(if is_whole { Ok(length) } else { Err(length) });
+        }
+    }
+
+    /// hyper's connection is gone, and with it what was not written.
+    pub(crate) fn lost(&self) {
+        let written = self.written().wrapping_sub(self.framing.load(Ordering::Relaxed));
+        let unwritten = std::mem::take(&mut *lock(&self.unwritten));
+        for Unwritten { told, length, is_whole: _, end } in unwritten {
+            told(Err(length.saturating_sub(end.saturating_sub(written))));
+        }
     }
 
     /// Reads once, at most `max` bytes, and passes them on. `Pending` registers nothing: the reactor notifies the connection.
@@ -330,7 +408,9 @@ impl hyper::rt::Write for Stream {
         true
     }
 
+    /// hyper calls it when it has nothing left to write.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.flushed();
         Poll::Ready(Ok(()))
     }
 

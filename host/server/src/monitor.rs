@@ -65,9 +65,18 @@ impl Workers {
     }
 
     fn announce_old_notes(self: &Arc<Self>) {
+        if !self.any_noted.swap(false, Ordering::SeqCst) {
+            return;
+        }
         let now = self.reactor.timers.recent();
-        for (_, running) in self.running(|running| !running.waits && now.saturating_sub(running.since) > 1) {
-            self.announce_noted(&running.slot);
+        for (worker, running) in self.running(|running| !running.waits) {
+            if now.saturating_sub(running.since) > 1 {
+                self.announce_noted(&running.slot);
+                self.announce_held(&worker);
+            } else {
+                // Its worker is most likely about to do it.
+                self.any_noted.store(true, Ordering::SeqCst);
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::body::{BoxError, Foreign};
-use crate::link::Open;
+use crate::link::{Open, Told};
 use crate::slot::Slot;
 use crate::sync::lock;
 
@@ -25,12 +25,22 @@ const AHEAD: usize = 256 * 1024;
 /// A response body as hyper sees it.
 pub(crate) struct Outgoing {
     kind: Kind,
-    /// Set until the end was seen: that its exchange is open, and whom to tell if hyper drops the body before.
-    exchange: Option<(Option<Arc<Slot>>, Open)>,
-    /// Bytes that are still to come, if the head says so: hyper drops a body when it has as many.
+    /// Set until the end was seen.
+    exchange: Option<Belonging>,
+    /// Bytes that hyper has taken.
+    taken: u64,
+    /// Bytes that are still to come, if the head says so, or trailers: hyper drops a body when it has as many.
     left: Option<u64>,
     /// The error that the body ended with, held back for one poll.
     failed: Option<BoxError>,
+}
+
+/// What a body is a part of.
+struct Belonging {
+    /// Whom to tell if hyper drops the body before its end.
+    slot: Option<Arc<Slot>>,
+    open: Open,
+    told: Option<Told>,
 }
 
 enum Kind {
@@ -41,15 +51,15 @@ enum Kind {
 
 impl Outgoing {
     pub(crate) fn full(bytes: Bytes) -> Self {
-        Self { kind: Kind::Full(bytes), exchange: None, left: None, failed: None }
+        Kind::Full(bytes).into()
     }
 
     pub(crate) fn channel(channel: Arc<Channel>) -> Self {
-        Self { kind: Kind::Channel(channel), exchange: None, left: None, failed: None }
+        Kind::Channel(channel).into()
     }
 
     pub(crate) fn foreign(body: Pin<Box<Foreign>>) -> Self {
-        Self { kind: Kind::Foreign(body), exchange: None, left: None, failed: None }
+        Kind::Foreign(body).into()
     }
 
     pub(crate) fn wrap<B>(body: B) -> Self
@@ -62,20 +72,30 @@ impl Outgoing {
     }
 
     /// Ties the body to its exchange.
-    pub(crate) fn belong(&mut self, slot: Option<Arc<Slot>>, open: Open, length: Option<u64>) {
-        self.exchange = Some((slot, open));
+    pub(crate) fn belong(&mut self, slot: Option<Arc<Slot>>, open: Open, length: Option<u64>, told: Option<Told>) {
+        self.exchange = Some(Belonging { slot, open, told });
         self.left = length;
     }
 
     /// Its exchange has all of it, or will not get more.
-    fn end(&mut self) {
-        if let Some((Some(slot), _open)) = self.exchange.take() {
+    fn end(&mut self, is_whole: bool) {
+        let Some(Belonging { slot, open, told }) = self.exchange.take() else { return };
+        if let Some(slot) = slot {
             slot.ended();
+        }
+        if let Some(told) = told {
+            open.link().body_ended(told, self.taken, is_whole);
         }
     }
 
     fn slot(&self) -> Option<&Arc<Slot>> {
-        self.exchange.as_ref().and_then(|(slot, _)| slot.as_ref())
+        self.exchange.as_ref()?.slot.as_ref()
+    }
+}
+
+impl From<Kind> for Outgoing {
+    fn from(kind: Kind) -> Self {
+        Self { kind, exchange: None, taken: 0, left: None, failed: None }
     }
 }
 
@@ -101,12 +121,18 @@ impl Body for Outgoing {
         }
         match frame {
             Poll::Ready(None) => {
-                self.end();
+                self.end(true);
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Ok(frame))) => {
                 let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.left = self.left.map(|left| left.saturating_sub(length));
+                // hyper cuts what is more than the head says.
+                let length = self.left.map_or(length, |left| left.min(length));
+                self.taken += length;
+                self.left = if frame.is_trailers() { Some(0) } else { self.left.map(|left| left - length) };
+                if let Some(Belonging { open, .. }) = &self.exchange {
+                    open.link().took(length);
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             // hyper drops what it has buffered when a body fails: the head, often. Let it write that first.
@@ -138,11 +164,11 @@ impl Body for Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        let ended = self.is_end_stream() || self.left == Some(0);
-        if let Some(slot) = self.slot().filter(|_| !ended) {
+        let is_whole = self.is_end_stream() || self.left == Some(0);
+        if let Some(slot) = self.slot().filter(|_| !is_whole) {
             slot.mark_gone();
         }
-        self.end();
+        self.end(is_whole);
         if let Kind::Channel(channel) = &self.kind {
             channel.close();
         }

@@ -2,7 +2,7 @@
 //! answers for it. (hyper refuses malformed framing and heads that are too large.)
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
 use http::uri::Authority;
 use http::{Method, StatusCode, Version};
 use http_body::Body as _;
@@ -36,10 +36,26 @@ impl Link {
         if !has_valid_target(request) {
             return Some(refusal(StatusCode::BAD_REQUEST));
         }
+        if let Some(code) = refused_coding(request.headers()) {
+            return Some(refusal(code));
+        }
         if request.body().size_hint().lower() > self.limits.max_body {
             return Some(refusal(StatusCode::PAYLOAD_TOO_LARGE));
         }
         None
+    }
+}
+
+/// We know one transfer coding, which may be applied once (RFC 9112 sections 6.1 and 7): others would reach the handler undecoded.
+fn refused_coding(headers: &HeaderMap) -> Option<StatusCode> {
+    headers.get(TRANSFER_ENCODING)?;
+    let codings =
+        headers.get_all(TRANSFER_ENCODING).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    let mut codings = codings.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty());
+    match (codings.next(), codings.next()) {
+        (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => None,
+        (Some(first), Some(_)) if first.eq_ignore_ascii_case(b"chunked") => Some(StatusCode::BAD_REQUEST),
+        _ => Some(StatusCode::NOT_IMPLEMENTED),
     }
 }
 

@@ -2,8 +2,8 @@
 //! tasks, polls the reactor, starts and wakes threads), and `tests/models` explores it with loom.
 //!
 //! A *seat* is the right to be running; there are as many as cores. A seated worker runs tasks, or polls the reactor, or parks.
-//! A worker whose request waits gives its seat up (`leave`) and asks for one when the wait is over (`come_back`). Two kinds of
-//! task: *polls* are ours and short, *requests* run handlers and may take any time. The *relief* is a worker without a seat
+//! A worker whose request waits gives its seat up (`leave`); whoever ends the wait asks for one on its behalf (`wake`), so that its
+//! thread sleeps until it may run. Two kinds of task: *polls* are ours and short, *requests* run handlers and may take any time. The *relief* is a worker without a seat
 //! that the monitor sends when every seat is stuck in a request: it takes polls only.
 //!
 //! The rule that everything here serves: no lost wake-up. Whoever adds work from outside of the worker loop is told whom to
@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::parker::Parker;
-use crate::sync::{AtomicU8, Mutex, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicU8, Mutex, Ordering, lock};
 
 /// Bounds that never change.
 #[derive(Clone, Copy, Debug)]
@@ -41,28 +41,60 @@ impl Bounds {
 /// One worker thread as the scheduler sees it.
 #[derive(Debug)]
 pub(crate) struct Member {
+    /// Unparked by whoever was told `Call::Member`.
     parker: Parker,
     place: AtomicU8,
+    /// What its request waits for has happened, or may have. Set by wakers, cleared by the member's own thread.
+    woken: AtomicBool,
+    /// It has something to send before it polls the reactor or parks. Of its own thread alone, hence Relaxed.
+    holds: AtomicBool,
 }
 
 // Where a member is. Only read and written under the lock of `State`, hence Relaxed.
 const LOOP: u8 = 0;
 const REQUEST: u8 = 1;
+/// Runs a request that waits until it is woken.
 const WAITING: u8 = 2;
 /// Runs a request, but the monitor has given its seat away because the thread blocked without saying so.
 const DISPLACED: u8 = 3;
 /// Parked and called as the relief.
 const RELIEF: u8 = 4;
+/// Runs a request in a wait of another kind, which only its own thread ends.
+const BLOCKED: u8 = 5;
+/// Its wait is over, and it is queued for a seat.
+const RETURNING: u8 = 6;
 
 impl Member {
     /// Must be made on the worker's own thread.
     pub(crate) fn new(role: Role) -> Arc<Self> {
         let place = if role == Role::Relief { RELIEF } else { LOOP };
-        Arc::new(Self { parker: Parker::new(), place: AtomicU8::new(place) })
+        Arc::new(Self {
+            parker: Parker::new(),
+            place: AtomicU8::new(place),
+            woken: AtomicBool::new(false),
+            holds: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn parker(&self) -> &Parker {
         &self.parker
+    }
+
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::SeqCst)
+    }
+
+    /// Whether it was woken since the last time; forgets it.
+    pub(crate) fn take_woken(&self) -> bool {
+        self.woken.swap(false, Ordering::SeqCst)
+    }
+
+    pub(crate) fn holds(&self) -> bool {
+        self.holds.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_holds(&self, holds: bool) {
+        self.holds.store(holds, Ordering::Relaxed);
     }
 
     fn place(&self) -> u8 {
@@ -96,6 +128,8 @@ pub(crate) enum Done<T> {
 pub(crate) enum Step<T, R> {
     Poll(T),
     Request(R),
+    /// Sends what it holds, then asks again with `Done::Polled`: no task is ready.
+    Send,
     /// Polls the reactor; without waiting if there is other work.
     React {
         wait: bool,
@@ -146,6 +180,8 @@ struct State<T, R> {
     requests: VecDeque<R>,
     /// Workers whose wait is over, first in first out.
     returning: VecDeque<Arc<Member>>,
+    /// New requests that may be started although others return: one for each that has.
+    turns: usize,
     /// Last in, first out: warm stacks, warm caches, and wasmtime's pool shards are at home on threads.
     parked: Vec<Arc<Member>>,
     seated: usize,
@@ -163,6 +199,15 @@ struct State<T, R> {
 }
 
 impl<T, R> State<T, R> {
+    /// A member that was waiting goes on.
+    fn seat(&mut self, member: Arc<Member>) -> Call {
+        self.seated += 1;
+        self.running += 1;
+        self.turns = 1;
+        member.go(REQUEST);
+        Call::Member(member)
+    }
+
     fn wake_poller(&mut self) -> Call {
         self.polling = Polling::Woken;
         Call::Poller
@@ -175,6 +220,7 @@ impl<T, R> Seats<T, R> {
             polls: VecDeque::new(),
             requests: VecDeque::new(),
             returning: VecDeque::new(),
+            turns: 0,
             parked: Vec::new(),
             seated: 0,
             running: 0,
@@ -295,19 +341,23 @@ impl<T, R> Seats<T, R> {
             s.polling = Polling::Somebody(*role);
             return Some(Step::React { wait: false });
         }
-        // Not only while there are no more seated than seats: those that come back would then hold up all new requests, and
-        // clients that were once in step would stay so.
-        let may_start = *role == Role::Seated && !self.returnable(s) && self.startable(s);
+        // Not only while nobody returns, or clients that were once in step would stay so. And a worker that has ended one request
+        // and starts the next saves a change of threads over one that parks.
+        let may_start = *role == Role::Seated && self.startable(s) && (s.turns > 0 || !self.returnable(s));
         if !(polled && may_start)
             && let Some(task) = s.polls.pop_front()
         {
             return Some(Step::Poll(task));
         }
         if may_start && let Some(request) = s.requests.pop_front() {
+            s.turns = 0;
             s.running += 1;
             s.open += 1;
             me.go(REQUEST);
             return Some(Step::Request(request));
+        }
+        if me.holds() {
+            return Some(Step::Send);
         }
         let may_poll = *role == Role::Relief || !self.returnable(s);
         if may_poll && s.polling == Polling::Nobody {
@@ -334,11 +384,10 @@ impl<T, R> Seats<T, R> {
         if s.seated >= self.bounds.seats || s.arriving {
             return Call::Nobody;
         }
-        s.seated += 1;
         if let Some(member) = s.returning.pop_front() {
-            s.running += 1;
-            return Call::Member(member);
+            return s.seat(member);
         }
+        s.seated += 1;
         s.arriving = true;
         self.send(s, Role::Seated).unwrap_or_else(|| {
             s.arriving = false;
@@ -375,9 +424,7 @@ impl<T, R> Seats<T, R> {
         if self.returnable(s)
             && let Some(member) = s.returning.pop_front()
         {
-            s.seated += 1;
-            s.running += 1;
-            return Call::Member(member);
+            return s.seat(member);
         }
         if self.has_work(s) || s.polling == Polling::Nobody { self.call_one(s) } else { Call::Nobody }
     }
@@ -415,13 +462,15 @@ impl<T, R> Seats<T, R> {
         }
     }
 
-    /// The request that `me` runs is going to wait: gives up its seat.
-    pub(crate) fn leave(&self, me: &Arc<Member>) -> Call {
+    /// The request that `me` runs is going to wait: gives up its seat. `until_woken`: `wake` may ask for it back; otherwise only
+    /// `come_back` does. Either way the thread parks on its own parker, and has the seat when it is unparked. A thread that was woken
+    /// before it left must come back by itself.
+    pub(crate) fn leave(&self, me: &Arc<Member>, until_woken: bool) -> Call {
         let mut s = lock(&self.state);
         s.steps += 1;
         s.waiting += 1;
         let displaced = me.place() == DISPLACED;
-        me.go(WAITING);
+        me.go(if until_woken { WAITING } else { BLOCKED });
         if displaced {
             return Call::Nobody;
         }
@@ -429,19 +478,30 @@ impl<T, R> Seats<T, R> {
         self.hand_over(&mut s)
     }
 
-    /// The wait is over. True: go on, seated. False: park on the own parker first; the seat is there afterwards.
-    pub(crate) fn come_back(&self, me: &Arc<Member>) -> bool {
+    /// What the request of `member` waits for has happened, or may have. From any thread, at any time.
+    pub(crate) fn wake(&self, member: &Arc<Member>) -> Call {
+        if member.woken.swap(true, Ordering::SeqCst) {
+            return Call::Nobody;
+        }
         let mut s = lock(&self.state);
+        if member.place() == WAITING { self.end_wait(&mut s, member) } else { Call::Nobody }
+    }
+
+    /// The wait of `me` is over, unless somebody else has ended it.
+    pub(crate) fn come_back(&self, me: &Arc<Member>) -> Call {
+        let mut s = lock(&self.state);
+        if matches!(me.place(), WAITING | BLOCKED) { self.end_wait(&mut s, me) } else { Call::Nobody }
+    }
+
+    fn end_wait(&self, s: &mut State<T, R>, member: &Arc<Member>) -> Call {
         s.steps += 1;
         s.waiting -= 1;
-        me.go(REQUEST);
         if s.closed || s.seated < self.bounds.seats || s.running < self.bounds.running() {
-            s.seated += 1;
-            s.running += 1;
-            return true;
+            return s.seat(member.clone());
         }
-        s.returning.push_back(me.clone());
-        false
+        member.go(RETURNING);
+        s.returning.push_back(member.clone());
+        Call::Nobody
     }
 
     /// Takes the seat from a worker whose thread blocked without saying so. Nobody is called; `relieve` or the next push does.

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::link::Link;
 use crate::outgoing::Outgoing;
-use crate::parker::Parker;
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey, millis};
 use crate::workers::Task;
@@ -38,8 +37,8 @@ pub(crate) struct Slot {
     pub(crate) taken: AtomicU64,
     /// Looks whether it still does.
     stall: Mutex<Option<TimerKey>>,
-    /// The worker that runs the handler, to be woken when the client goes.
-    waiter: Mutex<Option<Arc<Parker>>>,
+    /// Wakes the handler's thread, should it wait, when the client goes.
+    waiter: Mutex<Option<Waker>>,
 }
 
 #[derive(Default)]
@@ -77,7 +76,7 @@ impl Slot {
     pub(crate) fn mark_gone(&self) {
         self.gone.store(true, Ordering::SeqCst);
         if let Some(waiter) = &*lock(&self.waiter) {
-            waiter.unpark();
+            waiter.wake_by_ref();
         }
     }
 
@@ -108,9 +107,9 @@ impl Slot {
         self.taken.load(Ordering::Relaxed).saturating_add(millis(self.link.limits.write_timeout))
     }
 
-    /// A worker starts the handler.
-    pub(crate) fn start(&self, waiter: Arc<Parker>) {
-        *lock(&self.waiter) = Some(waiter);
+    /// Says who is to be woken when the client goes; returns who was to be until now.
+    pub(crate) fn set_waiter(&self, waiter: Waker) -> Option<Waker> {
+        lock(&self.waiter).replace(waiter)
     }
 
     /// Whether the handler has given up its seat before; says so from now on.

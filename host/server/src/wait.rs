@@ -2,14 +2,16 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use crate::parker::Parker;
+use crate::slot::Slot;
 use crate::sync::lock;
+use crate::timer::Sleep;
 use crate::workers::{Worker, Workers, current_slot, current_worker};
 
 /// Why a wait ended before what it waited for.
@@ -54,18 +56,11 @@ impl From<Interrupted> for io::Error {
 pub fn wait<F: Future>(future: F, until: Option<Instant>) -> Result<F::Output, Interrupted> {
     let mut future = pin!(future);
     let (Some((workers, worker)), Some(slot)) = (current_worker(), current_slot()) else {
-        let parker = Arc::new(Parker::new());
-        let waker = Waker::from(parker.clone());
-        loop {
-            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-                return Ok(output);
-            }
-            if !parker.park_until(until) {
-                return Err(Interrupted::Deadline);
-            }
-        }
+        return wait_here(future, until, None);
     };
-    let mut left = None;
+    if slot.blocks.load(Ordering::Relaxed) {
+        return wait_here(future, until, Some(&slot));
+    }
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&worker.waker)) {
             return Ok(output);
@@ -74,17 +69,47 @@ pub fn wait<F: Future>(future: F, until: Option<Instant>) -> Result<F::Output, I
         if slot.is_gone() {
             return Err(Interrupted::ClientGone);
         }
-        if worker.wait.take() {
+        if worker.member.take_woken() {
             continue;
         }
         if until.is_some_and(|until| Instant::now() >= until) {
             return Err(Interrupted::Deadline);
         }
-        if left.is_none() {
-            left = Some(Left::new(&workers, &worker));
-        }
-        worker.wait.park_until(until);
+        Left::new(&workers, &worker, true).until_woken(until);
     }
+}
+
+/// Waits without giving up a seat: there is none, on a thread that is no worker or inside of [`blocking`].
+fn wait_here<F: Future>(
+    mut future: Pin<&mut F>,
+    until: Option<Instant>,
+    slot: Option<&Slot>,
+) -> Result<F::Output, Interrupted> {
+    let parker = Arc::new(Parker::new());
+    let waker = Waker::from(parker.clone());
+    let outer = slot.and_then(|slot| slot.set_waiter(waker.clone()));
+    let result = loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            break Ok(output);
+        }
+        if slot.is_some_and(Slot::is_gone) {
+            break Err(Interrupted::ClientGone);
+        }
+        if !parker.park_until(until) {
+            break Err(Interrupted::Deadline);
+        }
+    };
+    if let (Some(slot), Some(outer)) = (slot, outer) {
+        slot.set_waiter(outer);
+    }
+    result
+}
+
+/// A future for [`wait`] that is ready at `at`, up to a millisecond late, by the timers of the server whose worker calls this. `None` on any
+/// other thread.
+pub fn sleep_until(at: Instant) -> Option<impl Future<Output = ()> + Send + 'static> {
+    let (workers, _) = current_worker()?;
+    Some(Sleep::until(Arc::downgrade(&workers), at))
 }
 
 /// Announces a wait of another kind (a lock, a file, another server): the seat is given up while `f` runs, so that other
@@ -95,7 +120,7 @@ pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
     workers.poll_own(&slot);
     // What `f` does to its own connection goes to the run queue: this thread will not poll it before `f` returns.
     let nested = slot.blocks.swap(true, Ordering::Relaxed);
-    let left = Left::new(&workers, &worker);
+    let left = Left::new(&workers, &worker, false);
     let result = f();
     drop(left);
     slot.blocks.store(nested, Ordering::Relaxed);
@@ -110,17 +135,19 @@ pub fn flush() {
     }
 }
 
-/// While it lives, the worker has no seat. In another one (a wait inside of [`blocking`]) it does nothing.
+/// While it lives, the worker has no seat. In another one ([`blocking`] inside of [`blocking`]) it does nothing.
 struct Left<'a> {
     workers: &'a Arc<Workers>,
     worker: &'a Arc<Worker>,
     is_nested: bool,
+    is_seated: bool,
 }
 
 impl<'a> Left<'a> {
-    fn new(workers: &'a Arc<Workers>, worker: &'a Arc<Worker>) -> Self {
+    /// `until_woken`: whoever wakes the worker asks for its seat.
+    fn new(workers: &'a Arc<Workers>, worker: &'a Arc<Worker>, until_woken: bool) -> Self {
         let mut is_nested = false;
-        if let Some(running) = &mut *lock(&worker.running) {
+        if let Some(running) = &mut lock(&worker.work).running {
             is_nested = std::mem::replace(&mut running.waits, true);
             if let Some(timed) = running.timed.filter(|_| !running.slot.waits()) {
                 workers.note_duration(timed.elapsed());
@@ -128,9 +155,18 @@ impl<'a> Left<'a> {
             running.slot.watch_stall();
         }
         if !is_nested {
-            workers.act(workers.seats.leave(&worker.member));
+            workers.send_held(worker);
+            workers.act(workers.seats.leave(&worker.member, until_woken));
         }
-        Self { workers, worker, is_nested }
+        Self { workers, worker, is_nested, is_seated: false }
+    }
+
+    /// Parks until the worker was woken and has its seat, or `until`.
+    fn until_woken(mut self, until: Option<Instant>) {
+        // Whoever woke it before it had left could not ask for its seat.
+        if !self.worker.member.is_woken() {
+            self.is_seated = self.worker.member.parker().park_until(until);
+        }
     }
 }
 
@@ -139,12 +175,13 @@ impl Drop for Left<'_> {
         if self.is_nested {
             return;
         }
-        if !self.workers.seats.come_back(&self.worker.member) {
+        if !self.is_seated {
+            self.workers.act(self.workers.seats.come_back(&self.worker.member));
             self.worker.member.parker().park();
         }
         // It may compute from here on.
         self.workers.wake_monitor();
-        if let Some(running) = &mut *lock(&self.worker.running) {
+        if let Some(running) = &mut lock(&self.worker.work).running {
             running.waits = false;
         }
     }

@@ -2,21 +2,21 @@
 //!
 //! A worker never runs a handler inside hyper's `poll`: polling a connection at most queues a request. While a handler runs,
 //! what it does to its own connection (an answer, a chunk, interest in more input) is not announced to other threads at once:
-//! it is noted in the request's slot, and this thread polls the connection itself as soon as the handler waits, flushes or
-//! ends, whichever is first. The monitor sees to it that nothing is noted for longer than a tick.
+//! it is noted in the request's slot, and this thread polls the connection itself as soon as the handler waits or flushes. When it
+//! ends, that may wait for a few more short requests (`HOLD`): answers that go out in a row wake a client fewer times, and find
+//! the code that sends them in the cache. The monitor sees to it that nothing is noted for longer than a tick.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::task::Waker;
+use std::sync::{Arc, Mutex, Weak};
+use std::task::{Wake, Waker};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::exchange::{Queued, panic_text};
-use crate::parker::Parker;
 use crate::reactor::Reactor;
 use crate::run_state::RunState;
 use crate::seats::{Bounds, Call, Done, Member, Role, Seats, Step};
@@ -30,8 +30,16 @@ const TASKS_PER_POLL: u32 = 61;
 /// A request that is expected to take longer should not leave the reactor unwatched.
 const SLOW_REQUEST: Duration = Duration::from_micros(50);
 
+/// How long an answer may wait for others, by the average of what requests take; and for how many tasks.
+const HOLD: Duration = Duration::from_micros(200);
+const MOST_HELD: u64 = 32;
+
 /// One request in so many is timed for the average; reading the clock for each would cost a hello 1 %.
 const TIMED: u32 = 8;
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
 
 /// Something that is polled by whichever worker is free.
 pub(crate) trait Task: Send + Sync + 'static {
@@ -68,6 +76,8 @@ pub(crate) struct Workers {
     average: AtomicU64,
     pub(crate) closed: AtomicBool,
     failed_starts: AtomicU64,
+    /// Something was noted since the monitor last looked: hundreds of threads that wait are not worth a look each tick.
+    pub(crate) any_noted: AtomicBool,
     /// False while the monitor sleeps. Cleared by the monitor, set by whoever wakes it.
     pub(crate) monitor_awake: AtomicBool,
 }
@@ -85,13 +95,37 @@ struct Threads {
 /// One worker thread, as it sees itself; the monitor reads it too.
 pub(crate) struct Worker {
     pub(crate) member: Arc<Member>,
-    /// What the request waits with; its waker stays the same for the life of the thread.
-    pub(crate) wait: Arc<Parker>,
+    /// Ends a wait of the request; the same for the life of the thread.
     pub(crate) waker: Waker,
     #[cfg(target_os = "linux")]
     pub(crate) thread_id: rustix::thread::Pid,
-    /// The request that runs here. Written by the worker, read by the monitor.
-    pub(crate) running: Mutex<Option<Running>>,
+    /// Written by the worker, read by the monitor.
+    pub(crate) work: Mutex<Work>,
+}
+
+/// What a worker is at.
+#[derive(Default)]
+pub(crate) struct Work {
+    pub(crate) running: Option<Running>,
+    /// Requests that have ended and whose answers wait for others. The monitor too may take them out.
+    held: Vec<Arc<Slot>>,
+}
+
+struct Wakeup {
+    workers: Weak<Workers>,
+    member: Arc<Member>,
+}
+
+impl Wake for Wakeup {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(workers) = self.workers.upgrade() {
+            workers.act(workers.seats.wake(&self.member));
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -137,6 +171,7 @@ impl Workers {
             average: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             failed_starts: AtomicU64::new(0),
+            any_noted: AtomicBool::new(false),
             monitor_awake: AtomicBool::new(true),
         });
         let this = workers.clone();
@@ -155,8 +190,12 @@ impl Workers {
         if self.closed.load(Ordering::SeqCst) {
             return task.clone().abandon();
         }
-        let noted = SLOT.with_borrow(|slot| slot.as_ref().is_some_and(|slot| slot.note(task)));
-        if !noted && task.state().notify() {
+        if SLOT.with_borrow(|slot| slot.as_ref().is_some_and(|slot| slot.note(task))) {
+            // After the note: who clears this looks at the notes next.
+            if !self.any_noted.load(Ordering::SeqCst) {
+                self.any_noted.store(true, Ordering::SeqCst);
+            }
+        } else if task.state().notify() {
             self.act(self.seats.push(task.clone(), self.in_my_loop()));
         }
     }
@@ -278,14 +317,13 @@ impl Workers {
 
     /// The worker loop.
     fn work(self: &Arc<Self>, id: u64, mut role: Role) {
-        let wait = Arc::new(Parker::new());
+        let member = Member::new(role);
         let me = Arc::new(Worker {
-            member: Member::new(role),
-            waker: Waker::from(wait.clone()),
-            wait,
+            waker: Waker::from(Arc::new(Wakeup { workers: Arc::downgrade(self), member: member.clone() })),
+            member,
             #[cfg(target_os = "linux")]
             thread_id: rustix::thread::gettid(),
-            running: Mutex::new(None),
+            work: Mutex::default(),
         });
         lock(&self.threads).workers.insert(id, me.clone());
         WORKER.with(|worker| worker.set((self.clone(), me.clone())).ok());
@@ -293,8 +331,16 @@ impl Workers {
         let mut done = Done::Arrived;
         let mut tasks = 0;
         let mut requests: u32 = 0;
+        let mut held = 0;
         loop {
-            let slow = Duration::from_nanos(self.average.load(Ordering::Relaxed)) > SLOW_REQUEST;
+            let average = self.average.load(Ordering::Relaxed);
+            let slow = Duration::from_nanos(average) > SLOW_REQUEST;
+            // A request brings two tasks, itself and the poll that has read it.
+            held = if me.member.holds() { held + 1 } else { 0 };
+            if held > (2 * nanos(HOLD) / average.max(1)).min(MOST_HELD) || tasks >= TASKS_PER_POLL {
+                self.send_held(&me);
+                held = 0;
+            }
             let (step, call) = self.seats.next(&me.member, &mut role, done, tasks >= TASKS_PER_POLL, slow);
             self.act(call);
             done = match step {
@@ -310,6 +356,10 @@ impl Workers {
                     let was_long = self.run_request(&me, request, requests);
                     tasks = if was_long { TASKS_PER_POLL } else { tasks + 1 };
                     Done::Request
+                }
+                Step::Send => {
+                    self.send_held(&me);
+                    Done::Polled
                 }
                 Step::React { wait } => {
                     tasks = 0;
@@ -328,6 +378,7 @@ impl Workers {
                 Step::Exit => break,
             };
         }
+        self.send_held(&me);
         let mut threads = lock(&self.threads);
         threads.workers.remove(&id);
         if let Some(handle) = threads.handles.remove(&id) {
@@ -354,25 +405,46 @@ impl Workers {
         let slot = request.slot().clone();
         let since = self.reactor.timers.recent();
         let timed = sample.is_multiple_of(TIMED).then(Instant::now);
-        *lock(&me.running) = Some(Running { slot: slot.clone(), since, timed, waits: false });
+        lock(&me.work).running = Some(Running { slot: slot.clone(), since, timed, waits: false });
         SLOT.set(Some(slot.clone()));
         IN_LOOP.set(false);
-        me.wait.take();
-        slot.start(me.wait.clone());
+        me.member.take_woken();
+        slot.set_waiter(me.waker.clone());
         request.run();
         IN_LOOP.set(true);
-        self.poll_own(&slot);
-        slot.watch_stall();
         SLOT.set(None);
-        *lock(&me.running) = None;
         if let Some(timed) = timed.filter(|_| !slot.has_waited()) {
             self.note_duration(timed.elapsed());
         }
+        let mut work = lock(&me.work);
+        work.running = None;
+        work.held.push(slot);
+        me.member.set_holds(true);
         self.reactor.timers.recent().saturating_sub(since) > 1
     }
 
+    /// Polls the connections of the requests that have ended on this thread, before it does anything that may take long.
+    pub(crate) fn send_held(self: &Arc<Self>, me: &Worker) {
+        me.member.set_holds(false);
+        let mut held = std::mem::take(&mut lock(&me.work).held);
+        for slot in held.drain(..) {
+            self.poll_own(&slot);
+            slot.watch_stall();
+        }
+        lock(&me.work).held = held; // its room
+    }
+
+    /// The same from another thread, by way of the run queue.
+    pub(crate) fn announce_held(self: &Arc<Self>, worker: &Worker) {
+        let held = std::mem::take(&mut lock(&worker.work).held);
+        for slot in held {
+            self.announce_noted(&slot);
+            slot.watch_stall();
+        }
+    }
+
     pub(crate) fn note_duration(&self, took: Duration) {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let took = nanos(took);
         let average = self.average.load(Ordering::Relaxed);
         // Racing updates lose one another, which an average survives.
         self.average.store(average - average / 8 + took / 8, Ordering::Relaxed);
@@ -418,8 +490,8 @@ impl Workers {
     pub(crate) fn running(&self, which: impl Fn(&Running) -> bool) -> Vec<(Arc<Worker>, Running)> {
         let threads = lock(&self.threads);
         let running = |worker: &Arc<Worker>| {
-            let running = lock(&worker.running);
-            running.as_ref().filter(|running| which(running)).map(|running| (worker.clone(), running.clone()))
+            let work = lock(&worker.work);
+            work.running.as_ref().filter(|running| which(running)).map(|running| (worker.clone(), running.clone()))
         };
         threads.workers.values().filter_map(running).collect()
     }

@@ -5,12 +5,15 @@ mod support;
 use std::future::{Future, pending};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use astra_server::{Body, Bytes, Exchange, Interrupted, Request, Response, ResponseBuilder, blocking, wait};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue};
+use http_body::Frame;
 use support::{Gate, HandlerFn, PATIENCE, pattern, serve, server, signals, start, start_handler};
 use tokio::task::JoinHandle;
 
@@ -162,6 +165,49 @@ fn a_hundred_handlers_of_one_connection_wait_at_once() {
         gate.open();
         for (i, answer) in answers.into_iter().enumerate() {
             let answer = answer.await.expect("an answer");
+            assert_eq!(whole(answer.into_body()).await.expect("the body"), format!("/{i}").into_bytes());
+        }
+    });
+}
+
+/// Rule 7 of DESIGN section 4.
+#[test]
+fn streams_beyond_what_a_connection_may_queue_wait_and_leave_room_for_others() {
+    let (called, calls) = signals();
+    let gate = Gate::default();
+    let held = gate.clone();
+    // One handler at a time; a connection may have two requests queued, and all of them together three.
+    let server = start(server().seats(1).max_workers(1).queue(3, PATIENCE), move |req: Request, _info| {
+        called.send(()).expect("the test listens");
+        blocking(|| held.wait());
+        echo_path(&req)
+    });
+    let addr = server.addr;
+    run(async {
+        let (mut requests, _connection) = connect(addr).await;
+        let mut answers = vec![ask(&mut requests, "/0").await];
+        calls.next();
+        for i in 1..50 {
+            answers.push(ask(&mut requests, &format!("/{i}")).await);
+        }
+        // Answered without a place in the queue, and after the server has seen all of the above.
+        let mut ready = requests.clone().ready().await.expect("room for a stream");
+        let (refused, _stream) = ready.send_request(request("TRACE", "/"), true).expect("valid");
+        assert_eq!(refused.await.expect("an answer").status(), 405);
+
+        let mut other = server.connect();
+        other.ask("/other");
+        // Some that wait for their turn go away: what they leave behind must wake the others.
+        let reset = answers.split_off(25);
+        drop(reset);
+        assert!(calls.is_empty(), "more than one handler");
+        gate.open();
+        let other = tokio::task::spawn_blocking(move || other.answer());
+        let other = other.await.expect("an answer");
+        assert_eq!((other.status, other.text()), (200, "/other"));
+        for (i, answer) in answers.into_iter().enumerate() {
+            let answer = answer.await.expect("an answer");
+            assert_eq!(answer.status(), 200, "stream {i}");
             assert_eq!(whole(answer.into_body()).await.expect("the body"), format!("/{i}").into_bytes());
         }
     });
@@ -388,6 +434,48 @@ fn a_reset_in_the_middle_of_an_answer_stops_its_stream() {
         drop((body, stream));
         ends.next();
     });
+}
+
+#[test]
+fn a_handler_is_told_what_became_of_its_answer() {
+    let (told, tells) = signals();
+    let server = start_handler(
+        server(),
+        HandlerFn(move |exchange: Exchange| {
+            let told = told.clone();
+            // More than the 64 KiB that a client takes of a stream before it has read some.
+            let length = if exchange.request.uri().path() == "/long" { 1 << 20 } else { 5 };
+            let body =
+                (0..length).step_by(5).map(|_| Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"bytes"))));
+            let told = move |sent| told.send(sent).expect("the test listens");
+            exchange.responder.send_and_tell(http::Response::new(Frames(body)), told);
+        }),
+    );
+    let addr = server.addr;
+    run(async {
+        let (requests, _connection) = connect(addr).await;
+        assert_eq!(get(&mut requests.clone(), "/short").await, (200, b"bytes".to_vec()));
+        assert_eq!(tells.next(), Ok(5));
+        let mut ready = requests.clone().ready().await.expect("room for a stream");
+        let (answer, mut stream) = ready.send_request(request("GET", "/long"), true).expect("valid");
+        let mut body = answer.await.expect("an answer").into_body();
+        body.data().await.expect("not the end").expect("data");
+        stream.send_reset(Reason::CANCEL);
+        let sent = tells.next().expect_err("the client has left");
+        assert!((5..1 << 20).contains(&sent), "{sent} bytes");
+    });
+}
+
+/// A body of frames that are there, and whose number nobody knows.
+struct Frames<I>(I);
+
+impl<I: Iterator<Item = std::io::Result<Frame<Bytes>>> + Unpin> http_body::Body for Frames<I> {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<I::Item>> {
+        Poll::Ready(self.0.next())
+    }
 }
 
 #[test]

@@ -86,6 +86,15 @@ fn transfer_encoding_with_content_length_closes_the_connection() {
 fn transfer_encoding_of_http_1_0_or_not_chunked_is_400() {
     let server = permissive();
     refused(&server, "POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: gzip\r\n\r\n", 400);
+    // Codings that we do not know, or one too many: not 200 with a body that is still encoded (RFC 9112 sections 6.1 and 7).
+    for (codings, status) in [
+        ("transfer-encoding: chunked, chunked", 400),
+        ("transfer-encoding: chunked\r\nTransfer-Encoding: Chunked", 400),
+        ("transfer-encoding: gzip, chunked", 501),
+        ("transfer-encoding: gzip\r\ntransfer-encoding: chunked", 501),
+    ] {
+        refused(&server, format!("POST / HTTP/1.1\r\nhost: test\r\n{codings}\r\n\r\n0\r\n\r\n"), status);
+    }
     refused(&server, "POST / HTTP/1.0\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400);
 }
 

@@ -189,6 +189,44 @@ impl http_body::Body for Unfinished {
 }
 
 #[test]
+fn a_client_that_has_the_trailers_is_not_gone() {
+    let (told, tells) = signals();
+    let gate = Gate::default();
+    let held = gate.clone();
+    let server = start_handler(
+        server(),
+        HandlerFn(move |exchange: Exchange| {
+            let client = exchange.responder.client();
+            exchange.responder.send(http::Response::new(Trailers(false)));
+            blocking(|| held.wait());
+            told.send(client.is_gone()).expect("the test listens");
+        }),
+    );
+    let mut client = server.connect();
+    assert_eq!(client.get("/").text(), "");
+    gate.open();
+    assert!(!tells.next(), "the client is still there");
+}
+
+/// A body of nothing but trailers that never says it is at its end; whether they were given out.
+struct Trailers(bool);
+
+impl http_body::Body for Trailers {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<std::io::Result<http_body::Frame<Bytes>>>> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Ok(http_body::Frame::trailers(http::HeaderMap::new()))))
+    }
+}
+
+#[test]
 fn a_target_in_a_form_of_another_method_or_with_user_information_is_400() {
     let server = serve(|_req, _info| Response::new(Body::new("served")));
     for target in ["test:80", "*", "http://user:password@test/"] {

@@ -3,11 +3,16 @@
 mod support;
 
 use std::io::{self, Cursor, Read, Write};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use astra_server::{Body, Request, Response, ResponseBuilder};
+use astra_server::{Body, Bytes, Exchange, Request, Response, ResponseBuilder};
+use http_body::Frame;
+use http_body_util::Full;
 use support::client::field;
-use support::{Client, Gate, pattern, serve, server, signals, start};
+use support::{Client, Gate, HandlerFn, PATIENCE, pattern, serve, server, signals, start, start_handler};
 
 #[test]
 fn a_3_mib_answer_reaches_a_slow_reader_whole() {
@@ -136,8 +141,8 @@ fn is_cut(client: &mut Client, start: &[u8]) {
 
 #[test]
 fn server_sent_events_arrive_as_they_are_flushed() {
-    let (permit, permits) = std::sync::mpsc::channel::<String>();
-    let permits = std::sync::Mutex::new(Some(permits));
+    let (permit, permits) = mpsc::channel::<String>();
+    let permits = Mutex::new(Some(permits));
     let server = serve(move |_req, _info| {
         let events = permits.lock().expect("one request").take().expect("one request");
         let body = Body::stream(move |writer| {
@@ -247,6 +252,65 @@ fn a_panic_after_the_head_cuts_the_connection_without_the_last_chunk() {
     }
 }
 
+/// Asks as a client of HTTP/1.0 for an answer that starts with `hello`, whose end only the end of the connection tells (RFC 9112
+/// section 6.3).
+fn ask_as_http_1_0(server: &support::Running, path: &str) -> Client {
+    let mut client = server.connect();
+    client.send(format!("GET {path} HTTP/1.0\r\n\r\n"));
+    let head = client.head();
+    assert_eq!((head.header("content-length"), head.header("transfer-encoding")), (None, None));
+    assert_eq!(client.exactly(5).expect("what was flushed"), b"hello");
+    client
+}
+
+/// The connection must not end as it would after a whole answer.
+fn is_reset(client: &mut Client) {
+    let error = client.rest().expect_err("a truncated answer looks whole");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+}
+
+#[test]
+fn an_answer_of_http_1_0_that_is_cut_ends_with_a_reset() {
+    let (go_on, proceed) = mpsc::channel::<()>();
+    let proceed = Arc::new(Mutex::new(proceed));
+    let server = serve(move |req: Request, _info| {
+        let proceed = Arc::clone(&proceed);
+        Response::new(Body::stream(move |writer| {
+            writer.write_all(b"hello")?;
+            writer.flush()?;
+            proceed.lock().expect("no panic").recv_timeout(PATIENCE).expect("the client has read so far");
+            match req.uri().path() {
+                "/fails" => Err(io::Error::other("no more")),
+                "/panics" => panic!("this panic belongs to the test"),
+                _ => Ok(()),
+            }
+        }))
+    });
+    for path in ["/fails", "/whole", "/panics", "/whole"] {
+        let mut client = ask_as_http_1_0(&server, path);
+        go_on.send(()).expect("the handler waits");
+        if path == "/whole" {
+            assert_eq!(client.rest().expect("a clean end"), b"");
+        } else {
+            is_reset(&mut client);
+        }
+    }
+}
+
+#[test]
+fn an_answer_of_http_1_0_that_shutdown_cuts_ends_with_a_reset() {
+    let server = serve(|_req, _info| {
+        Response::new(Body::stream(|writer| {
+            writer.write_all(b"hello")?;
+            writer.flush()?;
+            Ok(astra_server::wait(std::future::pending(), None)?)
+        }))
+    });
+    let mut client = ask_as_http_1_0(&server, "/");
+    assert!(!server.into_handle().shutdown(Duration::ZERO), "the answer had no end");
+    is_reset(&mut client);
+}
+
 #[test]
 fn a_body_shorter_than_its_content_length_cuts_the_connection() {
     let server = serve(|_req, _info| {
@@ -338,6 +402,65 @@ fn a_client_that_goes_away_while_a_stream_waits_is_noticed_at_the_next_writes() 
     drop(client);
     gate.open();
     ends.next();
+}
+
+#[test]
+fn a_handler_is_told_how_much_of_its_answer_went_out() {
+    // More than the server's socket may take (`tcp_wmem`: 4 MiB), and the client's takes little.
+    const LENGTH: u64 = 16 << 20;
+    let (told, tells) = signals();
+    let handler = HandlerFn(move |exchange: Exchange| {
+        let told = told.clone();
+        // hyper takes all of it at once.
+        let body = Full::new(Bytes::from(vec![b'x'; LENGTH as usize]));
+        let told = move |sent| told.send(sent).expect("the test listens");
+        exchange.responder.send_and_tell(http::Response::new(body), told);
+    });
+    let server = start_handler(server(), handler);
+
+    let mut client = Client::connect_narrow(server.addr);
+    client.ask("/");
+    assert_eq!(client.head().status, 200);
+    client.exactly(100 << 10).expect("a part of it");
+    assert!(tells.is_empty(), "most of it is not written");
+    client.reset();
+    let sent = tells.next().expect_err("the client has left");
+    assert!((100 << 10..LENGTH).contains(&sent), "{sent} bytes");
+
+    // Pipelined, and the second without a body.
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\nHEAD / HTTP/1.1\r\nhost: test\r\n\r\n");
+    assert_eq!(client.answer().body.len() as u64, LENGTH);
+    assert_eq!(client.answer_without_body().status, 200);
+    assert_eq!((tells.next(), tells.next()), (Ok(LENGTH), Ok(0)));
+}
+
+#[test]
+fn a_handler_is_told_that_its_answer_failed() {
+    let (told, tells) = signals();
+    let handler = HandlerFn(move |exchange: Exchange| {
+        let told = told.clone();
+        let body = Failing(Some(Bytes::from_static(b"hello")));
+        let told = move |sent| told.send(sent).expect("the test listens");
+        exchange.responder.send_and_tell(http::Response::new(body), told);
+    });
+    let server = start_handler(server(), handler);
+    is_cut(&mut server.connect(), b"hello");
+    let sent = tells.next().expect_err("the body has failed");
+    assert_eq!(sent, 5);
+}
+
+/// A body that fails after its first frame.
+struct Failing(Option<Bytes>);
+
+impl http_body::Body for Failing {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let frame = self.0.take().map(Frame::data);
+        Poll::Ready(Some(frame.ok_or_else(|| io::Error::other("no more"))))
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use astra_server::{Body, Exchange, Interrupted, Request, Response, blocking, wait};
+use astra_server::{Body, Exchange, Interrupted, Request, Response, blocking, sleep_until, wait};
 use support::{Client, Gate, HandlerFn, cores, server, signals, start, start_handler, until};
 
 #[test]
@@ -308,14 +308,14 @@ fn a_wait_woken_from_another_thread_goes_on() {
     }
 }
 
-#[test]
-fn a_client_that_resets_its_connection_interrupts_its_handler() {
+/// What a handler's `pending` wait ends with when its client resets the connection.
+fn interrupted_by_a_reset(how: fn() -> Result<(), Interrupted>) -> (Result<(), Interrupted>, bool) {
     let (called, calls) = signals();
     let (ended, ends) = signals();
     let handler = HandlerFn(move |exchange: Exchange| {
         called.send(()).expect("the test listens");
         let client = exchange.responder.client();
-        let outcome = wait(pending::<()>(), None);
+        let outcome = how();
         ended.send((outcome, client.is_gone())).expect("the test listens");
     });
     let server = start_handler(server(), handler);
@@ -323,7 +323,72 @@ fn a_client_that_resets_its_connection_interrupts_its_handler() {
     client.ask("/");
     calls.next();
     client.reset();
-    assert_eq!(ends.next(), (Err(Interrupted::ClientGone), true));
+    ends.next()
+}
+
+#[test]
+fn a_client_that_resets_its_connection_interrupts_its_handler() {
+    let plain = || wait(pending(), None);
+    assert_eq!(interrupted_by_a_reset(plain), (Err(Interrupted::ClientGone), true));
+}
+
+#[test]
+fn a_client_that_resets_its_connection_interrupts_a_wait_inside_of_blocking() {
+    let nested = || blocking(|| blocking(|| wait(pending(), None)));
+    assert_eq!(interrupted_by_a_reset(nested), (Err(Interrupted::ClientGone), true));
+}
+
+#[test]
+fn a_client_that_goes_while_its_handler_blocks_gives_it_no_seat() {
+    let (called, calls) = signals();
+    let gate = Gate::default();
+    let held = gate.clone();
+    let server = start(server().max_workers(4 * cores()), move |req: Request, _info| {
+        if req.uri().path() == "/blocks" {
+            called.send(()).expect("the test listens");
+            blocking(|| held.wait());
+        }
+        Response::new(Body::new("quick"))
+    });
+    for _ in 0..3 * cores() {
+        let mut client = server.connect();
+        client.ask("/blocks");
+        calls.next();
+        client.reset();
+    }
+    assert_eq!(server.connect().get("/").text(), "quick");
+    gate.open();
+    assert_eq!(server.connect().get("/").text(), "quick");
+}
+
+#[test]
+fn handlers_sleep_as_long_as_they_say_on_the_timers_of_their_server() {
+    assert!(sleep_until(Instant::now()).is_none(), "this is no worker");
+    let server = start(server().max_workers(200), |_req, _info| {
+        let at = Instant::now() + Duration::from_millis(20);
+        let slept = wait(sleep_until(at).expect("a worker"), None);
+        let early = at.saturating_duration_since(Instant::now());
+        let past = wait(sleep_until(at).expect("a worker"), Some(at));
+        Response::new(Body::new(format!("{slept:?} {early:?} {past:?}")))
+    });
+    let mut clients: Vec<Client> = (0..100).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.ask("/");
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().text(), "Ok(()) 0ns Ok(())");
+    }
+}
+
+#[test]
+fn a_sleep_that_ends_after_the_deadline_is_cut_at_it() {
+    let server = start(server(), |_req, _info| {
+        let now = Instant::now();
+        let cut =
+            wait(sleep_until(now + Duration::from_secs(3600)).expect("a worker"), Some(now + Duration::from_millis(5)));
+        Response::new(Body::new(format!("{cut:?}")))
+    });
+    assert_eq!(server.connect().get("/").text(), "Err(Deadline)");
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //! primitives instead of the standard library's. loom runs each model under every interleaving (within a bound on
 //! preemptions) and fails if one panics, or if all its threads are asleep: that is what a lost wake-up looks like.
 //!
-//! Rules 1, 2, 4 and 9 of the scheduler, and parking against the last push, are what is modelled here; the others have tests
-//! against real sockets in `host/server/tests`.
+//! Rules 1, 2, 4 and 9 of the scheduler, and parking against the last push, are what is modelled here; `order_model.rs` holds
+//! plain tests of rules 5 and 11; the others have tests against real sockets in `host/server/tests`.
 
 #![cfg(test)]
 #![allow(dead_code, reason = "the models use a part of the files that they share with the server")]
@@ -34,6 +34,7 @@ mod run_state;
 mod seats;
 
 mod connection_model;
+mod order_model;
 mod workers_model;
 
 /// Explores `model` with at most two preemptions, which is where bugs of this kind show.

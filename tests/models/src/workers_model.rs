@@ -67,6 +67,7 @@ impl Pool {
                     job(self, &me);
                     Done::Request
                 }
+                Step::Send => unreachable!("nothing is held"),
                 Step::React { wait } => {
                     let mut woken = lock(&self.woken);
                     while wait && !*woken {
@@ -95,10 +96,9 @@ impl Pool {
 
     /// A wait inside a request.
     fn leave_and_come_back(self: &Arc<Self>, me: &Arc<Member>) {
-        self.act(self.seats.leave(me));
-        if !self.seats.come_back(me) {
-            me.parker().park();
-        }
+        self.act(self.seats.leave(me, false));
+        self.act(self.seats.come_back(me));
+        me.parker().park();
     }
 
     fn end(self: &Arc<Self>) {
@@ -189,14 +189,40 @@ fn a_request_that_waits_leaves_its_seat_to_another() {
         let done = Arc::new(Parker::new());
         let ended = done.clone();
         pool.push_request(false, move |pool, me| {
-            pool.act(pool.seats.leave(me));
+            pool.act(pool.seats.leave(me, false));
             let waiting = Arc::new(Parker::new());
             let wake = waiting.clone();
             pool.push(move |_, _| wake.unpark());
             waiting.park();
-            if !pool.seats.come_back(me) {
-                me.parker().park();
+            pool.act(pool.seats.come_back(me));
+            me.parker().park();
+            ended.unpark();
+        });
+        done.park();
+        pool.end();
+    });
+}
+
+/// A wake-up on a request's way into a wait, or during it, or for nothing, gives the seat back once and is never lost.
+#[test]
+fn a_request_that_is_woken_as_it_leaves_its_seat_comes_back() {
+    explore(|| {
+        let pool = Pool::start(1);
+        let done = Arc::new(Parker::new());
+        let ended = done.clone();
+        pool.push_request(false, move |pool, me| {
+            let (waker, member) = (pool.clone(), me.clone());
+            let thread = thread::spawn(move || waker.act(waker.seats.wake(&member)));
+            // What `Left` does.
+            pool.act(pool.seats.leave(me, true));
+            if me.is_woken() {
+                pool.act(pool.seats.come_back(me));
             }
+            me.parker().park();
+            assert!(me.take_woken(), "seated before it was woken");
+            // Nobody is left who would unpark it: what follows would hang if a seat were lost.
+            thread.join().expect("no panic");
+            pool.leave_and_come_back(me);
             ended.unpark();
         });
         done.park();

@@ -1,0 +1,77 @@
+//! Whom and what `Seats` chooses, where the order is the rule: no second thread is needed, each worker's steps are made in turn.
+
+use std::sync::Arc;
+
+use crate::explore;
+use crate::seats::{Bounds, Call, Done, Member, Role, Seats, Step};
+
+struct Worker {
+    member: Arc<Member>,
+    role: Role,
+}
+
+impl Worker {
+    fn new() -> Self {
+        Self { member: Member::new(Role::Seated), role: Role::Seated }
+    }
+
+    fn next(&mut self, seats: &Seats<u8, u8>, done: Done<u8>, overdue: bool) -> (Step<u8, u8>, Call) {
+        seats.next(&self.member, &mut self.role, done, overdue, false)
+    }
+
+    fn is(&self, call: &Call) -> bool {
+        matches!(call, Call::Member(member) if Arc::ptr_eq(member, &self.member))
+    }
+}
+
+fn request(seats: &Seats<u8, u8>, request: u8) -> Call {
+    seats.push_request(request, false).expect("the queue has room")
+}
+
+/// Rule 11.
+#[test]
+fn the_worker_that_parked_last_is_called_first() {
+    explore(|| {
+        let seats = Seats::new(Bounds { seats: 3, open: 8, queued: 8 });
+        let (mut poller, mut first, mut last) = (Worker::new(), Worker::new(), Worker::new());
+        assert!(matches!(seats.first(), Call::Start(Role::Seated)));
+        assert!(matches!(poller.next(&seats, Done::Arrived, false), (Step::React { wait: true }, Call::Nobody)));
+        for (id, worker) in [(1, &mut first), (2, &mut last)] {
+            assert!(matches!(request(&seats, id), Call::Start(Role::Seated)));
+            assert!(matches!(worker.next(&seats, Done::Arrived, false), (Step::Request(run), _) if run == id));
+        }
+        for worker in [&mut first, &mut last] {
+            assert!(matches!(worker.next(&seats, Done::Request, false), (Step::Park, Call::Nobody)));
+        }
+        assert!(last.is(&request(&seats, 3)), "not the one whose stack is warm");
+        assert!(matches!(request(&seats, 4), Call::Nobody), "one at a time");
+        let (step, call) = last.next(&seats, Done::Arrived, false);
+        assert!(matches!(step, Step::Request(3)), "{step:?}");
+        assert!(first.is(&call), "{call:?}");
+    });
+}
+
+/// Rule 5: a worker that is overdue looks at the reactor before anything else, without waiting, unless another is there; what it
+/// finds goes to the back of the queue.
+#[test]
+fn an_overdue_worker_polls_the_reactor_before_what_is_queued() {
+    explore(|| {
+        let seats = Seats::new(Bounds { seats: 2, open: 8, queued: 8 });
+        let (mut busy, mut other) = (Worker::new(), Worker::new());
+        assert!(matches!(seats.first(), Call::Start(_)));
+        for task in [1, 2, 3] {
+            assert!(matches!(seats.push(task, true), Call::Nobody));
+        }
+        assert!(matches!(busy.next(&seats, Done::Arrived, false), (Step::Poll(1), Call::Start(_))));
+        let (step, _) = busy.next(&seats, Done::Polled, true);
+        assert!(matches!(step, Step::React { wait: false }), "{step:?}");
+        // The other arrives while the first is there.
+        let (step, _) = other.next(&seats, Done::Arrived, true);
+        assert!(matches!(step, Step::Poll(2)), "{step:?}");
+        for expected in [3, 4] {
+            let done = if expected == 3 { Done::Reacted(vec![4]) } else { Done::Polled };
+            let (step, _) = busy.next(&seats, done, false);
+            assert!(matches!(step, Step::Poll(task) if task == expected), "{step:?}");
+        }
+    });
+}

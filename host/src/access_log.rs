@@ -1,22 +1,18 @@
-//! The access log: one line for each request, written when both the guest and the response body have ended.
+//! The access log: one line for each request, written when the guest has ended and the response has gone out, or cannot.
 //!
-//! A [`Visit`] is that line in the making. The worker that runs the guest holds one share of it, the response body another; each
-//! writes down what it knows, and whoever lets go last writes the line. Without an access log there is no visit.
+//! A [`Visit`] is that line in the making. The worker that runs the guest holds one share of it, the server another while it
+//! sends the response; each writes down what it knows, and whoever lets go last writes the line. Without an access log there is no visit.
 
 use std::{
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
+        atomic::{AtomicU16, Ordering},
     },
-    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, Uri};
-use http_body::{Body, Frame, SizeHint};
 
 use crate::{
     guest::Report,
@@ -27,7 +23,7 @@ use crate::{
 
 /// The access line of one request in the making; written when the last share is dropped.
 ///
-/// The atomics are relaxed: the count of the `Arc` orders them before the drop that reads them.
+/// The status is relaxed: the count of the `Arc` orders it before the drop that reads it.
 pub(crate) struct Visit {
     pub(crate) log: Log,
     pub(crate) arrived: Instant,
@@ -43,9 +39,8 @@ pub(crate) struct Visit {
 #[derive(Default)]
 pub(crate) struct Progress {
     status: AtomicU16,
-    bytes_out: AtomicU64,
-    /// The response body went away before its end although its guest did not fail: the client left.
-    cut: AtomicBool,
+    /// What became of the response, as `Responder::send_and_tell` has it. Unset: nobody was there to take it.
+    sent: OnceLock<Result<u64, u64>>,
     guest: OnceLock<GuestEnd>,
 }
 
@@ -59,6 +54,10 @@ struct GuestEnd {
 impl Visit {
     pub(crate) fn answered(&self, status: http::StatusCode) {
         self.progress.status.store(status.as_u16(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn sent(&self, sent: Result<u64, u64>) {
+        let _ = self.progress.sent.set(sent);
     }
 
     /// The server has answered by itself: no guest has run.
@@ -76,10 +75,12 @@ impl Visit {
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        let Progress { status, bytes_out, cut, guest } = &mut self.progress;
+        let Progress { status, sent, guest } = &mut self.progress;
         let guest = guest.get();
+        let sent = *sent.get().unwrap_or(&Err(0));
         let outcome = match guest {
-            Some(GuestEnd { outcome: "ok", .. }) if *cut.get_mut() => "client_gone",
+            // The guest did not fail, so it was the client that left.
+            Some(GuestEnd { outcome: "ok", .. }) if sent.is_err() => "client_gone",
             Some(guest) => guest.outcome,
             // The worker let go of the request without a report: it is unwinding.
             None => "panic",
@@ -94,7 +95,7 @@ impl Drop for Visit {
             path: self.uri.path(),
             status: *status.get_mut(),
             bytes_in: guest.map_or(0, |guest| guest.bytes_in),
-            bytes_out: *bytes_out.get_mut(),
+            bytes_out: sent.unwrap_or_else(|sent| sent),
             wall: self.arrived.elapsed(),
             cpu: guest.map_or(Duration::ZERO, |guest| guest.cpu),
             peak_memory: guest.map_or(0, |guest| guest.peak_memory),
@@ -104,66 +105,9 @@ impl Drop for Visit {
     }
 }
 
-/// A response body whose bytes are counted for the access log, if there is one.
-pub(crate) struct Counted<B: Body<Data = Bytes>> {
-    body: B,
-    visit: Option<Arc<Visit>>,
-    /// Bytes that are still to come, if the length is known.
-    left: Option<u64>,
-    ended: bool,
-}
-
-impl<B: Body<Data = Bytes>> Counted<B> {
-    /// `length` is the response's `content-length`; 0 when it has no body whatever its headers say (HEAD, 204, 304).
-    pub(crate) fn new(body: B, length: Option<u64>, visit: Option<Arc<Visit>>) -> Self {
-        Self { body, visit, left: length, ended: false }
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        if let Some(visit) = &this.visit {
-            let bytes = match &frame {
-                Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
-                _ => 0,
-            };
-            visit.progress.bytes_out.fetch_add(bytes, Ordering::Relaxed);
-            this.left = this.left.map(|left| left.saturating_sub(bytes));
-            // An error is an end too: the guest's, and its outcome says which.
-            this.ended |= frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl<B: Body<Data = Bytes>> Drop for Counted<B> {
-    fn drop(&mut self) {
-        // hyper lets go of a body as soon as it has as many bytes as were announced, without asking for its end.
-        let complete = self.ended || self.left == Some(0) || self.body.is_end_stream();
-        if let Some(visit) = self.visit.as_ref().filter(|_| !complete) {
-            visit.progress.cut.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{io, sync::Mutex, task::Waker};
-
-    use http_body_util::Full;
+    use std::{io, sync::Mutex};
 
     use super::*;
     use crate::{failure::Outcome, log_line::LogFormat, log_writer::LogWriter, request_id::RequestIds};
@@ -207,22 +151,13 @@ mod tests {
         Report { outcome: Outcome::Ok, cpu: Duration::ZERO, bytes_in: 3, peak_memory: 4 }
     }
 
-    fn body(length: Option<u64>, visit: &Arc<Visit>) -> Counted<Full<Bytes>> {
-        Counted::new(Full::new(Bytes::from_static(b"Hello")), length, Some(Arc::clone(visit)))
-    }
-
-    fn pull(body: &mut Counted<Full<Bytes>>) {
-        let _ = Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()));
-    }
-
     #[test]
-    fn the_line_is_written_once_when_guest_and_body_have_ended() {
+    fn the_line_is_written_once_when_the_guest_has_ended_and_the_response_is_sent() {
         let line = logged(|visit| {
-            let mut body = body(None, &visit);
             visit.guest_ended(&ok());
+            let sender = Arc::clone(&visit);
             drop(visit);
-            pull(&mut body);
-            pull(&mut body);
+            sender.sent(Ok(5));
         });
         assert_eq!(line.lines().count(), 1, "{line}");
         assert!(line.contains(" path=/a status=200 in=3 out=5 "), "{line}");
@@ -230,23 +165,16 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_nobody_read_to_its_end_means_that_the_client_left() {
-        let line = logged(|visit| {
-            let unread = body(Some(5), &visit);
-            visit.guest_ended(&ok());
-            drop(unread);
-        });
-        assert!(line.contains(" out=0 ") && line.ends_with("outcome=client_gone\n"), "{line}");
-    }
-
-    #[test]
-    fn a_body_with_all_its_announced_bytes_is_complete() {
-        let line = logged(|visit| {
-            let mut body = body(Some(5), &visit);
-            pull(&mut body);
-            visit.guest_ended(&ok());
-        });
-        assert!(line.contains(" out=5 ") && line.ends_with("outcome=ok\n"), "{line}");
+    fn a_response_that_was_not_sent_whole_means_that_the_client_left() {
+        for (sent, bytes) in [(Some(Err(4)), "out=4"), (None, "out=0")] {
+            let line = logged(|visit| {
+                if let Some(sent) = sent {
+                    visit.sent(sent);
+                }
+                visit.guest_ended(&ok());
+            });
+            assert!(line.contains(bytes) && line.ends_with("outcome=client_gone\n"), "{line}");
+        }
     }
 
     #[test]

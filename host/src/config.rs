@@ -28,6 +28,9 @@ pub struct Config {
     pub trusted_proxies: Vec<Network>,
     /// Largest request body, in bytes; 413 beyond it.
     pub max_body: u64,
+    /// How long a request body may stand still while its guest reads it; then the client gets 408, if the guest has not answered.
+    /// Shorter than the default deadline, which would come first otherwise.
+    pub body_timeout: Duration,
     /// Requests that run or wait in a guest at once.
     pub max_workers: u32,
     /// Linear memory of all guests together, in bytes; by default 70 % of what the control group or the machine has. A guest that
@@ -55,12 +58,15 @@ pub struct HandlerConfig {
     pub limits: Limits,
 }
 
-/// Requests in guests at once unless told otherwise. Each costs a thread of about 125 KiB while it waits, and address
+/// Requests in guests at once unless told otherwise. Each costs about 280 KiB while it waits (of these 192 are a small guest's memory), and address
 /// space for its memories.
 pub const DEFAULT_MAX_WORKERS: u32 = 1024;
 
 /// Largest request body unless told otherwise: 10 MiB.
 pub const DEFAULT_MAX_BODY: u64 = 10 << 20;
+
+/// How long a request body may stand still unless told otherwise.
+pub const DEFAULT_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a shutdown waits for running requests unless told otherwise.
 pub const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
@@ -82,6 +88,7 @@ impl Config {
             },
             trusted_proxies: Vec::new(),
             max_body: DEFAULT_MAX_BODY,
+            body_timeout: DEFAULT_BODY_TIMEOUT,
             max_workers: DEFAULT_MAX_WORKERS,
             memory_budget: None,
             reset: Reset::Copy,

@@ -10,13 +10,12 @@ use std::{
 use astra_server::{ConnectionInfo, Exchange, Responder};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response,
-    uri::Scheme,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header, request, response, uri::Scheme,
 };
 use http_body_util::Full;
 
 use crate::{
-    access_log::{Counted, Progress, Visit},
+    access_log::{Progress, Visit},
     failure::{Failure, FailureKind, Outcome},
     forwarded::{self, Network},
     guest::{self, GuestBody, GuestOutput, Stream},
@@ -49,7 +48,7 @@ impl astra_server::Handler for Dispatch {
 
         let output = Arc::new(PrintedLines { log: self.log.clone(), handler: Arc::clone(&handler.name), id });
         let client = Some(responder.client());
-        let reply = Arc::new(Reply::new(responder, request.method(), id, visit.clone()));
+        let reply = Arc::new(Reply::new(responder, id, visit.clone()));
         let respond = {
             let reply = Arc::clone(&reply);
             move |response| reply.send_guests(response)
@@ -152,14 +151,13 @@ fn tell_operator(handler: &Handler, id: RequestId, failure: &Failure) {
 /// The answer to one request: the guest's if it gives one, else the failure's. Whoever comes first takes the responder.
 struct Reply {
     responder: Mutex<Option<Responder>>,
-    is_head: bool,
     id: RequestId,
     visit: Option<Arc<Visit>>,
 }
 
 impl Reply {
-    fn new(responder: Responder, method: &Method, id: RequestId, visit: Option<Arc<Visit>>) -> Self {
-        Self { responder: Mutex::new(Some(responder)), is_head: method == Method::HEAD, id, visit }
+    fn new(responder: Responder, id: RequestId, visit: Option<Arc<Visit>>) -> Self {
+        Self { responder: Mutex::new(Some(responder)), id, visit }
     }
 
     fn send_guests(&self, response: Response<GuestBody>) {
@@ -188,25 +186,17 @@ impl Reply {
         self.responder.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Adds the request id, and counts what goes out.
+    /// Adds the request id, and has the access line say what became of it.
     fn send<B>(&self, responder: Responder, mut response: Response<B>)
     where
-        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<astra_server::BoxError>,
     {
         response.headers_mut().insert(REQUEST_ID, self.id.header());
-        if let Some(visit) = &self.visit {
-            visit.answered(response.status());
-        }
-        let has_no_body =
-            self.is_head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let length = if has_no_body { Some(0) } else { content_length(&response) };
-        responder.send(response.map(|body| Counted::new(body, length, self.visit.clone())));
+        let Some(visit) = self.visit.clone() else { return responder.send(response) };
+        visit.answered(response.status());
+        responder.send_and_tell(response, move |sent| visit.sent(sent));
     }
-}
-
-fn content_length<B>(response: &Response<B>) -> Option<u64> {
-    response.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn failure_response(failure: &Failure) -> Response<Full<Bytes>> {

@@ -140,6 +140,7 @@ impl HostBuilder {
             .queue(QUEUE, QUEUE_TIMEOUT)
             .max_connections(max_connections(open_files))
             .max_body(config.max_body)
+            .body_read_timeout(config.body_timeout)
             .worker_stack(engine.worker_stack())
             .around_worker({
                 let runtime = engine.runtime().clone();

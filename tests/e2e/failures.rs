@@ -1,5 +1,7 @@
 //! Guests that fail: what the client gets, and what the access log calls it.
 
+use std::io::ErrorKind;
+
 use crate::harness::{BOTH, Host};
 
 #[test]
@@ -63,6 +65,24 @@ fn a_trap_in_the_middle_of_a_promised_length_cuts_the_response() {
     assert_eq!(stream.head().expect("a head").status, 200);
     assert_eq!(stream.chunk().expect("data").expect("not the end"), "first");
     assert!(stream.chunk().expect_err("half a body").is_reset());
+}
+
+#[test]
+fn a_trap_resets_the_connection_where_its_end_is_that_of_the_body() {
+    let host = Host::of("trap_after_head");
+    let mut client = host.connect();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let head = client.head();
+    assert_eq!(head.status, 200);
+    assert_eq!((head.header("content-length"), head.header("transfer-encoding")), (None, None));
+    let end = client.rest().expect_err("a FIN is for bodies that are complete (RFC 9112 section 6.3)");
+    assert_eq!(end.kind(), ErrorKind::ConnectionReset);
+    host.expect_outcome(head.header("x-request-id"), "trap");
+
+    let host = Host::of("sse");
+    let mut client = host.connect();
+    client.send("GET /?count=1 HTTP/1.0\r\n\r\n");
+    assert!(client.answer().text().ends_with("\n\n"), "a body that is complete ends in order");
 }
 
 #[test]

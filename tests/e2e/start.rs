@@ -175,10 +175,15 @@ fn a_missing_target_is_added_and_that_is_said() {
 #[test]
 fn a_target_that_cannot_be_added_is_one_error_with_the_command_to_type() {
     let dir = Scratch::new();
-    let ended = Setup::run("examples/hello").environment("PATH", path_without_target(&dir, 1)).end();
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.ends_with("run `rustup target add wasm32-wasip2`\n"), "{}", ended.stderr);
-    assert_eq!(ended.stderr.matches("error: ").count(), 1, "{}", ended.stderr);
+    let expect_error = |path: OsString| {
+        let ended = Setup::run("examples/hello").environment("PATH", path).end();
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stderr.ends_with("run `rustup target add wasm32-wasip2`\n"), "{}", ended.stderr);
+        assert_eq!(ended.stderr.matches("error: ").count(), 1, "{}", ended.stderr);
+    };
+    expect_error(path_without_target(&dir, 1));
+    fs::remove_file(dir.join("rustup")).expect("ours");
+    expect_error(dir.path().into()); // where there is a `rustc` and no rustup at all
 }
 
 #[test]

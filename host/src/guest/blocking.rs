@@ -29,11 +29,19 @@ use super::{
     limits::{Clock, Cut},
 };
 
+#[cfg(test)]
+thread_local! {
+    /// Calls of [`wait`] on this thread, for the test that none of a guest's ways to wait goes elsewhere.
+    pub(super) static WAITS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Waits for `future` on the calling thread, which must be the worker that runs the guest.
 ///
 /// # Errors
 /// The deadline has passed, or the client is gone.
 pub(crate) fn wait<F: Future>(answer: &mut Answer, clock: &mut Clock, future: F) -> Result<F::Output, Cut> {
+    #[cfg(test)]
+    WAITS.set(WAITS.get() + 1);
     let mut future = pin!(future);
     if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         return Ok(output);

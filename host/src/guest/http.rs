@@ -53,6 +53,7 @@ use super::{
     body::{BodyWatch, BodyWriter},
     grants,
     instance::{State, Upload, UploadEnd},
+    monotonic::{self, Monotonic},
 };
 
 /// The instance that our functions are put into; the version is wasmtime-wasi-http's, and guests of all 0.2.x find it.
@@ -103,7 +104,7 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>> {
     http_sync::http::outgoing_handler::add_to_linker::<State, WasiHttp>(l, State::http)?;
 
     clocks::wall_clock::add_to_linker::<State, WasiClocks>(l, State::time)?;
-    clocks::monotonic_clock::add_to_linker::<State, WasiClocks>(l, State::time)?;
+    monotonic::link(l)?;
     random::random::add_to_linker::<State, WasiRandom>(l, State::random)?;
     random::insecure::add_to_linker::<State, WasiRandom>(l, State::random)?;
     random::insecure_seed::add_to_linker::<State, WasiRandom>(l, State::random)?;
@@ -393,6 +394,10 @@ impl State {
     /// Clocks need no WASI context, and guests that only sleep are frequent.
     fn time(&mut self) -> WasiClocksCtxView<'_> {
         WasiClocksCtxView { ctx: self.clocks.get_or_insert_default(), table: &mut self.table }
+    }
+
+    pub(crate) fn monotonic(&mut self) -> Monotonic<'_> {
+        Monotonic { table: &mut self.table, started: self.clock.started() }
     }
 }
 

@@ -112,6 +112,10 @@ impl Clock {
         }
     }
 
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
     /// When a wait in this phase must end, if ever, and what to call it then.
     pub(crate) fn until(&mut self, phase: Phase) -> Option<(Instant, Cut)> {
         match phase {

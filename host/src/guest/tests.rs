@@ -19,7 +19,7 @@ use http_body::Body as _;
 
 use super::{
     CacheMode, Engine, EngineOptions, Exchange, Grants, GuestBody, GuestOutput, Limits, LoadError, Report, Revision,
-    Stream, run,
+    Stream, blocking::WAITS, run,
 };
 use crate::failure::{FailureKind, Outcome};
 
@@ -440,6 +440,146 @@ fn a_guest_waits_while_nobody_reads() {
     assert_eq!(ended.kind(), Some(FailureKind::Deadline));
     let (text, whole) = read(ended.response.expect("the head went out"));
     assert!(text.len() <= 128 * 1024 && !whole);
+}
+
+/// All calls of `wasi:io` that may block, each once: `$timer`, `$in` and `$out` are what they are called on.
+const BLOCKING_CALLS: [&str; 11] = [
+    "(call $poll (i32.const 0) (i32.const 1) (i32.const 16))", // a list of one, the timer
+    "(drop (call $ready (local.get $timer)))",
+    "(call $block (local.get $timer))",
+    "(call $read (local.get $in) (i64.const 1) (i32.const 16))",
+    "(call $skip (local.get $in) (i64.const 1) (i32.const 16))",
+    "(call $write (local.get $out) (i32.const 64) (i32.const 1) (i32.const 16))",
+    "(call $write-zeroes (local.get $out) (i64.const 1) (i32.const 16))",
+    "(call $flush (local.get $out) (i32.const 16))",
+    "(call $splice (local.get $out) (local.get $in) (i64.const 1) (i32.const 16))",
+    "(call $drop-input (local.get $in))",
+    "(call $drop-output (local.get $out))",
+];
+
+/// A guest that makes the calls in `BODY`, all of WASI `VERSION`. It answers nothing.
+const BLOCKING_COMPONENT: &str = r#"(component
+  (import "wasi:io/error@VERSION" (instance $error (export "error" (type (sub resource)))))
+  (alias export $error "error" (type $io-error))
+  (import "wasi:io/poll@VERSION" (instance $poll
+    (export "pollable" (type $pollable (sub resource)))
+    (export "poll" (func (param "in" (list (borrow $pollable))) (result (list u32))))
+    (export "[method]pollable.ready" (func (param "self" (borrow $pollable)) (result bool)))
+    (export "[method]pollable.block" (func (param "self" (borrow $pollable))))))
+  (alias export $poll "pollable" (type $pollable))
+  (import "wasi:clocks/monotonic-clock@VERSION" (instance $clock
+    (alias outer 1 $pollable (type $p))
+    (export "pollable" (type $pollable (eq $p)))
+    (export "subscribe-duration" (func (param "when" u64) (result (own $pollable))))))
+  (import "wasi:io/streams@VERSION" (instance $streams
+    (alias outer 1 $io-error (type $e))
+    (export "error" (type $error (eq $e)))
+    (type $failed (variant (case "last-operation-failed" (own $error)) (case "closed")))
+    (export "stream-error" (type $stream-error (eq $failed)))
+    (export "input-stream" (type $input (sub resource)))
+    (export "output-stream" (type $output (sub resource)))
+    (export "[method]input-stream.blocking-read"
+      (func (param "self" (borrow $input)) (param "len" u64) (result (result (list u8) (error $stream-error)))))
+    (export "[method]input-stream.blocking-skip"
+      (func (param "self" (borrow $input)) (param "len" u64) (result (result u64 (error $stream-error)))))
+    (export "[method]output-stream.blocking-write-and-flush"
+      (func (param "self" (borrow $output)) (param "contents" (list u8)) (result (result (error $stream-error)))))
+    (export "[method]output-stream.blocking-write-zeroes-and-flush"
+      (func (param "self" (borrow $output)) (param "len" u64) (result (result (error $stream-error)))))
+    (export "[method]output-stream.blocking-flush"
+      (func (param "self" (borrow $output)) (result (result (error $stream-error)))))
+    (export "[method]output-stream.blocking-splice" (func (param "self" (borrow $output)) (param "src" (borrow $input))
+      (param "len" u64) (result (result u64 (error $stream-error)))))))
+  (alias export $streams "input-stream" (type $input))
+  (alias export $streams "output-stream" (type $output))
+  (import "wasi:cli/stdin@VERSION" (instance $stdin
+    (alias outer 1 $input (type $i))
+    (export "input-stream" (type $input (eq $i)))
+    (export "get-stdin" (func (result (own $input))))))
+  (import "wasi:cli/stdout@VERSION" (instance $stdout
+    (alias outer 1 $output (type $o))
+    (export "output-stream" (type $output (eq $o)))
+    (export "get-stdout" (func (result (own $output))))))
+  (import "wasi:http/types@VERSION" (instance $types
+    (export "incoming-request" (type (sub resource)))
+    (export "response-outparam" (type (sub resource)))))
+  (alias export $types "incoming-request" (type $request))
+  (alias export $types "response-outparam" (type $outparam))
+
+  (core module $memory-module
+    (memory (export "memory") 1)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024)))
+  (core instance $memory (instantiate $memory-module))
+  (alias core export $memory "memory" (core memory $mem))
+  (alias core export $memory "realloc" (core func $realloc))
+  (core func $poll (canon lower (func $poll "poll") (memory $mem) (realloc $realloc)))
+  (core func $ready (canon lower (func $poll "[method]pollable.ready")))
+  (core func $block (canon lower (func $poll "[method]pollable.block")))
+  (core func $sleep (canon lower (func $clock "subscribe-duration")))
+  (core func $read (canon lower (func $streams "[method]input-stream.blocking-read") (memory $mem) (realloc $realloc)))
+  (core func $skip (canon lower (func $streams "[method]input-stream.blocking-skip") (memory $mem)))
+  (core func $write (canon lower (func $streams "[method]output-stream.blocking-write-and-flush") (memory $mem)))
+  (core func $write-zeroes
+    (canon lower (func $streams "[method]output-stream.blocking-write-zeroes-and-flush") (memory $mem)))
+  (core func $flush (canon lower (func $streams "[method]output-stream.blocking-flush") (memory $mem)))
+  (core func $splice (canon lower (func $streams "[method]output-stream.blocking-splice") (memory $mem)))
+  (core func $stdin (canon lower (func $stdin "get-stdin")))
+  (core func $stdout (canon lower (func $stdout "get-stdout")))
+  (core func $drop-input (canon resource.drop $input))
+  (core func $drop-output (canon resource.drop $output))
+  (core module $main
+    (import "m" "memory" (memory 1))
+    (import "f" "poll" (func $poll (param i32 i32 i32)))
+    (import "f" "ready" (func $ready (param i32) (result i32)))
+    (import "f" "block" (func $block (param i32)))
+    (import "f" "sleep" (func $sleep (param i64) (result i32)))
+    (import "f" "read" (func $read (param i32 i64 i32)))
+    (import "f" "skip" (func $skip (param i32 i64 i32)))
+    (import "f" "write" (func $write (param i32 i32 i32 i32)))
+    (import "f" "write-zeroes" (func $write-zeroes (param i32 i64 i32)))
+    (import "f" "flush" (func $flush (param i32 i32)))
+    (import "f" "splice" (func $splice (param i32 i32 i64 i32)))
+    (import "f" "stdin" (func $stdin (result i32)))
+    (import "f" "stdout" (func $stdout (result i32)))
+    (import "f" "drop-input" (func $drop-input (param i32)))
+    (import "f" "drop-output" (func $drop-output (param i32)))
+    (func (export "handle") (param $request i32) (param $outparam i32)
+      (local $timer i32) (local $in i32) (local $out i32)
+      (local.set $timer (call $sleep (i64.const 1000000)))
+      (local.set $in (call $stdin))
+      (local.set $out (call $stdout))
+      (i32.store (i32.const 0) (local.get $timer))
+      BODY))
+  (core instance $guest (instantiate $main
+    (with "m" (instance (export "memory" (memory $mem))))
+    (with "f" (instance
+      (export "poll" (func $poll)) (export "ready" (func $ready)) (export "block" (func $block))
+      (export "sleep" (func $sleep)) (export "read" (func $read)) (export "skip" (func $skip))
+      (export "write" (func $write)) (export "write-zeroes" (func $write-zeroes)) (export "flush" (func $flush))
+      (export "splice" (func $splice)) (export "stdin" (func $stdin)) (export "stdout" (func $stdout))
+      (export "drop-input" (func $drop-input)) (export "drop-output" (func $drop-output))))))
+  (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
+    (canon lift (core func $guest "handle")))
+  (instance $handler (export "handle" (func $handle)))
+  (export "wasi:http/incoming-handler@VERSION" (instance $handler)))"#;
+
+#[test]
+fn every_blocking_call_of_a_guest_of_any_0_2_waits_in_the_one_place() {
+    for version in ["0.2.0", "0.2.3", "0.2.4", "0.2.6", "0.2.10", "0.2.12"] {
+        let component = BLOCKING_COMPONENT.replace("VERSION", version);
+        let waits = |calls: &str| {
+            let revision = load_wat(&component.replace("BODY", calls)).expect("a handler");
+            WAITS.set(0);
+            let ended = run_in(engine(), &revision, Method::GET, &Limits::default());
+            assert_eq!(ended.kind(), Some(FailureKind::NoAnswer), "{version} {calls}: {:?}", ended.report);
+            WAITS.get()
+        };
+        assert_eq!(waits(""), 0, "{version}");
+        for call in BLOCKING_CALLS {
+            assert_eq!(waits(call), 1, "{version} {call}");
+        }
+        assert_eq!(waits(&BLOCKING_CALLS.concat()), BLOCKING_CALLS.len(), "{version}");
+    }
 }
 
 #[test]

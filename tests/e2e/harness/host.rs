@@ -135,11 +135,16 @@ impl Setup {
         (child, stdout, stderr)
     }
 
+    /// Starts it and waits for nothing.
+    pub(crate) fn begin(self) -> Host {
+        let (child, stdout, stderr) = self.spawn();
+        Host { addr: None, child, stdout, stderr }
+    }
+
     /// Starts it and reads from its lines where it listens.
     pub(crate) fn start(self) -> Host {
         let patience = self.patience();
-        let (child, stdout, stderr) = self.spawn();
-        let mut host = Host { addr: None, child, stdout, stderr };
+        let mut host = self.begin();
         host.addr = Some(host.stdout.find(patience, "where it listens", listening));
         host
     }
@@ -147,9 +152,7 @@ impl Setup {
     /// Runs it until it ends.
     pub(crate) fn end(self) -> Ended {
         let patience = self.patience();
-        let (child, stdout, stderr) = self.spawn();
-        let mut host = Host { addr: None, child, stdout, stderr };
-        host.ended_within(patience)
+        self.begin().ended_within(patience)
     }
 }
 
@@ -270,7 +273,8 @@ impl Host {
         self.expect_outcome(head.header("x-request-id"), outcome);
     }
 
-    fn expect_outcome(&self, id: Option<&str>, outcome: &str) {
+    /// Asserts what the access log says of the request with this id.
+    pub(crate) fn expect_outcome(&self, id: Option<&str>, outcome: &str) {
         let access = self.access_of(id.expect("every answer has an id"));
         assert_eq!(access["outcome"], outcome, "{access}");
     }

@@ -5,7 +5,7 @@
 //!
 //! ```toml
 //! [lib]
-//! crate-type = ["cdylib", "rlib"]
+//! crate-type = ["cdylib"]
 //!
 //! [dependencies]
 //! guest-sdk = "0.1"

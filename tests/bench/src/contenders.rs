@@ -9,7 +9,7 @@ use crate::server::Contender;
 use crate::{Options, Scenario};
 
 /// A Rust guest's stack is 1 MiB unless told otherwise, and resetting costs by the used memory: this is what `astra-host run DIR` links with.
-const GUEST_RUSTFLAGS: &str = "-Clink-arg=-zstack-size=131072";
+const GUEST_RUSTFLAGS: &str = "-Clink-arg=-zstack-size=98304";
 
 /// What `wasmtime serve` is fastest with (they include page-map scanning).
 const BEST: &str =

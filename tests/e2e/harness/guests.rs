@@ -15,7 +15,7 @@ use std::{
 const TARGET: &str = "wasm32-wasip2";
 
 /// The stack that `astra-host run DIR` links with too.
-const RUSTFLAGS: &str = r#"target.wasm32-wasip2.rustflags=["-Clink-arg=-zstack-size=131072"]"#;
+const RUSTFLAGS: &str = r#"target.wasm32-wasip2.rustflags=["-Clink-arg=-zstack-size=98304"]"#;
 
 const PACKAGES: [&str; 12] = [
     "hello",

@@ -47,7 +47,7 @@
 //! # Features
 //!
 //! - `json`: `Json` and `Body::json`, with serde.
-//! - `files` (default): a guest can write files. One that does not is better off with `default-features = false`: a quarter smaller
+//! - `files` (default): a guest can write files and sockets. One that does not is better off with `default-features = false`: a quarter smaller
 //!   and with 14 imports fewer, each of which the host links anew for every request. Reading files, standard output and panic messages
 //!   work either way.
 

@@ -58,8 +58,8 @@ pub struct HandlerConfig {
     pub limits: Limits,
 }
 
-/// Requests in guests at once unless told otherwise. Each costs about 280 KiB while it waits (of these 192 are a small guest's memory), and address
-/// space for its memories.
+/// Requests in guests at once unless told otherwise. Each costs a thread and its guest's memory while it waits, together about
+/// 270 KiB for a small guest, and address space.
 pub const DEFAULT_MAX_WORKERS: u32 = 1024;
 
 /// Largest request body unless told otherwise: 10 MiB.

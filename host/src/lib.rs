@@ -30,7 +30,7 @@
 //! | `handler` | a name, its revision, what its guests may do and use |
 //! | [`guest`] | one request in one guest: store, deadline, waits, bodies, outcome; knows no sockets and no routes |
 //! | [`failure`] | why a request failed: status, public text, log text |
-//! | `access_log` | what one request's line will say, from its arrival until guest and response body have ended |
+//! | `access_log` | what one request's line will say, from its arrival until its guest has ended and its response has gone out |
 //! | [`log_line`], [`log_writer`] | what lines look like; the one thread that writes them |
 //!
 //! Before the first request there are [`cli`] (the only place that knows clap), [`config`] (plain checked values) and
@@ -67,6 +67,10 @@
 //!
 //! The access log has three files instead of one: what is collected (`access_log`), what it looks like (`log_line`) and who
 //! writes it (`log_writer`), because guest lines and the host's own records go the same way.
+//!
+//! Guests sleep on the server's timers, not on Tokio's, and a thread that waits is woken into a seat, not to ask for one. An answer
+//! may wait for up to 200 µs while other short requests are ready: answers that go out in a row cost a tenth less. `run DIR` links guests
+//! with a stack of 96 KiB, not 128, so that small ones have two pages of memory.
 //!
 //! In the server, requests queue first in, first out; what keeps one connection from crowding out the others is that it may have
 //! only twice as many queued as there are seats. Queues per handler come with the second handler. The monitor does not notice a

@@ -1,6 +1,6 @@
 //! Standard output and error without wasi-libc's table of file descriptors. Only compiled without the feature `files`.
 //!
-//! Every Rust program can panic, and the message goes through libc's `write`. That brings files and terminals with it: fourteen
+//! Every Rust program can panic, and the message goes through libc's `write`. That brings files, sockets and terminals with it: fourteen
 //! imports more, which the host links anew for every request. A definition in the
 //! program takes the place of libc's (System V ABI, as for any POSIX function), and this one knows two descriptors.
 
@@ -43,15 +43,16 @@ unsafe extern "C" fn writev(descriptor: c_int, vectors: *const IoVec, count: c_i
         1 => stdout::get_stdout(),
         2 => stderr::get_stderr(),
         _ => {
-            let hint = b"guest-sdk: only a guest with guest-sdk's feature `files` can write files\n";
+            let hint = b"guest-sdk: only a guest with guest-sdk's feature `files` can write files and sockets\n";
             let _ = stderr::get_stderr().blocking_write_and_flush(hint);
             // SAFETY: libc's `errno` is always there, and a guest has one thread.
             unsafe { *__errno_location() = EBADF };
             return -1;
         }
     };
-    // SAFETY: the caller vouches for `count` vectors at `vectors`; `count` is not negative.
-    let vectors = unsafe { slice::from_raw_parts(vectors, count as usize) };
+    let Some(count) = usize::try_from(count).ok().filter(|count| *count > 0) else { return 0 };
+    // SAFETY: the caller vouches for `count` vectors at `vectors`, and there are some.
+    let vectors = unsafe { slice::from_raw_parts(vectors, count) };
     let mut written = 0;
     for vector in vectors.iter().filter(|vector| vector.length > 0) {
         // SAFETY: the caller vouches for `length` readable bytes at `base`.

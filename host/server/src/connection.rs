@@ -59,6 +59,8 @@ struct Inner {
     waiting: Option<(Waiting, Millis)>,
     timer: Option<TimerKey>,
     told_to_end: bool,
+    /// An answer's body has failed.
+    failed: bool,
 }
 
 enum Protocol {
@@ -94,7 +96,13 @@ enum Moved {
 
 impl Connection {
     pub(crate) fn new(link: Arc<Link>, shared: Arc<Shared>, token: Token) -> Arc<Self> {
-        let inner = Inner { protocol: Protocol::Unknown(Vec::new()), waiting: None, timer: None, told_to_end: false };
+        let inner = Inner {
+            protocol: Protocol::Unknown(Vec::new()),
+            waiting: None,
+            timer: None,
+            told_to_end: false,
+            failed: false,
+        };
         let connection = Arc::new(Self {
             state: RunState::idle(),
             link,
@@ -147,6 +155,7 @@ impl Connection {
                 self.note_error(&error);
                 if error.is_user() && self.link.is_http10.load(Ordering::Relaxed) {
                     // A body that failed, of a length that perhaps only our end of the connection tells: `close` resets it.
+                    inner.failed = true;
                     return Moved::Closed;
                 }
                 self.end(inner)
@@ -290,7 +299,10 @@ impl Connection {
             return;
         }
         let lingered = matches!(inner.protocol, Protocol::Lingering(_));
-        let is_cut = matches!(inner.protocol, Protocol::Http1(_)) && self.link.is_http10.load(Ordering::Relaxed);
+        let is_unfinished = inner.failed || self.link.has_open() || self.link.write_blocked.load(Ordering::Relaxed);
+        let is_cut = matches!(inner.protocol, Protocol::Http1(_))
+            && self.link.is_http10.load(Ordering::Relaxed)
+            && is_unfinished;
         let protocol = std::mem::replace(&mut inner.protocol, Protocol::Closed);
         if let Some(timer) = inner.timer.take() {
             self.link.workers.remove_timer(timer);

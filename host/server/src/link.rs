@@ -71,8 +71,8 @@ pub(crate) struct Link {
     queue: Mutex<QueuePlaces>,
     /// Answers of HTTP/1 of which hyper has taken all that it will, and not yet written it.
     unwritten: Mutex<Vec<Unwritten>>,
-    /// There are some. Relaxed: set and cleared by whoever polls the connection.
-    is_told: AtomicBool,
+    /// There are some. Relaxed: whoever polls the connection looks again at its end.
+    has_unwritten: AtomicBool,
     /// Counts the socket, for as long as it is open.
     _socket_count: SocketCount,
 }
@@ -143,7 +143,7 @@ impl Link {
             calls: AtomicUsize::new(0),
             queue: Mutex::default(),
             unwritten: Mutex::default(),
-            is_told: AtomicBool::new(false),
+            has_unwritten: AtomicBool::new(false),
             _socket_count: count,
         })
     }
@@ -273,16 +273,16 @@ impl Link {
         }
         let end = self.taken.load(Ordering::Relaxed);
         lock(&self.unwritten).push(Unwritten { told, length, is_whole, end });
-        self.is_told.store(true, Ordering::Relaxed);
+        self.has_unwritten.store(true, Ordering::Relaxed);
     }
 
     /// hyper has written all that it had taken.
     fn flushed(&self) {
         self.framing.store(self.written().wrapping_sub(self.taken.load(Ordering::Relaxed)), Ordering::Relaxed);
-        if !self.is_told.load(Ordering::Relaxed) {
+        if !self.has_unwritten.load(Ordering::Relaxed) {
             return;
         }
-        self.is_told.store(false, Ordering::Relaxed);
+        self.has_unwritten.store(false, Ordering::Relaxed);
         // Not under the lock: what is called is code of others.
         let unwritten = std::mem::take(&mut *lock(&self.unwritten));
         for Unwritten { told, length, is_whole, end: _ } in unwritten {

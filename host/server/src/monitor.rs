@@ -70,9 +70,12 @@ impl Workers {
         }
         let now = self.reactor.timers.recent();
         for (worker, running) in self.running(|running| !running.waits) {
-            if now.saturating_sub(running.since) > 1 {
-                self.announce_noted(&running.slot);
+            let age = now.saturating_sub(running.since);
+            if age > 0 {
                 self.announce_held(&worker);
+            }
+            if age > 1 {
+                self.announce_noted(&running.slot);
             } else {
                 // Its worker is most likely about to do it.
                 self.any_noted.store(true, Ordering::SeqCst);

@@ -78,7 +78,7 @@ impl Outgoing {
     }
 
     /// Its exchange has all of it, or will not get more.
-    fn end(&mut self, is_whole: bool) {
+    pub(crate) fn end(&mut self, is_whole: bool) {
         let Some(Belonging { slot, open, told }) = self.exchange.take() else { return };
         if let Some(slot) = slot {
             slot.ended();
@@ -105,6 +105,10 @@ impl Body for Outgoing {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Some(error) = self.failed.take() {
+            if let Some(slot) = self.slot() {
+                slot.mark_gone();
+            }
+            self.end(false);
             return Poll::Ready(Some(Err(error)));
         }
         let frame = match &mut self.kind {

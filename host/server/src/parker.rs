@@ -1,5 +1,5 @@
 //! Puts one thread to sleep until somebody unparks it. A flag of its own makes it immune to the wake-ups that other users of
-//! `std::thread::park` cause, so a worker can own two: one for its seat, one for what its request waits for.
+//! `std::thread::park` cause.
 
 use std::sync::Arc;
 use std::task::Wake;

@@ -2,9 +2,9 @@
 //! tasks, polls the reactor, starts and wakes threads), and `tests/models` explores it with loom.
 //!
 //! A *seat* is the right to be running; there are as many as cores. A seated worker runs tasks, or polls the reactor, or parks.
-//! A worker whose request waits gives its seat up (`leave`); whoever ends the wait asks for one on its behalf (`wake`), so that its
-//! thread sleeps until it may run. Two kinds of task: *polls* are ours and short, *requests* run handlers and may take any time. The *relief* is a worker without a seat
-//! that the monitor sends when every seat is stuck in a request: it takes polls only.
+//! A worker whose request waits gives its seat up (`leave`); whoever ends the wait asks for one on its behalf (`wake`), so that
+//! its thread sleeps until it may run. Two kinds of task: *polls* are ours and short, *requests* run handlers and may take any
+//! time. The *relief* is a worker without a seat that the monitor sends when every seat is stuck in a request: it takes polls only.
 //!
 //! The rule that everything here serves: no lost wake-up. Whoever adds work from outside of the worker loop is told whom to
 //! wake; the loop itself need not be, because it looks again before it parks.
@@ -128,7 +128,7 @@ pub(crate) enum Done<T> {
 pub(crate) enum Step<T, R> {
     Poll(T),
     Request(R),
-    /// Sends what it holds, then asks again with `Done::Polled`: no task is ready.
+    /// Sends what it holds, then asks again with `Done::Polled`: there is no task that it may do.
     Send,
     /// Polls the reactor; without waiting if there is other work.
     React {
@@ -187,7 +187,7 @@ struct State<T, R> {
     seated: usize,
     running: usize,
     open: usize,
-    /// Of the open requests, those that wait, or are queued to come back.
+    /// Of the open requests, those that wait.
     waiting: usize,
     threads: usize,
     polling: Polling,
@@ -199,8 +199,9 @@ struct State<T, R> {
 }
 
 impl<T, R> State<T, R> {
-    /// A member that was waiting goes on.
-    fn seat(&mut self, member: Arc<Member>) -> Call {
+    /// Whoever has waited longest for a seat goes on; the caller has seen that there is somebody.
+    fn seat_next(&mut self) -> Call {
+        let Some(member) = self.returning.pop_front() else { return Call::Nobody };
         self.seated += 1;
         self.running += 1;
         self.turns = 1;
@@ -285,6 +286,8 @@ impl<T, R> Seats<T, R> {
         if let Some(step) = self.choose(&mut s, me, role, overdue, polled) {
             let unwatched = matches!(step, Step::Request(_)) && slow && s.polling == Polling::Nobody;
             let call = match step {
+                // Polls may follow each other for ever: those that return need not wait for the end of them.
+                Step::Poll(_) if polled && self.returnable(&s) => s.seat_next(),
                 // The poller need not be woken by itself, for work that it may not do.
                 Step::React { .. } if self.has_work(&s) => self.call_one(&mut s),
                 Step::React { .. } => Call::Nobody,
@@ -384,8 +387,8 @@ impl<T, R> Seats<T, R> {
         if s.seated >= self.bounds.seats || s.arriving {
             return Call::Nobody;
         }
-        if let Some(member) = s.returning.pop_front() {
-            return s.seat(member);
+        if !s.returning.is_empty() {
+            return s.seat_next();
         }
         s.seated += 1;
         s.arriving = true;
@@ -421,10 +424,8 @@ impl<T, R> Seats<T, R> {
     /// The caller stops using its seat: it goes to a worker that comes back, or to one that will look after what is left.
     fn hand_over(&self, s: &mut State<T, R>) -> Call {
         s.seated -= 1;
-        if self.returnable(s)
-            && let Some(member) = s.returning.pop_front()
-        {
-            return s.seat(member);
+        if self.returnable(s) {
+            return s.seat_next();
         }
         if self.has_work(s) || s.polling == Polling::Nobody { self.call_one(s) } else { Call::Nobody }
     }
@@ -496,12 +497,10 @@ impl<T, R> Seats<T, R> {
     fn end_wait(&self, s: &mut State<T, R>, member: &Arc<Member>) -> Call {
         s.steps += 1;
         s.waiting -= 1;
-        if s.closed || s.seated < self.bounds.seats || s.running < self.bounds.running() {
-            return s.seat(member.clone());
-        }
         member.go(RETURNING);
         s.returning.push_back(member.clone());
-        Call::Nobody
+        let may = s.closed || s.seated < self.bounds.seats || s.running < self.bounds.running();
+        if may { s.seat_next() } else { Call::Nobody }
     }
 
     /// Takes the seat from a worker whose thread blocked without saying so. Nobody is called; `relieve` or the next push does.

@@ -94,7 +94,7 @@ impl Slot {
     }
 
     /// While the answer is under way: sees to it that a client that takes nothing of it is cut. On HTTP/2 the socket does not
-    /// tell, since a client can withhold the window of one stream; so it is called whenever a handler waits, and when it ends.
+    /// tell, since a client can withhold the window of one stream; so it is called whenever a handler waits, and when its answer is sent.
     pub(crate) fn watch_stall(self: &Arc<Self>) {
         let mut stall = lock(&self.stall);
         if self.sent.load(Ordering::SeqCst) && stall.is_none() {
@@ -158,19 +158,25 @@ impl Slot {
         self.mark_gone();
         // Not under the lock: dropping a body runs code of others.
         let unsent = lock(&self.reply).response.take();
-        drop(unsent);
+        if let Some(mut response) = unsent {
+            response.body_mut().end(false);
+        }
     }
 
     /// The handler's end: hands the answer over.
     pub(crate) fn fill(&self, response: http::Response<Outgoing>) {
+        let mut response = Some(response);
         let waker = {
             let mut reply = lock(&self.reply);
             // A response that nobody will take must not stay: its body holds this slot.
             if !self.is_gone() {
-                reply.response = Some(response);
+                reply.response = response.take();
             }
             reply.waker.take()
         };
+        if let Some(mut unsent) = response {
+            unsent.body_mut().end(false);
+        }
         if let Some(waker) = waker {
             waker.wake();
         }

@@ -157,6 +157,10 @@ impl Future for Sleep {
             self.cancel();
             return Poll::Ready(());
         }
+        // Whoever only wants to know.
+        if cx.waker().will_wake(Waker::noop()) {
+            return Poll::Pending;
+        }
         if self.entry.as_ref().is_none_or(|(_, waker)| !waker.will_wake(cx.waker())) {
             self.cancel();
             // After the server has ended nothing fires any more, and nothing polls either.

@@ -62,6 +62,7 @@ pub fn wait<F: Future>(future: F, until: Option<Instant>) -> Result<F::Output, I
         return wait_here(future, until, Some(&slot));
     }
     loop {
+        worker.member.take_woken();
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&worker.waker)) {
             return Ok(output);
         }
@@ -69,13 +70,12 @@ pub fn wait<F: Future>(future: F, until: Option<Instant>) -> Result<F::Output, I
         if slot.is_gone() {
             return Err(Interrupted::ClientGone);
         }
-        if worker.member.take_woken() {
-            continue;
-        }
         if until.is_some_and(|until| Instant::now() >= until) {
             return Err(Interrupted::Deadline);
         }
-        Left::new(&workers, &worker, true).until_woken(until);
+        if !worker.member.is_woken() {
+            Left::new(&workers, &worker, true).until_woken(until);
+        }
     }
 }
 
@@ -105,8 +105,8 @@ fn wait_here<F: Future>(
     result
 }
 
-/// A future for [`wait`] that is ready at `at`, up to a millisecond late, by the timers of the server whose worker calls this. `None` on any
-/// other thread.
+/// A future for [`wait`] that is ready at `at`, up to two milliseconds late, by the timers of the server whose worker calls
+/// this. `None` on any other thread.
 pub fn sleep_until(at: Instant) -> Option<impl Future<Output = ()> + Send + 'static> {
     let (workers, _) = current_worker()?;
     Some(Sleep::until(Arc::downgrade(&workers), at))
@@ -119,12 +119,21 @@ pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
     let (Some((workers, worker)), Some(slot)) = (current_worker(), current_slot()) else { return f() };
     workers.poll_own(&slot);
     // What `f` does to its own connection goes to the run queue: this thread will not poll it before `f` returns.
-    let nested = slot.blocks.swap(true, Ordering::Relaxed);
-    let left = Left::new(&workers, &worker, false);
-    let result = f();
-    drop(left);
-    slot.blocks.store(nested, Ordering::Relaxed);
-    result
+    let _blocks = Blocks { slot: &slot, nested: slot.blocks.swap(true, Ordering::Relaxed) };
+    let _left = Left::new(&workers, &worker, false);
+    f()
+}
+
+/// While it lives, the handler is in [`blocking`].
+struct Blocks<'a> {
+    slot: &'a Slot,
+    nested: bool,
+}
+
+impl Drop for Blocks<'_> {
+    fn drop(&mut self) {
+        self.slot.blocks.store(self.nested, Ordering::Relaxed);
+    }
 }
 
 /// Sends what the request on this thread has written so far, without waiting for anything. A handler that waits, or returns, need

@@ -1,10 +1,10 @@
-//! The worker threads: the loop that does what `Seats` decides, giving up a seat in order to wait, and the monitor.
+//! The worker threads: the loop that does what `Seats` decides. (How a request waits is in `wait.rs`, the monitor in `monitor.rs`.)
 //!
 //! A worker never runs a handler inside hyper's `poll`: polling a connection at most queues a request. While a handler runs,
 //! what it does to its own connection (an answer, a chunk, interest in more input) is not announced to other threads at once:
 //! it is noted in the request's slot, and this thread polls the connection itself as soon as the handler waits or flushes. When it
 //! ends, that may wait for a few more short requests (`HOLD`): answers that go out in a row wake a client fewer times, and find
-//! the code that sends them in the cache. The monitor sees to it that nothing is noted for longer than a tick.
+//! the code that sends them in the cache. The monitor sees to it that nothing is noted for much longer than a tick.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -190,13 +190,18 @@ impl Workers {
         if self.closed.load(Ordering::SeqCst) {
             return task.clone().abandon();
         }
-        if SLOT.with_borrow(|slot| slot.as_ref().is_some_and(|slot| slot.note(task))) {
-            // After the note: who clears this looks at the notes next.
-            if !self.any_noted.load(Ordering::SeqCst) {
-                self.any_noted.store(true, Ordering::SeqCst);
-            }
-        } else if task.state().notify() {
-            self.act(self.seats.push(task.clone(), self.in_my_loop()));
+        if !SLOT.with_borrow(|slot| slot.as_ref().is_some_and(|slot| slot.note(task))) {
+            return self.enqueue(task.clone());
+        }
+        // After the note: who clears this looks at the notes next.
+        if !self.any_noted.load(Ordering::SeqCst) {
+            self.any_noted.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn enqueue(self: &Arc<Self>, task: Arc<dyn Task>) {
+        if task.state().notify() {
+            self.act(self.seats.push(task, self.in_my_loop()));
         }
     }
 
@@ -406,6 +411,10 @@ impl Workers {
         let since = self.reactor.timers.recent();
         let timed = sample.is_multiple_of(TIMED).then(Instant::now);
         lock(&me.work).running = Some(Running { slot: slot.clone(), since, timed, waits: false });
+        if me.member.holds() {
+            // After `running`, by which the monitor finds what is held.
+            self.any_noted.store(true, Ordering::SeqCst);
+        }
         SLOT.set(Some(slot.clone()));
         IN_LOOP.set(false);
         me.member.take_woken();
@@ -426,12 +435,15 @@ impl Workers {
     /// Polls the connections of the requests that have ended on this thread, before it does anything that may take long.
     pub(crate) fn send_held(self: &Arc<Self>, me: &Worker) {
         me.member.set_holds(false);
+        // What this wakes may belong to the connection of the request that runs here, which is about to wait.
+        let current = SLOT.take();
         let mut held = std::mem::take(&mut lock(&me.work).held);
         for slot in held.drain(..) {
             self.poll_own(&slot);
             slot.watch_stall();
         }
         lock(&me.work).held = held; // its room
+        SLOT.set(current);
     }
 
     /// The same from another thread, by way of the run queue.
@@ -458,8 +470,8 @@ impl Workers {
                 some = true;
                 if task.state().steal() {
                     self.run_task(task);
-                } else if task.state().notify() {
-                    self.act(self.seats.push(task, self.in_my_loop()));
+                } else {
+                    self.enqueue(task);
                 }
             }
             if !some {
@@ -472,9 +484,7 @@ impl Workers {
     /// Hands what was noted to the run queue.
     pub(crate) fn announce_noted(self: &Arc<Self>, slot: &Arc<Slot>) {
         for task in slot.noted() {
-            if task.state().notify() {
-                self.act(self.seats.push(task, self.in_my_loop()));
-            }
+            self.enqueue(task);
         }
     }
 

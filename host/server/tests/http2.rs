@@ -239,6 +239,28 @@ fn a_stream_that_waits_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn a_quick_answer_does_not_wait_for_the_request_after_it() {
+    let quick_and_pending = HandlerFn(|exchange: Exchange| {
+        if exchange.request.uri().path() == "/pending" {
+            let _gone = wait(pending::<()>(), None);
+        }
+        exchange.responder.send(http::Response::new(http_body_util::Full::new(Bytes::from_static(b"quick"))));
+    });
+    let server = start_handler(server().seats(1), quick_and_pending);
+    let addr = server.addr;
+    // On one thread, so that both are written together: the connection does not move before the test waits.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let (mut requests, _connection) = connect(addr).await;
+        get(&mut requests, "/settle").await; // the settings are acknowledged, and nothing else is under way
+        let mut send = |path| requests.send_request(request("GET", path), true).expect("the request is valid").0;
+        let (quick, _held) = (send("/quick"), send("/pending"));
+        let quick = tokio::time::timeout(PATIENCE, quick).await.expect("the server answers");
+        assert_eq!(quick.expect("an answer").status(), 200);
+    });
+}
+
+#[test]
 fn a_3_mib_body_goes_up_and_down() {
     let server = serve(|mut req: Request, _info| {
         let mut body = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! No fibers (`concurrency_support(false)` and plain `call`), epochs for deadlines, a pool of instance slots whose memory is
 //! copy-on-write images, and a cache of compiled code. An [`Engine`] also owns the one Tokio runtime, with one worker,
-//! that wasmtime-wasi's files need, and its sockets will; workers enter it for their life and never block in it. All of it is made at
+//! that wasmtime-wasi's files need (its clock too, for guests that outlive their clients); workers enter it for their life and never block in it. All of it is made at
 //! start-up and shared by all threads; the pool's shape is fixed then.
 
 use std::{

@@ -2,9 +2,9 @@
 //!
 //! An [`Engine`] is made once, a [`Revision`] once per module, and [`run`] takes one request through a fresh instance of it
 //! on the calling thread, which must have entered [`Engine::runtime`]. The files, in the order a request meets them:
-//! `module.rs` and `load_error.rs` (what is in a file), `engine.rs` and `cache.rs` (wasmtime), `revision.rs` (file to something that can be
-//! instantiated), `instance.rs` (one request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `stdio.rs`, `monotonic.rs`, `http.rs` (what guests import),
-//! `outbound.rs`, `blocking.rs` (where guests wait), `body.rs` and `answer.rs` (what comes out).
+//! `module.rs` and `load_error.rs` (what is in a file), `engine.rs` and `cache.rs` (wasmtime), `revision.rs` (file to something
+//! that can be instantiated), `instance.rs` (one request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `stdio.rs`, `monotonic.rs`,
+//! `http.rs` (what guests import), `outbound.rs`, `blocking.rs` (where guests wait), `body.rs` and `answer.rs` (what comes out).
 
 mod answer;
 mod blocking;

@@ -75,3 +75,32 @@ fn an_overdue_worker_polls_the_reactor_before_what_is_queued() {
         }
     });
 }
+
+/// Rules 4 and 6: polls that follow each other without end do not keep those out whose wait is over.
+#[test]
+fn a_request_that_returns_does_not_wait_for_the_end_of_polls() {
+    explore(|| {
+        let seats = Seats::new(Bounds { seats: 1, open: 8, queued: 8 });
+        let mut workers = [Worker::new(), Worker::new(), Worker::new()];
+        assert!(matches!(seats.first(), Call::Start(_)));
+        for id in 1..=3 {
+            assert!(matches!(request(&seats, id), Call::Nobody));
+        }
+        for (index, worker) in workers.iter_mut().enumerate() {
+            let (step, _) = worker.next(&seats, Done::Arrived, false);
+            assert!(matches!(step, Step::Request(_)), "{step:?}");
+            if index < 2 {
+                assert!(matches!(seats.leave(&worker.member, true), Call::Start(_)));
+            }
+        }
+        let [first, second, busy] = &mut workers;
+        assert!(first.is(&seats.wake(&first.member)), "two may run for a seat");
+        assert!(matches!(seats.wake(&second.member), Call::Nobody), "and no third");
+        for task in 1..=3 {
+            assert!(matches!(seats.push(task, true), Call::Nobody));
+        }
+        assert!(matches!(busy.next(&seats, Done::Request, false), (Step::Poll(1), Call::Nobody)));
+        let (step, call) = busy.next(&seats, Done::Polled, false);
+        assert!(matches!(step, Step::Poll(2)) && second.is(&call), "{step:?} {call:?}");
+    });
+}

@@ -1,7 +1,7 @@
 //! The `astra-host` command: everything it does is in the library next door, but for the allocator, which is a program's choice.
 //!
-//! jemalloc, since glibc's malloc costs a hello 8 % of the host's CPU time, and 7 % more beside 10,000 idle connections, whose memory it does
-//! not give back as well (98 MiB, jemalloc 64).
+//! jemalloc, since glibc's malloc costs a hello 5 % of the host's CPU time, and 7 % more beside 10,000 idle connections, whose memory
+//! it does not give back as well (86 MiB, jemalloc 66).
 
 /// A thread holds 8 free pieces of a size at the most, not 200: hundreds of threads wait here, and each would keep 110 KiB more.
 #[cfg(feature = "jemalloc")]

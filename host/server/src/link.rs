@@ -97,6 +97,10 @@ struct Unwritten {
     end: u64,
 }
 
+fn as_taken(length: u64, is_whole: bool) -> Result<u64, u64> {
+    if is_whole { Ok(length) } else { Err(length) }
+}
+
 /// While it lives, an exchange of the connection is open.
 pub(crate) struct Open(Arc<Link>);
 
@@ -269,7 +273,7 @@ impl Link {
     /// hyper has let go of a body of which it had taken `length` bytes.
     pub(crate) fn body_ended(&self, told: Told, length: u64, is_whole: bool) {
         if self.http2.load(Ordering::SeqCst) {
-            return told(if is_whole { Ok(length) } else { Err(length) });
+            return told(as_taken(length, is_whole));
         }
         let end = self.taken.load(Ordering::Relaxed);
         lock(&self.unwritten).push(Unwritten { told, length, is_whole, end });
@@ -279,23 +283,24 @@ impl Link {
     /// hyper has written all that it had taken.
     fn flushed(&self) {
         self.framing.store(self.written().wrapping_sub(self.taken.load(Ordering::Relaxed)), Ordering::Relaxed);
-        if !self.has_unwritten.load(Ordering::Relaxed) {
-            return;
-        }
-        self.has_unwritten.store(false, Ordering::Relaxed);
-        // Not under the lock: what is called is code of others.
-        let unwritten = std::mem::take(&mut *lock(&self.unwritten));
-        for Unwritten { told, length, is_whole, end: _ } in unwritten {
-            told(if is_whole { Ok(length) } else { Err(length) });
+        if self.has_unwritten.load(Ordering::Relaxed) {
+            self.has_unwritten.store(false, Ordering::Relaxed);
+            self.tell(|answer| as_taken(answer.length, answer.is_whole));
         }
     }
 
     /// hyper's connection is gone, and with it what was not written.
     pub(crate) fn lost(&self) {
         let written = self.written().wrapping_sub(self.framing.load(Ordering::Relaxed));
+        self.tell(|answer| Err(answer.length.saturating_sub(answer.end.saturating_sub(written))));
+    }
+
+    /// Tells what became of the answers that were not written until now. Not under the lock: what is called is code of others.
+    fn tell(&self, became: impl Fn(&Unwritten) -> Result<u64, u64>) {
         let unwritten = std::mem::take(&mut *lock(&self.unwritten));
-        for Unwritten { told, length, is_whole: _, end } in unwritten {
-            told(Err(length.saturating_sub(end.saturating_sub(written))));
+        for answer in unwritten {
+            let became = became(&answer);
+            (answer.told)(became);
         }
     }
 

@@ -46,8 +46,6 @@ pub(crate) struct Member {
     place: AtomicU8,
     /// What its request waits for has happened, or may have. Set by wakers, cleared by the member's own thread.
     woken: AtomicBool,
-    /// It has something to send before it polls the reactor or parks. Of its own thread alone, hence Relaxed.
-    holds: AtomicBool,
 }
 
 // Where a member is. Only read and written under the lock of `State`, hence Relaxed.
@@ -68,12 +66,7 @@ impl Member {
     /// Must be made on the worker's own thread.
     pub(crate) fn new(role: Role) -> Arc<Self> {
         let place = if role == Role::Relief { RELIEF } else { LOOP };
-        Arc::new(Self {
-            parker: Parker::new(),
-            place: AtomicU8::new(place),
-            woken: AtomicBool::new(false),
-            holds: AtomicBool::new(false),
-        })
+        Arc::new(Self { parker: Parker::new(), place: AtomicU8::new(place), woken: AtomicBool::new(false) })
     }
 
     pub(crate) fn parker(&self) -> &Parker {
@@ -87,14 +80,6 @@ impl Member {
     /// Whether it was woken since the last time; forgets it.
     pub(crate) fn take_woken(&self) -> bool {
         self.woken.swap(false, Ordering::SeqCst)
-    }
-
-    pub(crate) fn holds(&self) -> bool {
-        self.holds.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_holds(&self, holds: bool) {
-        self.holds.store(holds, Ordering::Relaxed);
     }
 
     fn place(&self) -> u8 {
@@ -121,6 +106,17 @@ pub(crate) enum Done<T> {
     Request,
     /// It polled the reactor, and this is what became runnable.
     Reacted(Vec<T>),
+}
+
+/// What else the loop knows when it asks for the next step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pace {
+    /// The reactor has not been polled for long.
+    pub(crate) overdue: bool,
+    /// Requests are expected to take long enough that the reactor should not be left alone meanwhile.
+    pub(crate) slow: bool,
+    /// The worker has something to send before it polls the reactor or parks.
+    pub(crate) holds: bool,
 }
 
 /// What a worker does next.
@@ -241,16 +237,8 @@ impl<T, R> Seats<T, R> {
         self.bounds
     }
 
-    /// The heart of the loop: accounts for what was done, then chooses. `overdue`: the reactor has not been polled for long.
-    /// `slow`: requests are expected to take long enough that the reactor should not be left alone meanwhile.
-    pub(crate) fn next(
-        &self,
-        me: &Arc<Member>,
-        role: &mut Role,
-        done: Done<T>,
-        overdue: bool,
-        slow: bool,
-    ) -> (Step<T, R>, Call) {
+    /// The heart of the loop: accounts for what was done, then chooses.
+    pub(crate) fn next(&self, me: &Arc<Member>, role: &mut Role, done: Done<T>, pace: Pace) -> (Step<T, R>, Call) {
         let mut s = lock(&self.state);
         s.steps += 1;
         if s.closed {
@@ -283,8 +271,8 @@ impl<T, R> Seats<T, R> {
             }
         }
         self.settle(&mut s, role);
-        if let Some(step) = self.choose(&mut s, me, role, overdue, polled) {
-            let unwatched = matches!(step, Step::Request(_)) && slow && s.polling == Polling::Nobody;
+        if let Some(step) = self.choose(&mut s, me, role, pace, polled) {
+            let unwatched = matches!(step, Step::Request(_)) && pace.slow && s.polling == Polling::Nobody;
             let call = match step {
                 // Polls may follow each other for ever: those that return need not wait for the end of them.
                 Step::Poll(_) if polled && self.returnable(&s) => s.seat_next(),
@@ -337,10 +325,10 @@ impl<T, R> Seats<T, R> {
         s: &mut State<T, R>,
         me: &Arc<Member>,
         role: &Role,
-        overdue: bool,
+        pace: Pace,
         polled: bool,
     ) -> Option<Step<T, R>> {
-        if overdue && s.polling == Polling::Nobody {
+        if pace.overdue && s.polling == Polling::Nobody {
             s.polling = Polling::Somebody(*role);
             return Some(Step::React { wait: false });
         }
@@ -359,7 +347,7 @@ impl<T, R> Seats<T, R> {
             me.go(REQUEST);
             return Some(Step::Request(request));
         }
-        if me.holds() {
+        if pace.holds {
             return Some(Step::Send);
         }
         let may_poll = *role == Role::Relief || !self.returnable(s);

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crate::exchange::{Queued, panic_text};
 use crate::reactor::Reactor;
 use crate::run_state::RunState;
-use crate::seats::{Bounds, Call, Done, Member, Role, Seats, Step};
+use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
 use crate::slot::Slot;
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey};
@@ -336,21 +336,24 @@ impl Workers {
         let mut done = Done::Arrived;
         let mut tasks = 0;
         let mut requests: u32 = 0;
+        // Tasks since an answer is held; 0: none is.
         let mut held = 0;
         loop {
             let average = self.average.load(Ordering::Relaxed);
-            let slow = Duration::from_nanos(average) > SLOW_REQUEST;
+            let overdue = tasks >= TASKS_PER_POLL;
             // A request brings two tasks, itself and the poll that has read it.
-            held = if me.member.holds() { held + 1 } else { 0 };
-            if held > (2 * nanos(HOLD) / average.max(1)).min(MOST_HELD) || tasks >= TASKS_PER_POLL {
+            if held > (2 * nanos(HOLD) / average.max(1)).min(MOST_HELD) || overdue {
                 self.send_held(&me);
                 held = 0;
             }
-            let (step, call) = self.seats.next(&me.member, &mut role, done, tasks >= TASKS_PER_POLL, slow);
+            let slow = Duration::from_nanos(average) > SLOW_REQUEST;
+            let pace = Pace { overdue, slow, holds: held > 0 };
+            let (step, call) = self.seats.next(&me.member, &mut role, done, pace);
             self.act(call);
             done = match step {
                 Step::Poll(task) => {
                     tasks += 1;
+                    held += u64::from(held > 0);
                     if task.state().start() {
                         self.run_task(task);
                     }
@@ -360,10 +363,12 @@ impl Workers {
                     requests += 1;
                     let was_long = self.run_request(&me, request, requests);
                     tasks = if was_long { TASKS_PER_POLL } else { tasks + 1 };
+                    held += 1;
                     Done::Request
                 }
                 Step::Send => {
                     self.send_held(&me);
+                    held = 0;
                     Done::Polled
                 }
                 Step::React { wait } => {
@@ -410,8 +415,12 @@ impl Workers {
         let slot = request.slot().clone();
         let since = self.reactor.timers.recent();
         let timed = sample.is_multiple_of(TIMED).then(Instant::now);
-        lock(&me.work).running = Some(Running { slot: slot.clone(), since, timed, waits: false });
-        if me.member.holds() {
+        let holds = {
+            let mut work = lock(&me.work);
+            work.running = Some(Running { slot: slot.clone(), since, timed, waits: false });
+            !work.held.is_empty()
+        };
+        if holds {
             // After `running`, by which the monitor finds what is held.
             self.any_noted.store(true, Ordering::SeqCst);
         }
@@ -428,13 +437,11 @@ impl Workers {
         let mut work = lock(&me.work);
         work.running = None;
         work.held.push(slot);
-        me.member.set_holds(true);
         self.reactor.timers.recent().saturating_sub(since) > 1
     }
 
     /// Polls the connections of the requests that have ended on this thread, before it does anything that may take long.
     pub(crate) fn send_held(self: &Arc<Self>, me: &Worker) {
-        me.member.set_holds(false);
         // What this wakes may belong to the connection of the request that runs here, which is about to wait.
         let current = SLOT.take();
         let mut held = std::mem::take(&mut lock(&me.work).held);

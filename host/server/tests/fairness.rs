@@ -27,7 +27,7 @@ impl http_body::Body for Restless {
     }
 }
 
-/// Rule 5 of DESIGN section 4.
+/// The reactor is not starved by a full queue.
 #[test]
 fn sockets_are_looked_at_although_the_run_queue_is_never_empty() {
     let stop = Arc::new(AtomicBool::new(false));

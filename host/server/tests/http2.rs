@@ -170,7 +170,6 @@ fn a_hundred_handlers_of_one_connection_wait_at_once() {
     });
 }
 
-/// Rule 7 of DESIGN section 4.
 #[test]
 fn streams_beyond_what_a_connection_may_queue_wait_and_leave_room_for_others() {
     let (called, calls) = signals();

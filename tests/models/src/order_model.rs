@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::explore;
-use crate::seats::{Bounds, Call, Done, Member, Role, Seats, Step};
+use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
 
 struct Worker {
     member: Arc<Member>,
@@ -16,7 +16,7 @@ impl Worker {
     }
 
     fn next(&mut self, seats: &Seats<u8, u8>, done: Done<u8>, overdue: bool) -> (Step<u8, u8>, Call) {
-        seats.next(&self.member, &mut self.role, done, overdue, false)
+        seats.next(&self.member, &mut self.role, done, Pace { overdue, ..Pace::default() })
     }
 
     fn is(&self, call: &Call) -> bool {

@@ -8,7 +8,7 @@ use loom::thread::{self, JoinHandle};
 
 use crate::explore;
 use crate::parker::Parker;
-use crate::seats::{Bounds, Call, Done, Member, Role, Seats, Step};
+use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
 use crate::sync::{Mutex, lock};
 
 type Job = Box<dyn FnOnce(&Arc<Pool>, &Arc<Member>) + Send>;
@@ -56,7 +56,7 @@ impl Pool {
         let me = Member::new(role);
         let mut done = Done::Arrived;
         loop {
-            let (step, call) = self.seats.next(&me, &mut role, done, false, false);
+            let (step, call) = self.seats.next(&me, &mut role, done, Pace::default());
             self.act(call);
             done = match step {
                 Step::Poll(job) => {

@@ -127,7 +127,7 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Seats of a server on this machine (DESIGN section 4).
+/// Seats of a server on this machine.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, Into::into)
 }

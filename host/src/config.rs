@@ -14,16 +14,25 @@ use std::{
 use crate::{
     forwarded::Network,
     guest::{CacheMode, DirGrant, Grants, Limits, Reset},
+    router::Route,
 };
 
 /// Everything a host needs to know before it starts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
+    /// What all handlers share; fixed once the host has started.
+    pub server: ServerConfig,
+    /// What answers the requests. Can be changed while serving.
+    pub handlers: Vec<HandlerConfig>,
+}
+
+/// What all handlers share.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ServerConfig {
     /// Addresses to listen on, `HOST:PORT`; port 0 lets the system choose.
     pub listen: Vec<String>,
-    /// What answers the requests.
-    pub handler: HandlerConfig,
     /// Peers whose `forwarded` and `x-forwarded-*` are believed.
     pub trusted_proxies: Vec<Network>,
     /// Largest request body, in bytes; 413 beyond it.
@@ -42,20 +51,187 @@ pub struct Config {
     pub cache: CacheMode,
     /// Whether a `.cwasm` may be loaded: it is machine code and can do anything this process can.
     pub trust_precompiled: bool,
+    /// How long requests may take to finish when the host stops.
+    pub drain: Duration,
+    /// Where the host can be operated; not at all by default.
+    pub control: ControlConfig,
+    /// The directory where swaps are recorded, so that they outlive a restart; without it they do not.
+    pub state: Option<PathBuf>,
+    /// How modules are compiled that come while the host serves.
+    pub compile: CompileConfig,
+}
+
+/// Where a host can be operated.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ControlConfig {
+    /// The path of a Unix socket, mode 0600.
+    pub socket: Option<PathBuf>,
+    /// An address for the same over TCP, `HOST:PORT`, and the file that holds the bearer token that it asks for.
+    pub tcp: Option<(String, PathBuf)>,
+    /// Largest module that is taken, in bytes.
+    pub max_module: u64,
+}
+
+/// How modules are compiled while the host serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompileConfig {
+    /// The `astra-host` program, which compiles in a process of its own; without it the host's own process does, unbounded.
+    pub program: Option<PathBuf>,
+    /// Longest time; then the process is killed and the swap has failed.
+    pub timeout: Duration,
+    /// Most memory of that process, in bytes.
+    pub memory: u64,
 }
 
 /// One handler: its module, what it may do and how much.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct HandlerConfig {
-    /// How logs call it.
+    /// How logs and operators call it.
     pub name: String,
-    /// The `.wasm` file.
+    /// The `.wasm` file, or the directory of the Cargo package that builds it.
     pub module: PathBuf,
+    /// Which requests are its own.
+    pub routes: Vec<Route>,
     /// What its guests may touch.
     pub grants: Grants,
     /// What its guests may use up.
     pub limits: Limits,
+    /// Whether a change of `module` is a swap.
+    pub watch: bool,
+    /// The request that a new revision must answer before it is published.
+    pub probe: Option<ProbeConfig>,
+    /// When a new revision is taken back.
+    pub guard: Option<GuardConfig>,
+    /// How long requests may take to finish on the revision that a swap has replaced.
+    pub drain: Duration,
+    /// How many replaced revisions stay loaded, for rollback.
+    pub keep: usize,
+    /// Whether a swap may bring a module that imports what the one before did not.
+    pub new_imports: NewImports,
+}
+
+/// The request that a new revision must answer before it is published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProbeConfig {
+    /// The path, with a query if need be.
+    pub path: String,
+    /// The status that the answer must have.
+    pub status: http::StatusCode,
+    /// How long the whole answer may take.
+    pub within: Duration,
+}
+
+/// When a new revision is taken back: within `window` after the swap, once it has answered at least `min_requests`, if its share of
+/// failures is more than `max_failures` above that of the other side (the other revision beside a canary, else the revision before, in
+/// as long a time before the swap).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuardConfig {
+    /// How long it watches.
+    pub window: Duration,
+    /// How much more may fail than on the other side.
+    pub max_failures: Share,
+    /// How many answers make a judgement.
+    pub min_requests: u64,
+    /// Whether answers 500 to 599 that a guest made itself count as failures.
+    pub count_5xx: bool,
+}
+
+/// What to do with a module that imports more than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NewImports {
+    /// Tell.
+    #[default]
+    Allow,
+    /// Refuse the swap.
+    Refuse,
+}
+
+/// A share of all requests, in steps of a hundredth of a percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(u32);
+
+impl Share {
+    /// Everything.
+    pub const ALL: Self = Self(10_000);
+
+    /// So many hundredths of a percent, at most all.
+    #[must_use]
+    pub fn of_ten_thousand(parts: u32) -> Self {
+        Self(parts.min(Self::ALL.0))
+    }
+
+    /// In hundredths of a percent.
+    #[must_use]
+    pub fn ten_thousandths(self) -> u32 {
+        self.0
+    }
+
+    /// Whether request `n` (from 0) is one of the share: ⌊(n+1)p⌋ > ⌊np⌋, which spreads them evenly and is exact in any 10,000 in a row.
+    #[must_use]
+    pub fn takes(self, n: u64) -> bool {
+        let all = u128::from(Self::ALL.0);
+        let upto = |n: u128| n * u128::from(self.0) / all;
+        upto(u128::from(n) + 1) > upto(u128::from(n))
+    }
+}
+
+impl Display for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (whole, hundredths) = (self.0 / 100, self.0 % 100);
+        match hundredths {
+            0 => write!(f, "{whole}%"),
+            _ if hundredths % 10 == 0 => write!(f, "{whole}.{}%", hundredths / 10),
+            _ => write!(f, "{whole}.{hundredths:02}%"),
+        }
+    }
+}
+
+/// A text that may be a secret: one that was written as a reference (`${env:TOKEN}`, `${file:/run/secrets/token}`) shows itself as it was
+/// written, wherever it is printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Text {
+    value: String,
+    written: Option<String>,
+}
+
+impl Text {
+    /// What `written` refers to.
+    pub fn secret(value: impl Into<String>, written: impl Into<String>) -> Self {
+        Self { value: value.into(), written: Some(written.into()) }
+    }
+
+    /// The text itself, for whoever it was granted to.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.value
+    }
+
+    /// Whether it must not be printed.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        self.written.is_some()
+    }
+}
+
+impl<T: Into<String>> From<T> for Text {
+    fn from(value: T) -> Self {
+        Self { value: value.into(), written: None }
+    }
+}
+
+impl Display for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.written.as_ref().unwrap_or(&self.value))
+    }
+}
+
+impl std::fmt::Debug for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
 }
 
 /// Requests in guests at once unless told otherwise. Each costs a thread and its guest's memory while it waits, together about
@@ -68,24 +244,35 @@ pub const DEFAULT_MAX_BODY: u64 = 10 << 20;
 /// How long a request body may stand still unless told otherwise.
 pub const DEFAULT_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a shutdown waits for running requests unless told otherwise.
+/// How long a shutdown or a swap waits for running requests unless told otherwise.
 pub const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
+
+/// Replaced revisions that stay loaded unless told otherwise.
+pub const DEFAULT_KEEP: usize = 3;
+
+/// Largest module that is taken over the control socket unless told otherwise: 256 MiB.
+pub const DEFAULT_MAX_MODULE: u64 = 256 << 20;
+
+/// How long a module may take to compile unless told otherwise. Interpreters compiled to Wasm take half a minute on two cores.
+pub const DEFAULT_COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Memory for compiling a module unless told otherwise.
+pub const DEFAULT_COMPILE_MEMORY: u64 = 2 << 30;
 
 /// Where a host listens unless told otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 
 impl Config {
-    /// The defaults for serving `module`.
+    /// The defaults for serving `module` at every path.
     pub fn new(module: impl Into<PathBuf>) -> Self {
-        let module = module.into();
+        Self { server: ServerConfig::default(), handlers: vec![HandlerConfig::new(module)] }
+    }
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
         Self {
             listen: Vec::new(),
-            handler: HandlerConfig {
-                name: handler_name(&module),
-                module,
-                grants: Grants::default(),
-                limits: Limits::default(),
-            },
             trusted_proxies: Vec::new(),
             max_body: DEFAULT_MAX_BODY,
             body_timeout: DEFAULT_BODY_TIMEOUT,
@@ -94,6 +281,30 @@ impl Config {
             reset: Reset::Copy,
             cache: CacheMode::On,
             trust_precompiled: false,
+            drain: DEFAULT_DRAIN,
+            control: ControlConfig { max_module: DEFAULT_MAX_MODULE, ..ControlConfig::default() },
+            state: None,
+            compile: CompileConfig { program: None, timeout: DEFAULT_COMPILE_TIMEOUT, memory: DEFAULT_COMPILE_MEMORY },
+        }
+    }
+}
+
+impl HandlerConfig {
+    /// The defaults for serving `module` at every path.
+    pub fn new(module: impl Into<PathBuf>) -> Self {
+        let module = module.into();
+        Self {
+            name: handler_name(&module),
+            module,
+            routes: vec![Route::everything()],
+            grants: Grants::default(),
+            limits: Limits::default(),
+            watch: false,
+            probe: None,
+            guard: None,
+            drain: DEFAULT_DRAIN,
+            keep: DEFAULT_KEEP,
+            new_imports: NewImports::Allow,
         }
     }
 }
@@ -200,6 +411,23 @@ pub fn count(name: &str, text: &str, range: RangeInclusive<u32>) -> Result<u32, 
     })
 }
 
+/// Reads a share such as `10%`, `0.5%` or `0.05`, and checks that it is more than nothing and at most all.
+///
+/// # Errors
+/// When it is none.
+pub fn share(name: &str, text: &str) -> Result<Share, ValueError> {
+    let parts = match text.strip_suffix('%') {
+        Some(percent) => percent.trim_end().parse::<f64>().map(|percent| percent * 100.0),
+        None => text.parse::<f64>().map(|share| share * 10_000.0),
+    };
+    parts
+        .ok()
+        .map(f64::round)
+        .filter(|parts| (1.0..=10_000.0).contains(parts))
+        .map(|parts| Share(parts as u32))
+        .ok_or_else(|| not_allowed(name, "a share of more than 0 and at most all, such as `10%` or `0.5%`", text))
+}
+
 /// Checks an address to listen on: `HOST:PORT`, `1.2.3.4:80`, `[::1]:80`, `localhost:0`.
 ///
 /// # Errors
@@ -250,7 +478,7 @@ pub fn variable(
     name: &str,
     text: &str,
     environment: impl FnOnce(&str) -> Option<String>,
-) -> Result<(String, String), ValueError> {
+) -> Result<(String, Text), ValueError> {
     let (key, value) = match text.split_once('=') {
         Some((key, value)) => (key, Some(value.to_owned())),
         None => (text, None),
@@ -259,7 +487,8 @@ pub fn variable(
         return Err(not_allowed(name, "`K=V`, or `K` alone to take the value from the environment of the host", text));
     }
     let value = value
-        .or_else(|| environment(key))
+        .map(Text::from)
+        .or_else(|| environment(key).map(|value| Text::secret(value, format!("${{env:{key}}}"))))
         .ok_or_else(|| ValueError::NoSuchVariable { name: name.to_owned(), variable: key.to_owned() })?;
     Ok((key.to_owned(), value))
 }
@@ -272,7 +501,7 @@ pub fn env_file(
     name: &str,
     path: &Path,
     environment: impl Fn(&str) -> Option<String>,
-) -> Result<Vec<(String, String)>, ValueError> {
+) -> Result<Vec<(String, Text)>, ValueError> {
     let unreadable = |source| ValueError::Unreadable { name: name.to_owned(), path: path.to_owned(), source };
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     text.lines()
@@ -284,7 +513,7 @@ pub fn env_file(
 }
 
 /// Adds variables to those there are; a later one of the same name replaces the earlier one.
-pub fn add_variables(env: &mut Vec<(String, String)>, more: impl IntoIterator<Item = (String, String)>) {
+pub fn add_variables(env: &mut Vec<(String, Text)>, more: impl IntoIterator<Item = (String, Text)>) {
     for (key, value) in more {
         match env.iter_mut().find(|(existing, _)| *existing == key) {
             Some(variable) => variable.1 = value,
@@ -346,6 +575,36 @@ mod tests {
     }
 
     #[test]
+    fn shares_are_read_and_written_as_percent() {
+        let read = |text| share("--canary", text).map(|share| share.to_string()).ok();
+        for (text, written) in [("10%", "10%"), ("0.5%", "0.5%"), ("0.25", "25%"), ("12.34 %", "12.34%"), ("1", "100%")]
+        {
+            assert_eq!(read(text).as_deref(), Some(written), "{text}");
+        }
+        for wrong in ["", "%", "0", "0%", "101%", "1.1", "-1%", "ten", "NaN", "inf"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_exact_in_any_thousand_requests() {
+        for parts in [10, 100, 1_000, 3_330, 9_990, 10_000] {
+            let share = Share::of_ten_thousand(parts);
+            for start in [0, 1, 7, 999, 123_456_789] {
+                let taken = (start..start + 1_000).filter(|n| share.takes(*n)).count();
+                assert_eq!(taken as u32, parts / 10, "{share} from {start}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_is_shown_as_it_was_written() {
+        let secret = Text::secret("hunter2", "${env:TOKEN}");
+        assert_eq!((secret.to_string(), secret.expose()), ("${env:TOKEN}".to_owned(), "hunter2"));
+        assert_eq!(format!("{secret:?}"), "\"${env:TOKEN}\"");
+    }
+
+    #[test]
     fn addresses_need_host_and_port() {
         for right in ["127.0.0.1:8080", "[::1]:0", "localhost:3000", "example.com:80"] {
             assert_eq!(address("--listen", right).expect("allowed"), right);
@@ -373,9 +632,9 @@ mod tests {
         let environment = |key: &str| (key == "HOME").then(|| "/root".to_owned());
         let read = |text| variable("--env", text, environment).map_err(|error| error.to_string());
         assert_eq!(read("A=b"), Ok(("A".into(), "b".into())));
-        assert_eq!(read("A="), Ok(("A".into(), String::new())));
+        assert_eq!(read("A="), Ok(("A".into(), "".into())));
         assert_eq!(read("A=b=c"), Ok(("A".into(), "b=c".into())));
-        assert_eq!(read("HOME"), Ok(("HOME".into(), "/root".into())));
+        assert_eq!(read("HOME"), Ok(("HOME".into(), Text::secret("/root", "${env:HOME}"))));
         assert!(read("NOPE").is_err_and(|error| error.contains("`NOPE=VALUE`")));
         assert!(read("=b").is_err());
         assert!(read("A B=c").is_err());
@@ -389,7 +648,7 @@ mod tests {
         std::fs::write(&path, "# comment\n\nA=1\n  B= two words \nQ=\"q\"\n").expect("writes");
         let read = env_file("--env-file", &path, nothing).expect("it is right");
         let expected = [("A", "1"), ("B", " two words"), ("Q", "\"q\"")];
-        assert_eq!(read, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        assert_eq!(read, expected.map(|(key, value)| (key.to_owned(), value.into())));
         std::fs::write(&path, "A=1\n=2\n").expect("writes");
         let error = env_file("--env-file", &path, nothing).expect_err("line 2 has no name").to_string();
         std::fs::remove_file(&path).expect("removes");
@@ -400,7 +659,7 @@ mod tests {
 
     #[test]
     fn later_variables_replace_earlier_ones() {
-        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let pair = |key: &str, value: &str| (key.to_owned(), Text::from(value));
         let mut env = vec![pair("A", "1"), pair("B", "2")];
         add_variables(&mut env, [pair("A", "3"), pair("C", "4")]);
         assert_eq!(env, [pair("A", "3"), pair("B", "2"), pair("C", "4")]);

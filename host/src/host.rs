@@ -13,7 +13,7 @@ use astra_server::{Handle, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    config::{Config, DEFAULT_LISTEN},
+    config::{Config, DEFAULT_LISTEN, HandlerConfig, Text},
     dispatch::Dispatch,
     guest::{DirGrant, Engine, EngineError, EngineOptions, GrantError, LoadError, Revision},
     handler::Handler,
@@ -59,34 +59,34 @@ pub struct HostBuilder {
 impl HostBuilder {
     /// The `.wasm` file whose guests answer the requests.
     pub fn module(mut self, path: impl Into<PathBuf>) -> Self {
-        let named = Config::new(path).handler;
-        self.config.handler.name = named.name;
-        self.config.handler.module = named.module;
+        let named = HandlerConfig::new(path);
+        self.config.handlers[0].name = named.name;
+        self.config.handlers[0].module = named.module;
         self
     }
 
     /// Listens on one more address, `HOST:PORT`; `127.0.0.1:8080` when there is none. Port 0 lets the system choose;
     /// `localhost` is both 127.0.0.1 and ::1.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
-        self.config.listen.push(address.into());
+        self.config.server.listen.push(address.into());
         self
     }
 
     /// Grants the guests an environment variable.
     pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        crate::config::add_variables(&mut self.config.handler.grants.env, [(key.into(), value.into())]);
+        crate::config::add_variables(&mut self.config.handlers[0].grants.env, [(key.into(), Text::from(value.into()))]);
         self
     }
 
     /// Grants the guests a directory.
     pub fn dir(mut self, dir: DirGrant) -> Self {
-        self.config.handler.grants.dirs.push(dir);
+        self.config.handlers[0].grants.dirs.push(dir);
         self
     }
 
     /// How long a guest may take until the head of its response.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.config.handler.limits.deadline = deadline;
+        self.config.handlers[0].limits.deadline = deadline;
         self
     }
 
@@ -110,37 +110,38 @@ impl HostBuilder {
     /// When a grant, the module or an address cannot be used; nothing is left running then.
     pub fn start(self) -> Result<RunningHost, HostError> {
         let Self { config, log } = self;
-        if config.handler.module.as_os_str().is_empty() {
+        if config.handlers[0].module.as_os_str().is_empty() {
             return Err(HostError::NoModule);
         }
-        config.handler.grants.check()?;
+        config.handlers[0].grants.check()?;
         let open_files = raise_open_files();
 
         let engine = Engine::new(&engine_options(&config))?;
-        let revision = Revision::load(&engine, &config.handler.module, config.trust_precompiled)?;
-        let mut limits = config.handler.limits;
+        let revision = Revision::load(&engine, &config.handlers[0].module, config.server.trust_precompiled)?;
+        let mut limits = config.handlers[0].limits.clone();
         // Reading the CPU clock costs two system calls a request: only for those who want to see it.
         limits.measure_cpu = log.as_ref().is_some_and(Log::has_access_lines);
         let handler = Arc::new(Handler {
-            name: config.handler.name.into(),
+            name: config.handlers[0].name.clone().into(),
             revision: Arc::new(revision),
-            grants: Arc::new(config.handler.grants),
+            grants: Arc::new(config.handlers[0].grants.clone()),
             limits,
         });
 
-        let listen = if config.listen.is_empty() { vec![DEFAULT_LISTEN.to_owned()] } else { config.listen };
+        let listen =
+            if config.server.listen.is_empty() { vec![DEFAULT_LISTEN.to_owned()] } else { config.server.listen };
         let dispatch = Dispatch {
             handler: Arc::clone(&handler),
             ids: RequestIds::new(),
-            trusted_proxies: config.trusted_proxies,
+            trusted_proxies: config.server.trusted_proxies,
             log,
         };
         let server = bind(&listen)?
-            .max_workers(config.max_workers as usize)
+            .max_workers(config.server.max_workers as usize)
             .queue(QUEUE, QUEUE_TIMEOUT)
             .max_connections(max_connections(open_files))
-            .max_body(config.max_body)
-            .body_read_timeout(config.body_timeout)
+            .max_body(config.server.max_body)
+            .body_read_timeout(config.server.body_timeout)
             .worker_stack(engine.worker_stack())
             .around_worker({
                 let runtime = engine.runtime().clone();
@@ -226,11 +227,11 @@ pub enum HostError {
 /// The sandbox that a configuration asks for.
 pub(crate) fn engine_options(config: &Config) -> EngineOptions {
     EngineOptions {
-        instances: config.max_workers.saturating_add(SPARE_INSTANCES),
-        max_memory: config.handler.limits.memory,
-        memory_budget: config.memory_budget,
-        reset: config.reset,
-        cache: config.cache,
+        instances: config.server.max_workers.saturating_add(SPARE_INSTANCES),
+        max_memory: config.handlers[0].limits.memory,
+        memory_budget: config.server.memory_budget,
+        reset: config.server.reset,
+        cache: config.server.cache,
     }
 }
 

@@ -79,17 +79,29 @@
 
 pub mod cli;
 pub mod config;
+pub mod config_file;
+pub mod control;
+pub mod events;
 pub mod failure;
 pub mod forwarded;
 pub mod guest;
 pub mod host;
 pub mod log_line;
 pub mod log_writer;
+pub mod operator;
+pub mod operator_error;
+pub mod package;
+pub mod receipt;
+pub mod router;
+pub mod status;
 
 mod access_log;
+mod compiler;
 mod dispatch;
 mod handler;
 mod request_id;
+mod state_dir;
+mod watch;
 
 pub use config::Config;
 pub use host::{Host, HostBuilder, HostError, RunningHost};

@@ -18,7 +18,7 @@ static ONE: Mutex<()> = Mutex::new(());
 
 fn builder(name: &str) -> HostBuilder {
     let mut builder = Host::builder().module(guest(name)).listen("127.0.0.1:0");
-    builder.config_mut().cache = CacheMode::Off; // the user's own is left alone
+    builder.config_mut().server.cache = CacheMode::Off; // the user's own is left alone
     builder
 }
 
@@ -26,7 +26,7 @@ fn builder(name: &str) -> HostBuilder {
 fn a_client_that_stops_in_the_middle_of_its_body_gets_408() {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut builder = builder("reads_body_stalled");
-    builder.config_mut().body_timeout = Duration::from_millis(50);
+    builder.config_mut().server.body_timeout = Duration::from_millis(50);
     let host = builder.start().expect("it can be served");
     let mut client = Client::connect(host.local_addrs()[0]);
     client.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nHel");

@@ -31,7 +31,7 @@ impl Compile {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let output = self.output.unwrap_or_else(|| self.path.with_extension("cwasm"));
         let mut config = Config::new(&self.path);
-        config.cache = CacheMode::Off;
+        config.server.cache = CacheMode::Off;
         let compiled = {
             let _spinner = Spinner::start(format!("compiling {}", self.path.display()));
             let engine = Engine::new(&engine_options(&config)).context("cannot set up the engine")?;

@@ -20,7 +20,7 @@ use signal_hook::{
 
 use super::{cargo_package, say, spinner::Spinner};
 use crate::{
-    config::{self, Config, ValueError},
+    config::{self, Config, HandlerConfig, ValueError},
     guest::{CacheMode, Compiled, Reset},
     host::{Host, RunningHost},
     log_line::LogFormat,
@@ -108,8 +108,8 @@ impl Run {
         let drain = config::duration("--drain", &self.drain, Duration::ZERO..=DAY)?;
         if self.path.is_dir() {
             // A handler is called like its module, not like the directory, which may be `.`.
-            let built = Config::new(cargo_package::module(&self.path)?).handler;
-            (config.handler.name, config.handler.module) = (built.name, built.module);
+            let built = HandlerConfig::new(cargo_package::module(&self.path)?);
+            (config.handlers[0].name, config.handlers[0].module) = (built.name, built.module);
         }
 
         let log = self.start_log()?;
@@ -119,7 +119,7 @@ impl Run {
         };
         // Before the addresses are printed: a script may stop us as soon as it sees them.
         let mut signals = catch_signals().context("cannot catch signals")?;
-        self.report(&config.handler.module, &host);
+        self.report(&config.handlers[0].module, &host);
 
         signals.forever().next();
         log::info!("finishing what runs, for at most {}; a second signal ends it", humantime::format_duration(drain));
@@ -136,21 +136,21 @@ impl Run {
 
         let mut config = Config::new(&self.path);
         for text in &self.listen {
-            config.listen.push(config::address("--listen", text)?);
+            config.server.listen.push(config::address("--listen", text)?);
         }
         for text in &self.trusted_proxy {
-            config.trusted_proxies.push(config::network("--trusted-proxy", text)?);
+            config.server.trusted_proxies.push(config::network("--trusted-proxy", text)?);
         }
-        config.max_body = config::size("--max-body", &self.max_body, 0..=1 << 40)?;
-        config.max_workers = config::count("--max-workers", &self.max_workers, 1..=10_000)?;
-        config.reset = match self.reset {
+        config.server.max_body = config::size("--max-body", &self.max_body, 0..=1 << 40)?;
+        config.server.max_workers = config::count("--max-workers", &self.max_workers, 1..=10_000)?;
+        config.server.reset = match self.reset {
             ResetFlag::Copy => Reset::Copy,
             ResetFlag::Scan => Reset::Scan,
         };
-        config.cache = if self.no_cache { CacheMode::Off } else { CacheMode::On };
-        config.trust_precompiled = self.trust_precompiled;
+        config.server.cache = if self.no_cache { CacheMode::Off } else { CacheMode::On };
+        config.server.trust_precompiled = self.trust_precompiled;
 
-        let grants = &mut config.handler.grants;
+        let grants = &mut config.handlers[0].grants;
         for path in &self.env_file {
             config::add_variables(&mut grants.env, config::env_file("--env-file", path, from_host)?);
         }
@@ -161,7 +161,7 @@ impl Run {
             grants.dirs.push(config::dir("--dir", text)?);
         }
 
-        let limits = &mut config.handler.limits;
+        let limits = &mut config.handlers[0].limits;
         limits.deadline = time("--deadline", &self.deadline)?;
         limits.stream_deadline =
             self.stream_deadline.as_deref().map(|text| time("--stream-deadline", text)).transpose()?;

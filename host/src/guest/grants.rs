@@ -28,18 +28,19 @@ use super::{
     limits::Limits,
     stdio::{GuestOutput, Lines, Stream},
 };
+use crate::config::Text;
 
 /// What a handler's guests are given. Nothing by default.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Grants {
     /// Environment variables, all that the guest sees.
-    pub env: Vec<(String, String)>,
+    pub env: Vec<(String, Text)>,
     /// Directories.
     pub dirs: Vec<DirGrant>,
 }
 
 /// A directory of the host's that a guest may use.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DirGrant {
     /// Where it is.
     pub host: PathBuf,
@@ -112,7 +113,6 @@ impl Grants {
     pub(crate) fn context(&self, limits: &Limits, stdio: &Stdio) -> Result<WasiCtx> {
         let mut builder = WasiCtx::builder();
         builder
-            .envs(&self.env)
             .max_random_size(limits.random_bytes)
             .stdout(stdio.stdout.clone())
             .stderr(stdio.stderr.clone())
@@ -121,6 +121,9 @@ impl Grants {
             .allow_ip_name_lookup(false)
             .allow_tcp(false)
             .allow_udp(false);
+        for (name, value) in &self.env {
+            builder.env(name, value.expose());
+        }
         for dir in &self.dirs {
             let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
             builder.preopened_dir(&dir.host, &dir.guest, perms)?;
@@ -211,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_variable_needs_a_name() {
-        let grants = Grants { env: vec![("A=B".into(), String::new())], ..Grants::default() };
+        let grants = Grants { env: vec![("A=B".into(), "".into())], ..Grants::default() };
         assert!(matches!(grants.check(), Err(GrantError::EnvName { .. })));
     }
 }

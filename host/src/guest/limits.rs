@@ -16,7 +16,7 @@ use super::memory_budget::MemoryBudget;
 const AFTERWARDS: Duration = Duration::from_secs(1);
 
 /// The limits of one handler's requests.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Time from the guest's start to its response head, running and waiting together. It counts again once the response
     /// is complete: a guest that is still busy then ends at its deadline, but not before a second has passed.

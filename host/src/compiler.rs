@@ -1,0 +1,1 @@
+//! Compiling in a process of its own.

@@ -1,0 +1,1 @@
+//! Operating a running host from outside: the control socket.

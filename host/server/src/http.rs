@@ -33,12 +33,12 @@ pub struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
-    /// The client's address, if the connection has one.
+    /// The client's address; none over a Unix socket.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.peer
     }
 
-    /// Our address that the client connected to.
+    /// Our address that the client connected to; none over a Unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.local
     }

@@ -5,7 +5,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `server`, `options` | binding, what can be set, starting, the [`Handle`] |
-//! | `listener` | accepting, which never dies |
+//! | `listener`, `socket` | accepting, which never dies; TCP and Unix sockets as one |
 //! | `connection`, `link`, `streams` | one connection: protocol, deadlines, close; its socket and counters; HTTP/2 streams |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
 //! | `body`, `outgoing`, `http` | bodies for blocking code, hyper's end of them, the types both speak |
@@ -30,6 +30,7 @@ mod seats;
 mod server;
 mod service;
 mod slot;
+mod socket;
 mod streams;
 mod sync;
 mod timer;

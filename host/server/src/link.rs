@@ -2,7 +2,7 @@
 //! requests go. `connection.rs` owns the protocol on top.
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::pin::Pin;
@@ -12,15 +12,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::rt::ReadBufCursor;
-use mio::net::TcpStream;
 use rustix::io::Errno;
-use socket2::SockRef;
 
 use crate::connection::Connection;
 use crate::exchange::Handler;
 use crate::http::ConnectionInfo;
 use crate::reactor::Ready;
 use crate::server::SocketCount;
+use crate::socket::Socket;
 use crate::sync::lock;
 use crate::workers::{Task, Workers};
 
@@ -47,7 +46,7 @@ pub(crate) struct Link {
     pub(crate) limits: Arc<Limits>,
     pub(crate) info: ConnectionInfo,
     pub(crate) ready: Arc<Ready>,
-    socket: TcpStream,
+    socket: Socket,
     connection: OnceLock<Weak<Connection>>,
     http2: AtomicBool,
     /// Exchanges from their head until hyper has taken the last of the response.
@@ -123,7 +122,7 @@ impl Link {
         limits: Arc<Limits>,
         info: ConnectionInfo,
         ready: Arc<Ready>,
-        socket: TcpStream,
+        socket: Socket,
         count: SocketCount,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -245,24 +244,23 @@ impl Link {
     }
 
     pub(crate) fn shut_write(&self) {
-        // It may be gone already, which is as good.
-        let _ = self.socket.shutdown(Shutdown::Write);
+        self.socket.shutdown(Shutdown::Write);
     }
 
     /// The connection is over. A handler may hold on to the link for a while; the peer need not wait for that.
     pub(crate) fn shut(&self) {
-        let _ = self.socket.shutdown(Shutdown::Both);
+        self.socket.shutdown(Shutdown::Both);
     }
 
     /// Writes what fits into the socket's buffer, for an answer to a client that never completed a request.
     pub(crate) fn write_now(&self, text: &[u8]) {
-        let _ = (&self.socket).write(text);
+        let _ = self.socket.write(text);
     }
 
-    /// In place of `shut`: the client shall not take what it got for a whole answer. It gets a reset when the last share of the link
-    /// is dropped.
+    /// In place of `shut`: the client shall not take what it got for a whole answer. Over TCP it gets a reset when the last share
+    /// of the link is dropped.
     pub(crate) fn reset(&self) {
-        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        self.socket.reset();
     }
 
     /// hyper has taken so many bytes of a body.
@@ -316,8 +314,8 @@ impl Link {
             match rustix::io::read(&self.socket, &mut *buffer) {
                 Ok((bytes, _)) => {
                     let n = bytes.len();
-                    // On epoll a short read has drained the socket, unless the end of the stream is still to be read.
-                    let drained = cfg!(target_os = "linux") && n < room && n > 0;
+                    // Also a read that drained the socket leaves the end of the stream to be read.
+                    let drained = n < room && n > 0 && self.socket.is_drained_by_short_reads();
                     if !drained || self.ready.read_closed.load(Ordering::SeqCst) {
                         self.ready.read.set();
                     }
@@ -337,13 +335,13 @@ impl Link {
         }
     }
 
-    fn poll_write_with(&self, write: impl Fn(&mut &TcpStream) -> io::Result<usize>) -> Poll<io::Result<usize>> {
+    fn poll_write_with(&self, write: impl Fn(&Socket) -> io::Result<usize>) -> Poll<io::Result<usize>> {
         loop {
             if !self.ready.write.claim() {
                 self.write_blocked.store(true, Ordering::Relaxed);
                 return Poll::Pending;
             }
-            match write(&mut &self.socket) {
+            match write(&self.socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ready.write.set(),
                 result => {

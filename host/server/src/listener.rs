@@ -9,12 +9,12 @@ use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use mio::Token;
-use mio::net::{TcpListener, TcpStream};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Type};
 
 use crate::reactor::Ready;
 use crate::run_state::RunState;
 use crate::server::Shared;
+use crate::socket::{Listening, Socket};
 use crate::sync::lock;
 use crate::workers::Task;
 
@@ -33,7 +33,7 @@ pub(crate) struct Listener {
     shared: Arc<Shared>,
     token: Token,
     /// None once shut down.
-    socket: Mutex<Option<TcpListener>>,
+    socket: Mutex<Option<Listening>>,
 }
 
 /// Binds every address that the name resolves to (`localhost` is two), all to one port. An address family that this machine
@@ -62,7 +62,7 @@ pub(crate) fn bind(addr: impl ToSocketAddrs) -> io::Result<Vec<std::net::TcpList
 }
 
 fn bind_one(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if addr.is_ipv6() {
         // `[::]` and `0.0.0.0` are two addresses here, whatever the system's default is.
         socket.set_only_v6(true)?;
@@ -79,15 +79,12 @@ fn is_no_such_family(error: &io::Error) -> bool {
 }
 
 impl Listener {
-    /// Makes `socket` non-blocking and registers it.
-    pub(crate) fn register(socket: std::net::TcpListener, shared: &Arc<Shared>) -> io::Result<Arc<Self>> {
-        socket.set_nonblocking(true)?;
+    pub(crate) fn register(socket: Listening, shared: &Arc<Shared>) -> io::Result<Arc<Self>> {
         let ready = Arc::new(Ready::new());
-        let listener =
-            shared.workers.reactor.insert(TcpListener::from_std(socket), ready.clone(), |socket, token| {
-                let socket = Mutex::new(Some(socket));
-                Arc::new(Self { state: RunState::idle(), ready, shared: shared.clone(), token, socket })
-            })?;
+        let listener = shared.workers.reactor.insert(socket, ready.clone(), |socket, token| {
+            let socket = Mutex::new(Some(socket));
+            Arc::new(Self { state: RunState::idle(), ready, shared: shared.clone(), token, socket })
+        })?;
         listener.notify();
         Ok(listener)
     }
@@ -103,7 +100,7 @@ impl Listener {
         self.shared.workers.notify(&task);
     }
 
-    fn accept(&self, socket: &TcpListener) -> Poll<io::Result<TcpStream>> {
+    fn accept(&self, socket: &Listening) -> Poll<io::Result<Socket>> {
         loop {
             if !self.ready.read.claim() {
                 return Poll::Pending;
@@ -112,7 +109,7 @@ impl Listener {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
                     self.ready.read.set();
-                    return Poll::Ready(result.map(|(stream, _)| stream));
+                    return Poll::Ready(result);
                 }
             }
         }

@@ -115,7 +115,7 @@ impl Server {
         self
     }
 
-    /// Whether small writes are sent at once (`TCP_NODELAY`). Default true.
+    /// Whether small writes are sent at once (`TCP_NODELAY`); over Unix sockets they always are. Default true.
     #[must_use]
     pub fn nodelay(mut self, enabled: bool) -> Self {
         self.options.nodelay = enabled;

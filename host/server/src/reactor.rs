@@ -4,12 +4,13 @@
 //! Tokens are slab index and generation: an event for a socket that is gone finds nobody.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use mio::event::Source;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use slab::Slab;
 
@@ -31,7 +32,7 @@ pub(crate) struct Ready {
     pub(crate) write: Readiness,
     /// The peer has shut down its writing side: what is left to read ends with end of stream.
     pub(crate) read_closed: AtomicBool,
-    /// Reset, or closed in both directions.
+    /// Reset, or closed in both directions: of a Unix socket any close is, while TCP does not tell a peer's close from its half-close.
     pub(crate) gone: AtomicBool,
 }
 
@@ -84,9 +85,9 @@ impl Reactor {
     }
 
     /// Registers `source`, which moves into the task that its events notify; `task` gets the token to remove it by.
-    pub(crate) fn insert<S: Source, T: Task>(
+    pub(crate) fn insert<S: AsFd, T: Task>(
         &self,
-        mut source: S,
+        source: S,
         ready: Arc<Ready>,
         task: impl FnOnce(S, Token) -> Arc<T>,
     ) -> io::Result<Arc<T>> {
@@ -96,7 +97,8 @@ impl Reactor {
         let vacant = table.entries.vacant_entry();
         let token = Token(((generation as usize) << 32) | vacant.key());
         // An event that comes before the entry is there waits for the lock of the table.
-        self.registry.register(&mut source, token, Interest::READABLE | Interest::WRITABLE)?;
+        let fd = source.as_fd().as_raw_fd();
+        self.registry.register(&mut SourceFd(&fd), token, Interest::READABLE | Interest::WRITABLE)?;
         let task = task(source, token);
         vacant.insert(Entry { generation, ready, task: task.clone() });
         Ok(task)

@@ -1,21 +1,22 @@
 //! The server: binding, starting, and the handle that stops it. What can be set is in `options.rs`.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-
 use crate::connection::Connection;
 use crate::exchange::Handler;
-use crate::http::{ConnectionInfo, Service};
+use crate::http::Service;
 use crate::link::{Limits, Link};
 use crate::listener::{self, Listener};
 use crate::options::Options;
 use crate::reactor::Ready;
 use crate::service::{Cloned, Serviced};
+use crate::socket::{Listening, Socket};
 use crate::streams::Streams;
 use crate::sync::lock;
 use crate::timer::HyperTimer;
@@ -24,7 +25,7 @@ use crate::workers::{Task, Workers};
 /// How often shutdown looks whether all is done.
 const SHUTDOWN_POLL: Duration = Duration::from_millis(2);
 
-/// A blocking HTTP server: addresses and options. `serve` it, or `start` it and keep the [`Handle`].
+/// A blocking HTTP server: addresses, Unix sockets and options. `serve` it, or `start` it and keep the [`Handle`].
 ///
 /// ```no_run
 /// use astra_server::{Body, Response, Server};
@@ -35,7 +36,7 @@ const SHUTDOWN_POLL: Duration = Duration::from_millis(2);
 /// ```
 #[derive(Default)]
 pub struct Server {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listening>,
     pub(crate) options: Options,
 }
 
@@ -98,23 +99,64 @@ impl Server {
     ///
     /// As [`try_bind`](Self::try_bind).
     pub fn and_bind(mut self, addr: impl ToSocketAddrs) -> io::Result<Self> {
-        self.listeners.extend(listener::bind(addr)?);
+        for listener in listener::bind(addr)? {
+            self.listeners.push(Listening::tcp(listener)?);
+        }
         Ok(self)
     }
 
-    /// The first address it is bound to: with port 0, where the port can be learnt.
+    /// Binds to a Unix stream socket at `path`, which stays behind when the server ends.
     ///
     /// # Errors
     ///
-    /// If the system does not tell.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        let none = || io::Error::new(io::ErrorKind::NotConnected, "the server is not bound");
-        self.listeners.first().ok_or_else(none)?.local_addr()
+    /// If `path` exists (as the socket of a server that has ended still does), is longer than a socket's address may be (about
+    /// 100 bytes), or cannot be made.
+    pub fn try_bind_unix(path: impl AsRef<Path>) -> io::Result<Self> {
+        Self::default().and_bind_unix(path)
     }
 
-    /// All addresses it is bound to.
+    /// Binds to one more Unix stream socket, at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_bind_unix`](Self::try_bind_unix).
+    pub fn and_bind_unix(self, path: impl AsRef<Path>) -> io::Result<Self> {
+        self.and_listen_unix(UnixListener::bind(path)?)
+    }
+
+    /// Listens on one more Unix stream socket, which is bound already: its mode, its owner and what was at its path before are
+    /// the caller's business.
+    ///
+    /// ```no_run
+    /// use astra_server::Server;
+    /// use std::os::unix::net::UnixListener;
+    ///
+    /// let listener = UnixListener::bind("/run/app.sock")?;
+    /// let server = Server::default().and_listen_unix(listener)?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made non-blocking.
+    pub fn and_listen_unix(mut self, listener: UnixListener) -> io::Result<Self> {
+        self.listeners.push(Listening::unix(listener)?);
+        Ok(self)
+    }
+
+    /// The first TCP address it is bound to: with port 0, where the port can be learnt.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or the system does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        let none = || io::Error::new(io::ErrorKind::NotConnected, "the server is bound to no TCP address");
+        self.listeners.iter().find_map(Listening::local_addr).ok_or_else(none)?
+    }
+
+    /// All TCP addresses it is bound to.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.listeners.iter().filter_map(|listener| listener.local_addr()?.ok()).collect()
     }
 
     /// Serves on threads of its own, and blocks for ever.
@@ -203,15 +245,15 @@ impl Shared {
     }
 
     /// Takes over a connection that was accepted.
-    pub(crate) fn connect(self: &Arc<Self>, socket: TcpStream) {
+    pub(crate) fn connect(self: &Arc<Self>, socket: Socket) {
         if self.nodelay
-            && let Err(error) = socket.set_nodelay(true)
+            && let Err(error) = socket.set_nodelay()
         {
             // The peer has reset it already.
             log::debug!("a connection was lost: {error}");
             return;
         }
-        let info = ConnectionInfo { peer: socket.peer_addr().ok(), local: socket.local_addr().ok() };
+        let info = socket.info();
         let ready = Arc::new(Ready::new());
         self.connections.fetch_add(1, Ordering::SeqCst);
         let count = SocketCount::new(self);
@@ -279,7 +321,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// All addresses it listens on.
+    /// All TCP addresses it listens on.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.local_addrs.clone()
     }

@@ -3,12 +3,14 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use super::PATIENCE;
 
-pub(crate) struct Client {
-    stream: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    stream: S,
     /// Read from the socket, not yet asked for.
     buffer: Vec<u8>,
 }
@@ -53,12 +55,33 @@ impl Client {
         Client::over(socket.into())
     }
 
-    pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
-    }
-
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.stream.local_addr().expect("connected")
+    }
+
+    /// Ends the sending side: the server reads the end of the stream.
+    pub(crate) fn half_close(&self) {
+        self.stream.shutdown(Shutdown::Write).expect("connected");
+    }
+
+    /// Goes away with a reset instead of a FIN: no half-closed client, a gone one.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("TCP lingers");
+    }
+}
+
+impl Client<UnixStream> {
+    pub(crate) fn connect_unix(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).expect("the server accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        stream.set_write_timeout(Some(PATIENCE)).expect("not zero");
+        Client { stream, buffer: Vec::new() }
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    pub(crate) fn stream(&self) -> &S {
+        &self.stream
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -83,16 +106,6 @@ impl Client {
         self.send(format!("POST {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n\r\n", body.len()));
         self.send(body);
         self.answer()
-    }
-
-    /// Ends the sending side: the server reads the end of the stream.
-    pub(crate) fn half_close(&self) {
-        self.stream.shutdown(Shutdown::Write).expect("connected");
-    }
-
-    /// Goes away with a reset instead of a FIN: no half-closed client, a gone one.
-    pub(crate) fn reset(self) {
-        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("TCP lingers");
     }
 
     pub(crate) fn answer(&mut self) -> Answer {

@@ -1,0 +1,131 @@
+//! TCP and Unix sockets as one: what is listened on, and what a connection reads and writes. What one of the two does not have
+//! (addresses, `TCP_NODELAY`, resets) is known here only. None of them blocks; readiness is the business of who calls.
+
+use std::io::{self, IoSlice, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use socket2::SockRef;
+
+use crate::http::ConnectionInfo;
+
+/// A socket that accepts others.
+#[derive(Debug)]
+pub(crate) enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// The socket of a connection.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listening {
+    /// Makes it non-blocking.
+    pub(crate) fn tcp(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self::Tcp(TcpListener::from_std(listener)))
+    }
+
+    /// Makes it non-blocking.
+    pub(crate) fn unix(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self::Unix(UnixListener::from_std(listener)))
+    }
+
+    pub(crate) fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(listener) => listener.accept().map(|(stream, _)| Socket::Tcp(stream)),
+            Self::Unix(listener) => listener.accept().map(|(stream, _)| Socket::Unix(stream)),
+        }
+    }
+
+    /// None for a Unix socket.
+    pub(crate) fn local_addr(&self) -> Option<io::Result<SocketAddr>> {
+        match self {
+            Self::Tcp(listener) => Some(listener.local_addr()),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+impl Socket {
+    pub(crate) fn info(&self) -> ConnectionInfo {
+        match self {
+            Self::Tcp(stream) => ConnectionInfo { peer: stream.peer_addr().ok(), local: stream.local_addr().ok() },
+            Self::Unix(_) => ConnectionInfo { peer: None, local: None },
+        }
+    }
+
+    /// Small writes are sent at once; over a Unix socket they always are.
+    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nodelay(true),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Whether a read that did not fill its buffer has taken all there was, so that more comes with an edge. A Unix socket also
+    /// ends a read where the client has sent a file descriptor along (which the read closes) or an urgent byte.
+    pub(crate) fn is_drained_by_short_reads(&self) -> bool {
+        cfg!(target_os = "linux") && matches!(self, Self::Tcp(_))
+    }
+
+    pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => (&*stream).write(bytes),
+            Self::Unix(stream) => (&*stream).write(bytes),
+        }
+    }
+
+    pub(crate) fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => (&*stream).write_vectored(slices),
+            Self::Unix(stream) => (&*stream).write_vectored(slices),
+        }
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) {
+        // It may be gone already, which is as good.
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(how),
+            Self::Unix(stream) => stream.shutdown(how),
+        };
+    }
+
+    /// Ends the connection so that the client does not take what it got for all there is: over TCP it gets a reset, once the
+    /// socket is closed. Unix sockets have none, so there the client reads the end of the stream as ever: an answer of HTTP/1.0
+    /// without a length that is cut looks whole.
+    pub(crate) fn reset(&self) {
+        match self {
+            Self::Tcp(stream) => {
+                // It may be gone already, which is as good.
+                let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            }
+            Self::Unix(_) => self.shutdown(Shutdown::Both),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}

@@ -4,21 +4,21 @@
 //! sends the response; each writes down what it knows, and whoever lets go last writes the line. Without an access log there is no visit.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU16, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use http::{HeaderValue, Method, Uri};
+use http::HeaderValue;
 
 use crate::{
+    failure::Failure,
     guest::Report,
+    in_flight::Ongoing,
     log_line::AccessLine,
     log_writer::{Log, Origin},
-    request_id::RequestId,
 };
 
 /// The access line of one request in the making; written when the last share is dropped.
@@ -26,13 +26,8 @@ use crate::{
 /// The status is relaxed: the count of the `Arc` orders it before the drop that reads it.
 pub(crate) struct Visit {
     pub(crate) log: Log,
-    pub(crate) arrived: Instant,
-    pub(crate) handler: Arc<str>,
-    pub(crate) id: RequestId,
+    pub(crate) request: Arc<Ongoing>,
     pub(crate) client_id: Option<HeaderValue>,
-    pub(crate) peer: Option<SocketAddr>,
-    pub(crate) method: Method,
-    pub(crate) uri: Uri,
     pub(crate) progress: Progress,
 }
 
@@ -63,8 +58,16 @@ impl Visit {
     /// The server has answered by itself: no guest has run.
     pub(crate) fn refused(self, status: http::StatusCode) {
         self.answered(status);
-        let end = GuestEnd { outcome: "refused", bytes_in: 0, cpu: Duration::ZERO, peak_memory: 0 };
-        let _ = self.progress.guest.set(end);
+        self.no_guest("refused");
+    }
+
+    /// No guest will run.
+    pub(crate) fn unserved(&self, failure: &Failure) {
+        self.no_guest(failure.kind().name());
+    }
+
+    fn no_guest(&self, outcome: &'static str) {
+        let _ = self.progress.guest.set(GuestEnd { outcome, bytes_in: 0, cpu: Duration::ZERO, peak_memory: 0 });
     }
 
     pub(crate) fn guest_ended(&self, report: &Report) {
@@ -85,18 +88,20 @@ impl Drop for Visit {
             // The worker let go of the request without a report: it is unwinding.
             None => "panic",
         };
+        let request = &self.request;
         let access = AccessLine {
-            handler: &self.handler,
-            id: self.id,
+            handler: &request.handler,
+            revision: request.revision,
+            id: request.id,
             client_id: self.client_id.as_ref().and_then(|id| id.to_str().ok()),
-            peer: self.peer,
-            method: self.method.as_str(),
+            peer: request.peer,
+            method: request.method.as_str(),
             // Without the query, which may hold secrets.
-            path: self.uri.path(),
+            path: request.uri.path(),
             status: *status.get_mut(),
             bytes_in: guest.map_or(0, |guest| guest.bytes_in),
             bytes_out: sent.unwrap_or_else(|sent| sent),
-            wall: self.arrived.elapsed(),
+            wall: request.arrived.elapsed(),
             cpu: guest.map_or(Duration::ZERO, |guest| guest.cpu),
             peak_memory: guest.map_or(0, |guest| guest.peak_memory),
             outcome,
@@ -107,7 +112,7 @@ impl Drop for Visit {
 
 #[cfg(test)]
 mod tests {
-    use std::{io, sync::Mutex};
+    use std::{io, sync::Mutex, time::Instant};
 
     use super::*;
     use crate::{failure::Outcome, log_line::LogFormat, log_writer::LogWriter, request_id::RequestIds};
@@ -132,13 +137,17 @@ mod tests {
         let writer = LogWriter::start(LogFormat::Text, true, written.clone()).expect("starts");
         let visit = Visit {
             log: writer.log(),
-            arrived: Instant::now(),
-            handler: "hello".into(),
-            id: RequestIds::new().next(),
+            request: Arc::new(Ongoing {
+                id: RequestIds::new().next(),
+                handler: "hello".into(),
+                revision: 1,
+                arrived: Instant::now(),
+                peer: None,
+                method: http::Method::GET,
+                uri: http::Uri::from_static("/a?secret"),
+                watch: Arc::default(),
+            }),
             client_id: None,
-            peer: None,
-            method: Method::GET,
-            uri: Uri::from_static("/a?secret"),
             progress: Progress::default(),
         };
         visit.answered(http::StatusCode::OK);

@@ -3,7 +3,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -19,16 +22,20 @@ use crate::{
     failure::{Failure, FailureKind, Outcome},
     forwarded::{self, Network},
     guest::{self, GuestBody, GuestOutput, Stream},
-    handler::Handler,
+    in_flight::{InFlight, Ongoing},
     log_line::GuestLine,
     log_writer::{Log, Origin},
     request_id::{self, REQUEST_ID, RequestId, RequestIds},
+    revision::{Pin, Revision},
+    router::Match,
+    table::Tables,
 };
 
 /// What every request needs, host-wide.
 pub(crate) struct Dispatch {
-    pub(crate) handler: Arc<Handler>,
-    pub(crate) ids: RequestIds,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) ids: Arc<RequestIds>,
     pub(crate) trusted_proxies: Vec<Network>,
     pub(crate) log: Option<Log>,
 }
@@ -36,29 +43,34 @@ pub(crate) struct Dispatch {
 impl astra_server::Handler for Dispatch {
     fn handle(&self, exchange: Exchange) {
         let Exchange { mut request, info, responder } = exchange;
-        let handler = self.handler_for(&request);
-
         let id = self.ids.next();
-        strip_hop_by_hop(request.headers_mut());
-        let client_id = request_id::stamp(request.headers_mut(), &id);
+        let pin = self.pin(&mut request);
+        let client_id = prepare(request.headers_mut(), &id);
         need_authority(&mut request, info.local_addr());
         forwarded::rewrite(request.headers_mut(), info.peer_addr(), "http", &self.trusted_proxies);
 
-        let visit = self.visit(handler, id, client_id, &info, request.method(), request.uri()).map(Arc::new);
-
-        let output = Arc::new(PrintedLines { log: self.log.clone(), handler: Arc::clone(&handler.name), id });
+        let ongoing = Arc::new(ongoing(id, pin.as_deref(), &info, request.method(), request.uri()));
+        let visit = self.visit(&ongoing, client_id).map(Arc::new);
         let client = Some(responder.client());
         let reply = Arc::new(Reply::new(responder, id, visit.clone()));
+        let Some(mut pin) = pin else { return reply.send_unserved(&no_route()) };
+
+        let _listed = self.in_flight.enter(Arc::clone(&ongoing));
+        let output = Arc::new(PrintedLines { log: self.log.clone(), handler: Arc::clone(&pin.handler), id });
         let respond = {
             let reply = Arc::clone(&reply);
             move |response| reply.send_guests(response)
         };
-        let exchange = guest::Exchange { request, scheme: Scheme::HTTP, client, output };
-        let report = guest::run(&handler.revision, &handler.grants, &handler.limits, exchange, respond);
+        let watch = Arc::clone(&ongoing.watch);
+        let exchange = guest::Exchange { request, scheme: Scheme::HTTP, client, output, watch };
+        let report = guest::run(&pin.module, &pin.grants, &pin.limits, exchange, respond);
 
         if let Outcome::Failed(failure) = &report.outcome {
             reply.send_failure(failure);
-            tell_operator(handler, id, failure);
+            tell_operator(&pin, id, failure);
+        }
+        if blames_revision(&report.outcome) || pin.counts_5xx && reply.is_5xx.load(Ordering::Relaxed) {
+            pin.fail();
         }
         if let Some(visit) = visit {
             visit.guest_ended(&report);
@@ -70,41 +82,96 @@ impl astra_server::Handler for Dispatch {
         let id = self.ids.next();
         response.headers.insert(REQUEST_ID, id.header());
         let client_id = request_id::sent(&request.headers);
-        if let Some(visit) = self.visit(&self.handler, id, client_id, info, &request.method, &request.uri) {
+        let ongoing = ongoing(id, None, info, &request.method, &request.uri);
+        if let Some(visit) = self.visit(&Arc::new(ongoing), client_id) {
             visit.refused(response.status);
         }
     }
 }
 
 impl Dispatch {
-    /// The access line in the making, if there is an access log.
-    fn visit(
-        &self,
-        handler: &Handler,
-        id: RequestId,
-        client_id: Option<HeaderValue>,
-        info: &ConnectionInfo,
-        method: &Method,
-        uri: &Uri,
-    ) -> Option<Visit> {
-        let log = self.log.as_ref().filter(|log| log.has_access_lines())?;
-        Some(Visit {
-            log: log.clone(),
-            arrived: Instant::now(),
-            handler: Arc::clone(&handler.name),
-            id,
-            client_id,
-            peer: info.peer_addr(),
-            method: method.clone(),
-            uri: uri.clone(),
-            progress: Progress::default(),
-        })
+    /// Pins the revision that the request is for, and tells the guest which route it came by.
+    fn pin(&self, request: &mut astra_server::Request) -> Option<Pin> {
+        let mut told = Vec::new();
+        let host = host(request);
+        let pin = self.tables.pin(host, request.uri().path(), |found| told = told_route(found));
+        put_route(request.headers_mut(), told);
+        pin
     }
 
-    /// One handler serves everything as long as there are no routes.
-    fn handler_for<B>(&self, _request: &Request<B>) -> &Handler {
-        &self.handler
+    /// The access line in the making, if there is an access log.
+    fn visit(&self, request: &Arc<Ongoing>, client_id: Option<HeaderValue>) -> Option<Visit> {
+        let log = self.log.as_ref().filter(|log| log.has_access_lines())?;
+        let (log, request) = (log.clone(), Arc::clone(request));
+        Some(Visit { log, request, client_id, progress: Progress::default() })
     }
+}
+
+fn ongoing(id: RequestId, revision: Option<&Arc<Revision>>, info: &ConnectionInfo, method: &Method, uri: &Uri) -> Ongoing {
+    Ongoing {
+        id,
+        handler: revision.map_or_else(|| Arc::from("-"), |revision| Arc::clone(&revision.handler)),
+        revision: revision.map_or(0, |revision| revision.number),
+        arrived: Instant::now(),
+        peer: info.peer_addr(),
+        method: method.clone(),
+        uri: uri.clone(),
+        watch: Arc::default(),
+    }
+}
+
+fn blames_revision(outcome: &Outcome) -> bool {
+    outcome.failure().is_some_and(|failure| failure.kind().blames_revision())
+}
+
+fn no_route() -> Failure {
+    Failure::new(FailureKind::NotFound, "no route matches")
+}
+
+/// Whom the client asks: the authority in the request line (RFC 9112 §3.2.2) or of HTTP/2, else `Host`.
+pub(crate) fn host<B>(request: &Request<B>) -> Option<&str> {
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    authority.or_else(|| request.headers().get(header::HOST)?.to_str().ok())
+}
+
+const ROUTE: HeaderName = HeaderName::from_static("x-route");
+const ROUTE_REST: HeaderName = HeaderName::from_static("x-route-rest");
+const ROUTE_PARAM: &str = "x-route-param-";
+
+/// The route that a request came by, for its guest: `x-route`, `x-route-rest` for what `*` stands for, and `x-route-param-NAME`, as they
+/// stand in the path, percent-encoded. Nothing if the route is `/*`, which says nothing.
+pub(crate) fn told_route(found: &Match<'_, '_>) -> Vec<(HeaderName, HeaderValue)> {
+    if found.route.path == "/*" {
+        return Vec::new();
+    }
+    let told = |name, value: &str| Some((name, HeaderValue::from_bytes(value.as_bytes()).ok()?));
+    let param = |(name, value): (&str, &str)| {
+        told(HeaderName::from_bytes(format!("{ROUTE_PARAM}{name}").as_bytes()).ok()?, value)
+    };
+    let rest = found.rest().and_then(|rest| told(ROUTE_REST, rest));
+    let route = told(ROUTE, &found.route.path);
+    route.into_iter().chain(rest).chain(found.params().filter_map(param)).collect()
+}
+
+/// A client must not tell what only we know.
+pub(crate) fn put_route(headers: &mut HeaderMap, route: Vec<(HeaderName, HeaderValue)>) {
+    let is_ours = |name: &HeaderName| {
+        let rest = name.as_str().strip_prefix(ROUTE.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    if headers.keys().any(is_ours) {
+        let forged: Vec<_> = headers.keys().filter(|name| is_ours(name)).cloned().collect();
+        for name in forged {
+            headers.remove(name);
+        }
+    }
+    headers.extend(route);
+}
+
+/// Makes the head of a request the guest's; returns the id that the client sent along.
+pub(crate) fn prepare(headers: &mut HeaderMap, id: &RequestId) -> Option<HeaderValue> {
+    strip_hop_by_hop(headers);
+    request_id::stamp(headers, id)
 }
 
 /// Removes what concerns only the connection that the request came on, as its `Connection` says (RFC 9110 §7.6.1); what always
@@ -136,7 +203,7 @@ fn need_authority<B>(request: &mut Request<B>, local: Option<SocketAddr>) {
 }
 
 /// The log line of a failure, whether or not there is an access log. A client that left or erred is no news.
-fn tell_operator(handler: &Handler, id: RequestId, failure: &Failure) {
+fn tell_operator(revision: &Revision, id: RequestId, failure: &Failure) {
     let level = match failure.kind() {
         FailureKind::ClientGone
         | FailureKind::ClientTooSlow
@@ -145,7 +212,7 @@ fn tell_operator(handler: &Handler, id: RequestId, failure: &Failure) {
         | FailureKind::NotFound => log::Level::Debug,
         _ => log::Level::Warn,
     };
-    log::log!(level, "handler `{}`, request {id}: {failure}", handler.name);
+    log::log!(level, "handler `{}` r{}, request {id}: {failure}", revision.handler, revision.number);
 }
 
 /// The answer to one request: the guest's if it gives one, else the failure's. Whoever comes first takes the responder.
@@ -153,14 +220,17 @@ struct Reply {
     responder: Mutex<Option<Responder>>,
     id: RequestId,
     visit: Option<Arc<Visit>>,
+    /// The guest has answered 500 to 599 by itself. Relaxed: read on the worker that runs the guest, which is who answers.
+    is_5xx: AtomicBool,
 }
 
 impl Reply {
     fn new(responder: Responder, id: RequestId, visit: Option<Arc<Visit>>) -> Self {
-        Self { responder: Mutex::new(Some(responder)), id, visit }
+        Self { responder: Mutex::new(Some(responder)), id, visit, is_5xx: AtomicBool::new(false) }
     }
 
     fn send_guests(&self, response: Response<GuestBody>) {
+        self.is_5xx.store(response.status().is_server_error(), Ordering::Relaxed);
         if let Some(responder) = self.take_responder() {
             self.send(responder, response);
         }
@@ -180,6 +250,14 @@ impl Reply {
             return;
         }
         self.send(responder, failure_response(failure));
+    }
+
+    /// The failure of a request that reaches no guest.
+    fn send_unserved(&self, failure: &Failure) {
+        if let Some(visit) = &self.visit {
+            visit.unserved(failure);
+        }
+        self.send_failure(failure);
     }
 
     fn take_responder(&self) -> Option<Responder> {
@@ -213,10 +291,10 @@ fn failure_response(failure: &Failure) -> Response<Full<Bytes>> {
 }
 
 /// Where the lines go that a guest prints: into the log, with the names of handler and request.
-struct PrintedLines {
-    log: Option<Log>,
-    handler: Arc<str>,
-    id: RequestId,
+pub(crate) struct PrintedLines {
+    pub(crate) log: Option<Log>,
+    pub(crate) handler: Arc<str>,
+    pub(crate) id: RequestId,
 }
 
 impl GuestOutput for PrintedLines {

@@ -1,13 +1,199 @@
-//! A handler: a name and the revision that serves it, with what its guests may do. Immutable so far.
+//! A handler as the operator sees it: its configuration, which revision is live, which are kept, and what happened last.
+//!
+//! Lives behind the operator's lock; requests never come here, they read the [`Table`](crate::table::Table) that is made of it.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
-use crate::guest::{Grants, Limits, Revision};
+use crate::{
+    config::{HandlerConfig, Share},
+    farewell::Farewell,
+    guard::{History, Watchman},
+    guest::LoadedModule,
+    operator_error::OperatorError,
+    receipt::Receipt,
+    revision::{Bell, Past, Revision},
+    status::{CanaryStatus, HandlerStatus, RevisionStatus},
+    table::{Canary, Entry},
+};
 
-/// A named slot that answers requests; shared by all workers.
+/// Revisions of one handler that may drain at a time: each holds its machine code.
+const MAX_DRAINING: usize = 16;
+
+/// One handler's state.
 pub(crate) struct Handler {
+    pub(crate) config: HandlerConfig,
     pub(crate) name: Arc<str>,
-    pub(crate) revision: Arc<Revision>,
-    pub(crate) grants: Arc<Grants>,
-    pub(crate) limits: Limits,
+    pub(crate) main: Arc<Revision>,
+    pub(crate) canary: Option<Arc<Canary>>,
+    /// Replaced revisions, the newest last.
+    kept: VecDeque<Arc<Revision>>,
+    /// Of the last revision that was made.
+    last_number: u32,
+    past: Arc<Past>,
+    pub(crate) history: History,
+    pub(crate) guard: Option<Watchman>,
+    /// Somebody is loading a module for it.
+    pub(crate) is_busy: bool,
+    /// The digest that the configured module had when it was last looked at.
+    pub(crate) configured: String,
+    pub(crate) last: Option<Receipt>,
+    bell: Arc<Bell>,
+}
+
+impl Handler {
+    /// A handler with its first revision.
+    pub(crate) fn new(config: HandlerConfig, module: Arc<LoadedModule>, source: String, bell: &Arc<Bell>) -> Self {
+        let name: Arc<str> = config.name.as_str().into();
+        let configured = module.info().digest.clone();
+        let past = Arc::default();
+        let main = Revision::new(&name, 1, module, source, &config, bell, &past);
+        Self {
+            config,
+            name,
+            main,
+            canary: None,
+            kept: VecDeque::new(),
+            last_number: 1,
+            past,
+            history: History::default(),
+            guard: None,
+            is_busy: false,
+            configured,
+            last: None,
+            bell: Arc::clone(bell),
+        }
+    }
+
+    pub(crate) fn entry(&self) -> Entry {
+        Entry { main: Arc::clone(&self.main), canary: self.canary.clone() }
+    }
+
+    /// The module with this digest, if it is loaded.
+    pub(crate) fn loaded(&self, sha256: &str) -> Option<Arc<LoadedModule>> {
+        let revisions = [&self.main].into_iter().chain(&self.kept);
+        revisions.map(|revision| &revision.module).find(|module| module.info().digest == sha256).cloned()
+    }
+
+    /// A new revision with the settings of the configuration; not live yet.
+    pub(crate) fn make(&mut self, module: Arc<LoadedModule>, source: String) -> Arc<Revision> {
+        self.last_number += 1;
+        Revision::new(&self.name, self.last_number, module, source, &self.config, &self.bell, &self.past)
+    }
+
+    /// Makes `revision` the live one; the table has to follow. Returns the one before.
+    pub(crate) fn put(&mut self, revision: Arc<Revision>) -> Arc<Revision> {
+        self.guard = None;
+        revision.replaced(false);
+        self.kept.retain(|kept| !Arc::ptr_eq(kept, &revision));
+        let before = std::mem::replace(&mut self.main, revision);
+        before.replaced(true);
+        if let Some(config) = &self.config.guard {
+            self.guard = Some(Watchman::after(&self.main, &before, &self.history, config));
+        }
+        self.history = History::default();
+        before
+    }
+
+    /// Gives a revision a share of the requests; the table has to follow.
+    pub(crate) fn put_canary(&mut self, revision: Arc<Revision>, share: Share) {
+        self.guard = self.config.guard.as_ref().map(|config| Watchman::beside(&revision, &self.main, config));
+        self.canary = Some(Canary::new(revision, share));
+    }
+
+    /// # Errors
+    /// There is no canary.
+    pub(crate) fn take_canary(&mut self) -> Result<Arc<Revision>, OperatorError> {
+        let canary = self.canary.take().ok_or_else(|| OperatorError::NoCanary { name: self.name.to_string() })?;
+        self.guard = None;
+        Ok(Arc::clone(&canary.revision))
+    }
+
+    /// Keeps a revision that was replaced, for rollback, and returns those that are therefore kept no longer (itself, if none is kept).
+    pub(crate) fn keep(&mut self, revision: Arc<Revision>) -> Vec<Arc<Revision>> {
+        self.kept.push_back(revision);
+        let surplus = self.kept.len().saturating_sub(self.config.keep);
+        self.kept.drain(..surplus).collect()
+    }
+
+    /// All that were kept, when the handler is removed.
+    pub(crate) fn keep_none(&mut self) -> Vec<Arc<Revision>> {
+        self.kept.drain(..).collect()
+    }
+
+    /// The revision to go back to: number `to`, or the newest of those before the live one.
+    ///
+    /// # Errors
+    /// It is not kept.
+    pub(crate) fn earlier(&self, to: Option<u32>) -> Result<Arc<Revision>, OperatorError> {
+        let name = || self.name.to_string();
+        let found = match to {
+            Some(number) => self.kept.iter().find(|kept| kept.number == number),
+            None => self.kept.iter().filter(|kept| kept.number < self.main.number).max_by_key(|kept| kept.number),
+        };
+        found.cloned().ok_or_else(|| match to {
+            Some(number) if !self.kept.is_empty() => {
+                let kept: Vec<_> = self.kept.iter().map(|kept| format!("r{}", kept.number)).collect();
+                OperatorError::NotKept { name: name(), number, kept: kept.join(", ") }
+            }
+            _ => OperatorError::NothingToRollBackTo { name: name() },
+        })
+    }
+
+    /// # Errors
+    /// It is not the time for a new revision.
+    pub(crate) fn check_free(&self, farewells: &[Farewell]) -> Result<(), OperatorError> {
+        let name = || self.name.to_string();
+        if self.is_busy {
+            return Err(OperatorError::Busy { name: name() });
+        }
+        let draining = self.draining(farewells).count();
+        if draining >= MAX_DRAINING {
+            return Err(OperatorError::Draining { name: name(), count: draining });
+        }
+        self.check_no_canary()
+    }
+
+    /// # Errors
+    /// There is a canary.
+    pub(crate) fn check_no_canary(&self) -> Result<(), OperatorError> {
+        let has_canary = |canary: &Arc<Canary>| OperatorError::HasCanary {
+            name: self.name.to_string(),
+            canary: canary.revision.number,
+        };
+        self.canary.as_ref().map_or(Ok(()), |canary| Err(has_canary(canary)))
+    }
+
+    fn draining<'a>(&'a self, farewells: &'a [Farewell]) -> impl Iterator<Item = &'a Arc<Revision>> {
+        let draining = farewells.iter().filter_map(Farewell::draining);
+        draining.filter(|revision| Arc::ptr_eq(&revision.handler, &self.name))
+    }
+
+    pub(crate) fn status(&self, farewells: &[Farewell], differs: Option<String>) -> HandlerStatus {
+        let revision = self.main.status();
+        let canary = self.canary.as_ref().map(|canary| CanaryStatus {
+            share: canary.share.to_string(),
+            revision: canary.revision.status(),
+        });
+        let kept: Vec<RevisionStatus> = self.kept.iter().rev().map(|kept| kept.status()).collect();
+        let draining: Vec<RevisionStatus> = self.draining(farewells).map(|revision| revision.status()).collect();
+        let sum = |of: fn(&RevisionStatus) -> u64| {
+            let beside = canary.as_ref().map(|canary| &canary.revision);
+            [&revision].into_iter().chain(beside).chain(&kept).chain(&draining).map(of).sum::<u64>()
+        };
+        let past = self.past.tally();
+        HandlerStatus {
+            name: self.name.to_string(),
+            routes: self.config.routes.iter().map(ToString::to_string).collect(),
+            in_flight: sum(|revision| revision.in_flight),
+            requests: sum(|revision| revision.requests) + past.ended,
+            failures: sum(|revision| revision.failures) + past.failed,
+            revision,
+            canary,
+            kept,
+            draining,
+            differs,
+            guard: self.guard.as_ref().map(Watchman::status),
+            last: self.last.clone(),
+        }
+    }
 }

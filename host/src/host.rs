@@ -13,12 +13,20 @@ use astra_server::{Handle, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
-    config::{Config, DEFAULT_LISTEN, HandlerConfig, Text},
+    config::{Config, DEFAULT_LISTEN, HandlerConfig, ServerConfig, Text},
     dispatch::Dispatch,
-    guest::{DirGrant, Engine, EngineError, EngineOptions, GrantError, LoadError, Revision},
+    gate::Gate,
+    guest::{Compiled, DirGrant, Engine, EngineError, EngineOptions, GrantError, LoadError, ModuleInfo},
     handler::Handler,
+    in_flight::InFlight,
     log_writer::Log,
+    operator::{Operator, Parts, ReadConfig},
+    package::{self, BuildError},
     request_id::RequestIds,
+    revision::Bell,
+    router::{Route, RouteError, Router},
+    steward::Steward,
+    table::{Table, Tables},
 };
 
 /// Requests that may wait for a worker; beyond that, and after [`QUEUE_TIMEOUT`], the answer is 503.
@@ -40,12 +48,12 @@ pub struct Host(());
 impl Host {
     /// A host in the making; it needs a [`module`](HostBuilder::module).
     pub fn builder() -> HostBuilder {
-        HostBuilder { config: Config::new(""), log: None }
+        Self::from_config(Config::new(""))
     }
 
     /// A host in the making that does what `config` says.
     pub fn from_config(config: Config) -> HostBuilder {
-        HostBuilder { config, log: None }
+        HostBuilder { config, log: None, file: None, read_config: None, stop: None }
     }
 }
 
@@ -54,14 +62,18 @@ impl Host {
 pub struct HostBuilder {
     config: Config,
     log: Option<Log>,
+    file: Option<PathBuf>,
+    read_config: Option<ReadConfig>,
+    stop: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
+/// The first handler is what the shortcuts are about.
 impl HostBuilder {
     /// The `.wasm` file whose guests answer the requests.
     pub fn module(mut self, path: impl Into<PathBuf>) -> Self {
         let named = HandlerConfig::new(path);
-        self.config.handlers[0].name = named.name;
-        self.config.handlers[0].module = named.module;
+        let handler = self.first();
+        (handler.name, handler.module) = (named.name, named.module);
         self
     }
 
@@ -74,20 +86,28 @@ impl HostBuilder {
 
     /// Grants the guests an environment variable.
     pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        crate::config::add_variables(&mut self.config.handlers[0].grants.env, [(key.into(), Text::from(value.into()))]);
+        let value: String = value.into();
+        crate::config::add_variables(&mut self.first().grants.env, [(key.into(), Text::from(value))]);
         self
     }
 
     /// Grants the guests a directory.
     pub fn dir(mut self, dir: DirGrant) -> Self {
-        self.config.handlers[0].grants.dirs.push(dir);
+        self.first().grants.dirs.push(dir);
         self
     }
 
     /// How long a guest may take until the head of its response.
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.config.handlers[0].limits.deadline = deadline;
+        self.first().limits.deadline = deadline;
         self
+    }
+
+    fn first(&mut self) -> &mut HandlerConfig {
+        if self.config.handlers.is_empty() {
+            self.config.handlers.push(HandlerConfig::new(""));
+        }
+        &mut self.config.handlers[0]
     }
 
     /// Logs there: what guests print, and a line for each request if the log has access lines. Without it guests print
@@ -97,67 +117,126 @@ impl HostBuilder {
         self
     }
 
+    /// Where the configuration is from, for [`Operator::status`].
+    pub fn config_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.file = Some(path.into());
+        self
+    }
+
+    /// How [`Operator::reload`] reads the configuration again; an error is said to whoever asked.
+    pub fn reload_with(mut self, read: impl Fn() -> Result<Config, String> + Send + Sync + 'static) -> Self {
+        self.read_config = Some(Box::new(read));
+        self
+    }
+
+    /// What [`Operator::stop`] does: it should lead to [`RunningHost::shutdown`].
+    pub fn on_stop(mut self, stop: impl Fn() + Send + Sync + 'static) -> Self {
+        self.stop = Some(Box::new(stop));
+        self
+    }
+
     /// Everything else, before it is started.
     pub fn config_mut(&mut self) -> &mut Config {
         &mut self.config
     }
 
-    /// Loads the module, listens and serves, on threads of its own.
+    /// Loads the modules, listens and serves, on threads of its own.
     ///
     /// Raises the process's soft limit on open files to the hard one.
     ///
     /// # Errors
-    /// When a grant, the module or an address cannot be used; nothing is left running then.
+    /// When a grant, a module, a route or an address cannot be used; nothing is left running then.
     pub fn start(self) -> Result<RunningHost, HostError> {
-        let Self { config, log } = self;
-        if config.handlers[0].module.as_os_str().is_empty() {
+        let Self { mut config, log, file, read_config, stop } = self;
+        if config.handlers.first().is_none_or(|first| first.module.as_os_str().is_empty()) {
             return Err(HostError::NoModule);
         }
-        config.handlers[0].grants.check()?;
+        for handler in &mut config.handlers {
+            handler.grants.check()?;
+            // Reading the CPU clock costs two system calls a request: only for those who want to see it.
+            handler.limits.measure_cpu = log.as_ref().is_some_and(Log::has_access_lines);
+        }
+        let routes = config.handlers.iter().map(|handler| (handler.name.as_str(), &handler.routes[..]));
+        let router = Arc::new(Router::new(routes)?);
         let open_files = raise_open_files();
 
         let engine = Engine::new(&engine_options(&config))?;
-        let revision = Revision::load(&engine, &config.handlers[0].module, config.server.trust_precompiled)?;
-        let mut limits = config.handlers[0].limits.clone();
-        // Reading the CPU clock costs two system calls a request: only for those who want to see it.
-        limits.measure_cpu = log.as_ref().is_some_and(Log::has_access_lines);
-        let handler = Arc::new(Handler {
-            name: config.handlers[0].name.clone().into(),
-            revision: Arc::new(revision),
-            grants: Arc::new(config.handlers[0].grants.clone()),
-            limits,
-        });
-
-        let listen =
-            if config.server.listen.is_empty() { vec![DEFAULT_LISTEN.to_owned()] } else { config.server.listen };
-        let dispatch = Dispatch {
-            handler: Arc::clone(&handler),
-            ids: RequestIds::new(),
-            trusted_proxies: config.server.trusted_proxies,
-            log,
+        let ids = Arc::new(RequestIds::new());
+        let gate = Gate {
+            engine: engine.clone(),
+            trust_precompiled: config.server.trust_precompiled,
+            compile: config.server.compile.clone(),
+            ids: Arc::clone(&ids),
+            log: log.clone(),
         };
-        let server = bind(&listen)?
-            .max_workers(config.server.max_workers as usize)
-            .queue(QUEUE, QUEUE_TIMEOUT)
-            .max_connections(max_connections(open_files))
-            .max_body(config.server.max_body)
-            .body_read_timeout(config.server.body_timeout)
-            .worker_stack(engine.worker_stack())
-            .around_worker({
-                let runtime = engine.runtime().clone();
-                move |work| {
-                    let _entered = runtime.enter();
-                    work();
-                }
-            })
-            .on_tick({
-                let engine = engine.clone();
-                move || engine.tick()
-            })
-            .start(dispatch)
-            .map_err(HostError::Serve)?;
-        Ok(RunningHost { server, handler, engine })
+        let bell = Arc::new(Bell::default());
+        let (mut handlers, mut loaded) = (Vec::new(), Vec::new());
+        for handler in config.handlers {
+            let path = package::module(&handler.module)?;
+            let module = gate.load_first(&path)?;
+            let source = handler.module.display().to_string();
+            loaded.push(Loaded {
+                name: handler.name.clone(),
+                routes: handler.routes.clone(),
+                module: path,
+                info: module.info().clone(),
+                compiled: module.compiled(),
+            });
+            handlers.push(Handler::new(handler, module, source, &bell));
+        }
+
+        let entries = handlers.iter().map(Handler::entry).collect();
+        let tables = Arc::new(Tables::new(Table { router: Arc::clone(&router), entries }));
+        let in_flight = Arc::<InFlight>::default();
+        let server = bind(&config.server.listen)?;
+        let operator = Operator::new(Parts {
+            gate,
+            tables: Arc::clone(&tables),
+            in_flight: Arc::clone(&in_flight),
+            bell,
+            router,
+            handlers,
+            state: None,
+            listen: server.local_addrs().iter().map(|address| format!("http://{address}")).collect(),
+            config: file,
+            read_config,
+            stop,
+            server: config.server.clone(),
+        });
+        let trusted_proxies = config.server.trusted_proxies.clone();
+        let dispatch = Dispatch { tables, in_flight, ids, trusted_proxies, log };
+        let server = serve(server, dispatch, &config.server, &engine, open_files)?;
+        let steward = Steward::start(&operator).map_err(HostError::Serve)?;
+        Ok(RunningHost { server, steward, operator, loaded, engine })
     }
+}
+
+fn serve(
+    server: Server,
+    dispatch: Dispatch,
+    config: &ServerConfig,
+    engine: &Engine,
+    open_files: Option<u64>,
+) -> Result<Handle, HostError> {
+    let server = server
+        .max_workers(config.max_workers as usize)
+        .queue(QUEUE, QUEUE_TIMEOUT)
+        .max_connections(max_connections(open_files))
+        .max_body(config.max_body)
+        .body_read_timeout(config.body_timeout)
+        .worker_stack(engine.worker_stack())
+        .around_worker({
+            let runtime = engine.runtime().clone();
+            move |work| {
+                let _entered = runtime.enter();
+                work();
+            }
+        })
+        .on_tick({
+            let engine = engine.clone();
+            move || engine.tick()
+        });
+    server.start(dispatch).map_err(HostError::Serve)
 }
 
 /// A host that serves. Dropping it stops it at once, cutting what runs; [`shutdown`](Self::shutdown) is kinder.
@@ -165,8 +244,26 @@ impl HostBuilder {
 pub struct RunningHost {
     // Dropped in this order: the workers that run guests before the engine they run in.
     server: Handle,
-    handler: Arc<Handler>,
+    steward: Steward,
+    operator: Operator,
+    loaded: Vec<Loaded>,
     engine: Engine,
+}
+
+/// What a handler was started with.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Loaded {
+    /// The handler.
+    pub name: String,
+    /// Which requests are its own.
+    pub routes: Vec<Route>,
+    /// The file.
+    pub module: PathBuf,
+    /// What is in it.
+    pub info: ModuleInfo,
+    /// Where its machine code came from.
+    pub compiled: Compiled,
 }
 
 impl RunningHost {
@@ -176,10 +273,16 @@ impl RunningHost {
         self.server.local_addrs()
     }
 
-    /// What it serves.
+    /// What it was started with, in the order of the configuration.
     #[must_use]
-    pub fn revision(&self) -> &Revision {
-        &self.handler.revision
+    pub fn loaded(&self) -> &[Loaded] {
+        &self.loaded
+    }
+
+    /// What can be done to it while it serves.
+    #[must_use]
+    pub fn operator(&self) -> &Operator {
+        &self.operator
     }
 
     /// What the operator should know about how guests are run here: what is not as it was asked for, and why.
@@ -191,7 +294,10 @@ impl RunningHost {
     /// Stops accepting, lets requests finish for at most `drain`, cuts the rest and joins all threads. True when nothing
     /// was cut.
     pub fn shutdown(self, drain: Duration) -> bool {
-        self.server.shutdown(drain)
+        self.operator.begin_stop();
+        let is_whole = self.server.shutdown(drain);
+        drop(self.steward);
+        is_whole
     }
 }
 
@@ -208,9 +314,15 @@ pub enum HostError {
     /// The sandbox cannot be set up as asked for.
     #[error("cannot set up the engine")]
     Engine(#[from] EngineError),
+    /// Routes that cannot be told apart, or are wrong.
+    #[error(transparent)]
+    Route(#[from] RouteError),
     /// The module is not there, not a handler, or does not fit.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The handler's package cannot be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
     /// An address is in use, not ours, not allowed, or its name is unknown.
     #[error("cannot listen on `{address}`")]
     Listen {
@@ -228,7 +340,7 @@ pub enum HostError {
 pub(crate) fn engine_options(config: &Config) -> EngineOptions {
     EngineOptions {
         instances: config.server.max_workers.saturating_add(SPARE_INSTANCES),
-        max_memory: config.handlers[0].limits.memory,
+        max_memory: config.handlers.iter().map(|handler| handler.limits.memory).max().unwrap_or_default(),
         memory_budget: config.server.memory_budget,
         reset: config.server.reset,
         cache: config.server.cache,
@@ -252,7 +364,8 @@ fn max_connections(open_files: Option<u64>) -> usize {
 
 fn bind(listen: &[String]) -> Result<Server, HostError> {
     let mut server = Server::default();
-    for address in listen {
+    let default = [DEFAULT_LISTEN.to_owned()];
+    for address in if listen.is_empty() { &default[..] } else { listen } {
         let bound = match localhost(address) {
             Some(both) => server.and_bind(&both[..]),
             None => server.and_bind(address.as_str()),

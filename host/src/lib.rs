@@ -25,20 +25,41 @@
 //! | room | what it owns |
 //! |---|---|
 //! | crate `astra_server` | sockets, HTTP, workers and seats; hands each request to [`dispatch`](self) on a worker |
-//! | `dispatch` | the spine: request id, forwarding headers, handler, guest, answer |
+//! | `dispatch` | the spine: request id, route, revision, forwarding headers, guest, answer |
+//! | `table`, [`router`], `revision` | what every request reads: routes, who serves each handler; pinning a revision |
+//! | `in_flight` | the requests that are in guests now, to be listed and cut |
 //! | `request_id`, [`forwarded`] | pure: which headers of the request are the host's to set |
-//! | `handler` | a name, its revision, what its guests may do and use |
 //! | [`guest`] | one request in one guest: store, deadline, waits, bodies, outcome; knows no sockets and no routes |
 //! | [`failure`] | why a request failed: status, public text, log text |
 //! | `access_log` | what one request's line will say, from its arrival until its guest has ended and its response has gone out |
 //! | [`log_line`], [`log_writer`] | what lines look like; the one thread that writes them |
 //!
-//! Before the first request there are [`cli`] (the only place that knows clap), [`config`] (plain checked values) and
-//! [`host`] (builds all of the above, starts it, shuts it down). Dependencies point down only: `cli` → `host` →
-//! `dispatch` → `handler` → `guest` → `failure`, `config`.
+//! # The rooms, in the order a swap meets them
 //!
-//! State is of three kinds and never mixed: host-wide (`Engine`, `Dispatch`, `Log`), revision-wide (`Handler`, `Revision`)
-//! and request-wide (the guest's store, `Visit`, `Reply`).
+//! | room | what it owns |
+//! |---|---|
+//! | [`control`] | the control socket: HTTP for operators, and the command line's end of it |
+//! | `watch`, `watcher`, [`package`] | noticing that a module or its sources have changed; building Cargo packages |
+//! | [`operator`], [`operator_error`] | everything that can be done to a running host, and why it was not done |
+//! | `gate`, `compiler` | what a module has to pass before a request meets it; compiling in a process of its own |
+//! | `handler`, `table` | which revision is live, which has a share, which are kept; published by one pointer |
+//! | `farewell`, `guard`, `steward` | draining and freeing; taking back what fails; the thread that sees to both |
+//! | `state_dir` | what outlives a restart |
+//! | [`receipt`], [`events`], [`status`] | what is told about all that |
+//!
+//! Before the first request there are [`cli`] (the only place that knows clap), [`config_file`] and [`config`] (TOML and flags into plain
+//! checked values) and [`host`] (builds all of the above, starts it, shuts it down). Dependencies point down only: `cli` → `host` →
+//! `control`, `dispatch` → `operator` → `gate`, `handler` → `table` → `guest` → `failure`, `config`.
+//!
+//! State is of three kinds and never mixed: host-wide (`Engine`, `Dispatch`, `Operator`, `Log`), revision-wide (`Revision`,
+//! `LoadedModule`) and request-wide (the guest's store, `Ongoing`, `Visit`, `Reply`).
+//!
+//! # Swapping without dropping
+//!
+//! A request reads one pointer, pins the revision it found, and looks whether the pointer is still the same; a swap exchanges the
+//! pointer and then counts pins. So either the request sees the new table or the swap sees the request, and "drained" is exact. What
+//! comes before the exchange (building, compiling in a niced process, linking, one instance, the probe) can fail without a trace; what
+//! comes after it cannot fail. A handler's slow state is behind one lock, which no request ever takes.
 //!
 //! # Invariants
 //!
@@ -46,7 +67,9 @@
 //! - Every queue, buffer, table and thread count is bounded; beyond a request bound the client gets 503, at once; at the
 //!   connection limit we stop accepting and the backlog waits. Log lines beyond the bound are dropped and counted.
 //! - Nothing of a guest outlives its request.
-//! - A revision never changes after it is published.
+//! - A revision never changes after it is published; a request runs on one revision from its first to its last byte.
+//! - What an operator is refused leaves everything as it was.
+//! - A revision that is drained and not kept is freed: its receipt says so only when no reference is left.
 //! - A truncated response is never mistaken for a complete one (chunked end or END_STREAM is sent only when the guest
 //!   finished).
 //! - Status codes are chosen in `failure.rs` only; clients never see paths, traps or module names.
@@ -98,9 +121,16 @@ pub mod status;
 mod access_log;
 mod compiler;
 mod dispatch;
+mod farewell;
+mod gate;
+mod guard;
 mod handler;
+mod in_flight;
 mod request_id;
+mod revision;
 mod state_dir;
+mod steward;
+mod table;
 mod watch;
 
 pub use config::Config;

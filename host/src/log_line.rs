@@ -24,6 +24,8 @@ pub enum LogFormat {
 /// What the access log says about one request. The time of its line is when the request had ended.
 pub(crate) struct AccessLine<'a> {
     pub(crate) handler: &'a str,
+    /// The number of the handler's revision; 0 when none was reached.
+    pub(crate) revision: u32,
     pub(crate) id: RequestId,
     pub(crate) client_id: Option<&'a str>,
     pub(crate) peer: Option<SocketAddr>,
@@ -50,7 +52,7 @@ pub(crate) struct GuestLine<'a> {
 // Writing to a `String` does not fail, so these functions drop the results of `write!`.
 impl LogFormat {
     pub(crate) fn access_line(self, out: &mut String, access: &AccessLine<'_>) {
-        let AccessLine { id, method, status, bytes_in, bytes_out, peak_memory, outcome, .. } = access;
+        let AccessLine { revision, id, method, status, bytes_in, bytes_out, peak_memory, outcome, .. } = access;
         let time = now();
         let (wall, cpu) = (access.wall.as_micros(), access.cpu.as_micros());
         match self {
@@ -63,7 +65,7 @@ impl LogFormat {
                 };
                 let _ = write!(
                     out,
-                    " handler={handler} method={method} path={path} status={status} in={bytes_in} out={bytes_out} \
+                    " handler={handler} revision={revision} method={method} path={path} status={status} in={bytes_in} out={bytes_out} \
                      wall_us={wall} cpu_us={cpu} memory={peak_memory} outcome={outcome}"
                 );
                 if let Some(client_id) = access.client_id {
@@ -79,7 +81,7 @@ impl LogFormat {
                 };
                 let _ = write!(
                     out,
-                    r#","handler":{handler},"method":"{method}","path":{path},"status":{status},"bytes_in":{bytes_in},"bytes_out":{bytes_out},"wall_us":{wall},"cpu_us":{cpu},"peak_memory":{peak_memory},"outcome":"{outcome}""#
+                    r#","handler":{handler},"revision":{revision},"method":"{method}","path":{path},"status":{status},"bytes_in":{bytes_in},"bytes_out":{bytes_out},"wall_us":{wall},"cpu_us":{cpu},"peak_memory":{peak_memory},"outcome":"{outcome}""#
                 );
                 if let Some(client_id) = access.client_id {
                     let _ = write!(out, r#","client_id":{}"#, Json(client_id));
@@ -254,6 +256,7 @@ mod tests {
         let id = RequestIds::new().next();
         let access = AccessLine {
             handler: "hello",
+            revision: 8,
             id,
             client_id: Some("c-1"),
             peer: Some("127.0.0.1:4711".parse().expect("an address")),
@@ -270,7 +273,7 @@ mod tests {
         let mut text = String::new();
         LogFormat::Text.access_line(&mut text, &access);
         let expected = format!(
-            " access id={id} peer=127.0.0.1:4711 handler=hello method=GET path=/a\\u{{20}}b\"c status=200 in=1 out=12 \
+            " access id={id} peer=127.0.0.1:4711 handler=hello revision=8 method=GET path=/a\\u{{20}}b\"c status=200 in=1 out=12 \
              wall_us=345 cpu_us=120 memory=1048576 outcome=ok client_id=c-1"
         );
         assert!(text.ends_with(&expected), "{text}");
@@ -282,6 +285,6 @@ mod tests {
         assert_eq!(value["path"], "/a b\"c");
         assert_eq!(value["peak_memory"], 1 << 20);
         assert_eq!(value["client_id"], "c-1");
-        assert_eq!(value.as_object().expect("is an object").len(), 15);
+        assert_eq!(value.as_object().expect("is an object").len(), 16);
     }
 }

@@ -23,7 +23,7 @@ pub struct Receipt {
     pub to: u32,
     /// SHA-256 of the module, in hexadecimal.
     pub sha256: String,
-    /// Where the machine code came from: `compiled 142 ms`, `cached`, `precompiled`, `loaded` (it was still there).
+    /// Where the machine code came from: `compiled in 142 ms`, `cached`, `precompiled`, `loaded` (it was still there).
     pub code: String,
     /// What the probe said; none if there is no probe, or none was needed.
     pub probe: Option<Probed>,
@@ -99,49 +99,70 @@ pub struct Freed {
     pub bytes: u64,
 }
 
-impl fmt::Display for Receipt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}  ", self.handler)?;
-        match (self.action, self.from) {
-            (Action::Unchanged, _) => return write!(f, "r{}  unchanged", self.to),
-            (Action::Remove, _) => write!(f, "r{}  removed", self.to)?,
-            (Action::Canary, Some(from)) => {
-                write!(f, "r{from}, canary r{} at {}", self.to, self.share.as_deref().unwrap_or("?"))?;
-            }
-            (Action::Add, _) | (_, None) => write!(f, "r{}  new", self.to)?,
+impl Action {
+    /// As in JSON, and in events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Add => "add",
+            Self::Swap => "swap",
+            Self::Unchanged => "unchanged",
+            Self::Canary => "canary",
+            Self::Promote => "promote",
+            Self::Abort => "abort",
+            Self::Rollback => "rollback",
+            Self::Remove => "remove",
+        }
+    }
+}
+
+impl Receipt {
+    /// What was done, on one line, without the handler.
+    pub fn headline(&self) -> String {
+        let to = self.to;
+        let mut line = match (self.action, self.from) {
+            (Action::Unchanged, _) => return format!("r{to} unchanged"),
+            (Action::Remove, _) => return format!("r{to} removed"),
+            (Action::Add, _) | (_, None) => format!("r{to} new"),
+            (Action::Canary, Some(from)) => format!("r{from}, canary r{to} {}", self.share.as_deref().unwrap_or_default()),
             (action, Some(from)) => {
-                write!(f, "r{from} -> r{}", self.to)?;
-                match action {
-                    Action::Promote => f.write_str("  promoted")?,
-                    Action::Abort => f.write_str("  aborted")?,
-                    Action::Rollback => f.write_str("  rolled back")?,
-                    _ => {}
-                }
+                let how = match action {
+                    Action::Promote => "  promoted",
+                    Action::Abort => "  aborted",
+                    Action::Rollback => "  rolled back",
+                    _ => "",
+                };
+                format!("r{from} -> r{to}{how}")
             }
-        }
-        if self.action != Action::Remove {
-            write!(f, "  sha256:{}…  {}", &self.sha256[..self.sha256.len().min(12)], self.code)?;
-        }
-        if let Some(probe) = &self.probe {
-            write!(f, "  probe {} in {:.1} ms", probe.status, probe.ms)?;
+        };
+        line.push_str(&format!("  sha256:{}…  {}", &self.sha256.get(..12).unwrap_or(&self.sha256), self.code));
+        if let Some(Probed { status, ms }) = &self.probe {
+            line.push_str(&format!("  probe {status} in {ms:.1} ms"));
         }
         // The time of day: who reads it knows the date.
-        write!(f, "  live {}", self.live.get(11..23).unwrap_or(&self.live))?;
-        for import in &self.new_imports {
-            write!(f, "\n       new import {import}")?;
-        }
-        if let Some(drained) = &self.drained {
-            let Drained { revision, ms, finished, cut, kept } = drained;
-            write!(f, "\n       r{revision} drained in {ms:.0} ms: {finished} finished, {cut} cut")?;
-            if *kept {
-                f.write_str(", kept for rollback")?;
-            }
-        }
-        for Freed { revision, bytes } in &self.freed {
-            write!(f, "\n       r{revision} freed ({} of code and images)", format_size(*bytes))?;
-        }
-        for note in &self.notes {
-            write!(f, "\n       {note}")?;
+        line + "  live " + self.live.get(11..23).unwrap_or(&self.live)
+    }
+
+    /// What became of the revision before and of those that are not kept any more, on one line. None while that is not known, or if
+    /// there was none.
+    pub fn farewell(&self) -> Option<String> {
+        let drained = self.drained.as_ref().map(|Drained { revision, ms, finished, cut, kept }| {
+            let kept = if *kept { ", kept for rollback" } else { "" };
+            format!("r{revision} drained in {ms:.0} ms: {finished} finished, {cut} cut{kept}")
+        });
+        let freed = self.freed.iter().map(|Freed { revision, bytes }| {
+            format!("r{revision} freed ({} of code and images)", format_size(*bytes))
+        });
+        let parts: Vec<_> = drained.into_iter().chain(freed).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+}
+
+impl fmt::Display for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}  {}", self.handler, self.headline())?;
+        let imports = self.new_imports.iter().map(|import| format!("new import {import}"));
+        for line in imports.chain(self.farewell()).chain(self.notes.iter().cloned()) {
+            write!(f, "\n       {line}")?;
         }
         Ok(())
     }

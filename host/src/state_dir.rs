@@ -1,1 +1,2 @@
 //! What outlives a restart.
+pub(crate) struct StateDir;

@@ -19,4 +19,5 @@ mod other_sdks;
 mod refusals;
 mod shutdown;
 mod start;
+mod swaps;
 mod terminal;

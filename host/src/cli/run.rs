@@ -5,7 +5,7 @@
 
 use std::{
     env, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -21,8 +21,8 @@ use signal_hook::{
 use super::{cargo_package, say, spinner::Spinner};
 use crate::{
     config::{self, Config, HandlerConfig, ValueError},
-    guest::{CacheMode, Compiled, Reset},
-    host::{Host, RunningHost},
+    guest::{CacheMode, Reset},
+    host::{Host, Loaded, RunningHost},
     log_line::LogFormat,
     log_writer::LogWriter,
 };
@@ -119,7 +119,7 @@ impl Run {
         };
         // Before the addresses are printed: a script may stop us as soon as it sees them.
         let mut signals = catch_signals().context("cannot catch signals")?;
-        self.report(&config.handlers[0].module, &host);
+        self.report(&host);
 
         signals.forever().next();
         log::info!("finishing what runs, for at most {}; a second signal ends it", humantime::format_duration(drain));
@@ -184,17 +184,11 @@ impl Run {
         Ok(writer)
     }
 
-    fn report(&self, module: &Path, host: &RunningHost) {
+    fn report(&self, host: &RunningHost) {
         for note in host.notes() {
             log::warn!("{note}");
         }
-        if !self.quiet {
-            let info = host.revision().info();
-            let compiled = match host.revision().compiled() {
-                Compiled::Cached => "cached".to_owned(),
-                Compiled::Precompiled => "precompiled".to_owned(),
-                Compiled::Took(time) => format!("compiled in {}ms", time.as_millis()),
-            };
+        for Loaded { module, info, compiled, .. } in host.loaded().iter().filter(|_| !self.quiet) {
             let size = config::format_size(info.size);
             say(&format!("{}: {}, {size}, {compiled}", module.display(), info.kind));
         }

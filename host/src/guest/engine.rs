@@ -7,7 +7,12 @@
 
 use std::{
     num::NonZeroUsize,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
 };
 
 use wasmtime::{
@@ -32,6 +37,9 @@ const MEMORY_KEPT: usize = 4 << 20;
 const TABLE_KEPT: usize = 64 << 10;
 /// Threads that Tokio may start for what wasmtime-wasi cannot do otherwise: reading ahead in files.
 const TOKIO_BLOCKING_THREADS: usize = 32;
+
+/// How exactly deadlines are kept where nobody is served yet.
+const TRIAL_TICK: Duration = Duration::from_millis(5);
 
 /// How an [`Engine`] is made.
 #[derive(Debug, Clone)]
@@ -142,6 +150,21 @@ impl Engine {
         self.0.wasmtime.increment_epoch();
     }
 
+    /// Lets time pass while `f` runs: for guests that are run when nobody else ticks.
+    pub(crate) fn while_ticking<R>(&self, f: impl FnOnce() -> R) -> R {
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let ticker = scope.spawn(|| {
+                while !is_over.load(Ordering::Acquire) {
+                    thread::park_timeout(TRIAL_TICK);
+                    self.tick();
+                }
+            });
+            let _end = EndOfTicks { is_over: &is_over, ticker: ticker.thread() };
+            f()
+        })
+    }
+
     /// What a thread must have entered before it runs guests.
     pub fn runtime(&self) -> &tokio::runtime::Handle {
         self.0.runtime.handle()
@@ -179,6 +202,19 @@ impl Engine {
 
     pub(crate) fn max_memory(&self) -> u64 {
         self.0.max_memory
+    }
+}
+
+/// Ends a ticker, also when what it ticked for panics.
+struct EndOfTicks<'a> {
+    is_over: &'a AtomicBool,
+    ticker: &'a thread::Thread,
+}
+
+impl Drop for EndOfTicks<'_> {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Release);
+        self.ticker.unpark();
     }
 }
 

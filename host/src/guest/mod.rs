@@ -4,7 +4,8 @@
 //! on the calling thread, which must have entered [`Engine::runtime`]. The files, in the order a request meets them:
 //! `module.rs` and `load_error.rs` (what is in a file), `engine.rs` and `cache.rs` (wasmtime), `revision.rs` (file to something
 //! that can be instantiated), `instance.rs` (one request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `stdio.rs`, `monotonic.rs`,
-//! `http.rs` (what guests import), `outbound.rs`, `blocking.rs` (where guests wait), `body.rs` and `answer.rs` (what comes out).
+//! `http.rs` (what guests import), `outbound.rs`, `blocking.rs` (where guests wait), `watch.rs` (what others see of it), `body.rs` and
+//! `answer.rs` (what comes out).
 
 mod answer;
 mod blocking;
@@ -22,6 +23,7 @@ mod monotonic;
 mod outbound;
 mod revision;
 mod stdio;
+mod watch;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +35,7 @@ pub use self::{
     limits::Limits,
     load_error::LoadError,
     module::{Kind, ModuleInfo, Need, inspect},
-    revision::{Compiled, Revision, precompile},
+    revision::{Compiled, Revision as LoadedModule, precompile},
     stdio::{GuestOutput, Stream},
+    watch::{CutBy, Watch},
 };

@@ -17,7 +17,6 @@ use wasmtime_wasi_http::p2::bindings::sync::ProxyPre;
 
 use super::{
     engine::Engine,
-    grants::Grants,
     http::PROVIDED,
     instance::{self, State},
     limits::Limits,
@@ -47,6 +46,16 @@ pub enum Compiled {
     Took(Duration),
     /// From the file itself.
     Precompiled,
+}
+
+impl std::fmt::Display for Compiled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cached => f.write_str("cached"),
+            Self::Precompiled => f.write_str("precompiled"),
+            Self::Took(time) => write!(f, "compiled in {} ms", time.as_millis()),
+        }
+    }
 }
 
 impl Revision {
@@ -84,6 +93,11 @@ impl Revision {
         self.compiled
     }
 
+    /// Bytes of machine code.
+    pub fn code_size(&self) -> u64 {
+        0
+    }
+
     pub(crate) fn engine(&self) -> &wasmtime::Engine {
         self.engine.wasmtime()
     }
@@ -101,7 +115,7 @@ impl Revision {
         let limits = Limits { deadline: GATE, memory: self.engine.max_memory(), ..Limits::default() };
         let respond = Box::new(|_| ());
         let state =
-            State::new(self.memory(), &Arc::new(Grants::default()), &limits, Arc::new(Silence), None, false, respond);
+            State::new(self.memory(), &Arc::default(), &limits, Arc::new(Silence), Arc::default(), false, respond);
         let mut store = instance::store(self.engine.wasmtime(), state);
         let result = self.with_ticks(|| self.pre.instantiate(&mut store).map(drop));
         result.map_err(|error| misfit(path, &error, |path, reason| LoadError::Instantiate { path, reason }))

@@ -10,6 +10,7 @@ mod guests;
 mod host;
 mod http2;
 mod scratch;
+mod versions;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub(crate) use guests::{guest, root};
 pub(crate) use host::{Ended, Host, Setup};
 pub(crate) use http2::Http2;
 pub(crate) use scratch::Scratch;
+pub(crate) use versions::{version, version_bytes, version_file};
 
 /// How long a test waits for something that should happen soon.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

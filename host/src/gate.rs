@@ -1,0 +1,185 @@
+//! The gate: what a module has to pass before a request meets it. Read, recognise, compile, link, instantiate once, answer the probe.
+//!
+//! Used at start-up and by swaps, on threads of their own or of the control socket: it takes as long as compiling takes. Nothing here
+//! publishes anything.
+
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+    time::Instant,
+};
+
+use http::{HeaderValue, Request, Response, header, uri::Scheme};
+use http_body_util::BodyExt as _;
+
+use crate::{
+    config::{CompileConfig, HandlerConfig, ProbeConfig},
+    dispatch::{self, PrintedLines},
+    failure::Outcome,
+    guest::{self, Engine, GuestBody, LoadError, LoadedModule, Report},
+    log_writer::Log,
+    operator_error::OperatorError,
+    receipt::{Probed, milliseconds},
+    request_id::RequestIds,
+    router::Router,
+};
+
+/// What modules are loaded with.
+pub(crate) struct Gate {
+    pub(crate) engine: Engine,
+    pub(crate) trust_precompiled: bool,
+    pub(crate) compile: CompileConfig,
+    pub(crate) ids: Arc<RequestIds>,
+    pub(crate) log: Option<Log>,
+}
+
+/// A module that may be served.
+pub(crate) struct Admitted {
+    pub(crate) module: Arc<LoadedModule>,
+    /// Where its machine code came from, for the receipt.
+    pub(crate) code: String,
+    pub(crate) probed: Option<Probed>,
+}
+
+impl Gate {
+    /// Loads a module at start-up: nothing is served yet that compiling could disturb.
+    ///
+    /// # Errors
+    /// It cannot be served.
+    pub(crate) fn load_first(&self, path: &Path) -> Result<Arc<LoadedModule>, LoadError> {
+        Ok(Arc::new(LoadedModule::load(&self.engine, path, self.trust_precompiled)?))
+    }
+
+    /// Whether somebody wants to know what CPU time requests take.
+    pub(crate) fn measures_cpu(&self) -> bool {
+        self.log.as_ref().is_some_and(Log::has_access_lines)
+    }
+
+    /// Admits the module in a file, or `loaded`, which has been admitted before and only has to answer the probe.
+    ///
+    /// # Errors
+    /// It cannot be served.
+    pub(crate) fn admit(
+        &self,
+        path: &Path,
+        loaded: Option<Arc<LoadedModule>>,
+        config: &HandlerConfig,
+        router: &Router,
+    ) -> Result<Admitted, OperatorError> {
+        let (module, code) = match loaded {
+            Some(module) => (module, "loaded".to_owned()),
+            None => {
+                let module = LoadedModule::load(&self.engine, path, self.trust_precompiled)?;
+                let code = module.compiled().to_string();
+                (Arc::new(module), code)
+            }
+        };
+        let probed = config.probe.as_ref().map(|probe| self.probe(&module, probe, config, router)).transpose()?;
+        Ok(Admitted { module, code, probed })
+    }
+
+    /// Has a guest of `module` answer the probe's request, as it would be for a client.
+    fn probe(
+        &self,
+        module: &LoadedModule,
+        probe: &ProbeConfig,
+        config: &HandlerConfig,
+        router: &Router,
+    ) -> Result<Probed, OperatorError> {
+        let failed = |reason| OperatorError::Probe { name: config.name.clone(), reason };
+        let started = Instant::now();
+        let until = started + probe.within;
+        let request = self.probe_request(probe, config, router).map_err(failed)?;
+        let status = self.ask(module, config, request, until).map_err(failed)?;
+        let answer = Probed { status: status.as_u16(), ms: milliseconds(started.elapsed()) };
+        if status == probe.status {
+            return Ok(answer);
+        }
+        let (path, wanted) = (&probe.path, probe.status.as_u16());
+        Err(failed(format!("`{path}` was answered {}, expected is {wanted}", answer.status)))
+    }
+
+    fn probe_request(
+        &self,
+        probe: &ProbeConfig,
+        config: &HandlerConfig,
+        router: &Router,
+    ) -> Result<astra_server::Request, String> {
+        let host = config.routes.iter().find_map(|route| route.host.as_deref());
+        let host = host.map_or_else(|| "localhost".to_owned(), |host| host.replace('*', "probe"));
+        let path = probe.path.split('?').next().unwrap_or_default();
+        let found = router.find(Some(&host), path).ok_or_else(|| format!("no route leads to `{path}`"))?;
+        let mut request = Request::get(&probe.path)
+            .header(header::HOST, &host)
+            .header(header::USER_AGENT, HeaderValue::from_static("astra-host-probe"))
+            .body(astra_server::Body::empty())
+            .map_err(|error| format!("`{}` is no path: {error}", probe.path))?;
+        dispatch::put_route(request.headers_mut(), dispatch::told_route(&found));
+        dispatch::prepare(request.headers_mut(), &self.ids.next());
+        Ok(request)
+    }
+
+    /// Runs the guest on a thread of its own, since its body has to be read while it runs.
+    fn ask(
+        &self,
+        module: &LoadedModule,
+        config: &HandlerConfig,
+        request: astra_server::Request,
+        until: Instant,
+    ) -> Result<http::StatusCode, String> {
+        let grants = Arc::new(config.grants.clone());
+        let mut limits = config.limits.clone();
+        let left = until.saturating_duration_since(Instant::now());
+        (limits.deadline, limits.stream_deadline) = (limits.deadline.min(left), Some(left));
+        let output = PrintedLines { log: self.log.clone(), handler: config.name.as_str().into(), id: self.ids.next() };
+        let (sender, answer) = mpsc::sync_channel(1);
+        let exchange = guest::Exchange {
+            request,
+            scheme: Scheme::HTTP,
+            client: None,
+            output: Arc::new(output),
+            watch: Arc::default(),
+        };
+        let run = || {
+            let _entered = self.engine.runtime().enter();
+            // The answer to nobody is dropped, which the guest is told.
+            guest::run(module, &grants, &limits, exchange, move |response| drop(sender.send(response)))
+        };
+        self.engine.while_ticking(|| {
+            thread::scope(|scope| {
+                let name = "astra-probe".to_owned();
+                let guest = thread::Builder::new().name(name).stack_size(self.engine.worker_stack());
+                let guest = guest.spawn_scoped(scope, run).map_err(|error| format!("no thread to run it on: {error}"))?;
+                let status = answer.recv().ok().map(|response| read(response, until));
+                let report = guest.join().map_err(|_| "the host panicked".to_owned())?;
+                conclude(status, &report)
+            })
+        })
+    }
+}
+
+/// Reads an answer to its end.
+fn read(response: Response<GuestBody>, until: Instant) -> Result<http::StatusCode, String> {
+    let (head, mut body) = response.into_parts();
+    loop {
+        match astra_server::wait(body.frame(), Some(until)) {
+            Ok(None) => return Ok(head.status),
+            Ok(Some(Ok(_))) => {}
+            Ok(Some(Err(error))) => return Err(format!("its answer broke off: {error}")),
+            Err(_) => return Err("its answer did not end in time".to_owned()),
+        }
+    }
+}
+
+/// What the guest made of it comes first: it knows why.
+fn conclude(
+    status: Option<Result<http::StatusCode, String>>,
+    report: &Report,
+) -> Result<http::StatusCode, String> {
+    match (&report.outcome, status) {
+        (Outcome::Failed(failure), _) => Err(failure.to_string()),
+        (Outcome::Ok, Some(status)) => status,
+        (Outcome::Ok, None) => Err("there was no answer".to_owned()),
+    }
+}

@@ -53,7 +53,7 @@ impl astra_server::Handler for Dispatch {
             let reply = Arc::clone(&reply);
             move |response| reply.send_guests(response)
         };
-        let exchange = guest::Exchange { request, scheme: Scheme::HTTP, client, output };
+        let exchange = guest::Exchange { request, scheme: Scheme::HTTP, client, output, watch: Arc::default() };
         let report = guest::run(&handler.revision, &handler.grants, &handler.limits, exchange, respond);
 
         if let Outcome::Failed(failure) = &report.outcome {

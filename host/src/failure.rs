@@ -43,6 +43,10 @@ pub enum FailureKind {
     Trap,
     /// The guest was cut at its `deadline` or `stream_deadline`.
     Deadline,
+    /// The guest was cut because an operator asked for it.
+    Killed,
+    /// The guest was cut because its revision was replaced and it took longer than `drain`.
+    Drained,
     /// The guest used up its `cpu` limit.
     Cpu,
     /// The client went away, so its guest was cancelled.
@@ -83,6 +87,8 @@ impl FailureKind {
         match self {
             Self::Trap => "trap",
             Self::Deadline => "deadline",
+            Self::Killed => "killed",
+            Self::Drained => "drained",
             Self::Cpu => "cpu",
             Self::ClientGone => "client_gone",
             Self::Memory => "memory",
@@ -124,8 +130,10 @@ impl Failure {
     /// The status of the answer, if no head has been sent yet. A client that is gone gets none: 499 is for the log.
     pub fn status(&self) -> StatusCode {
         match self.kind {
-            FailureKind::Deadline | FailureKind::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
-            FailureKind::Cpu | FailureKind::Memory | FailureKind::Overload => StatusCode::SERVICE_UNAVAILABLE,
+            FailureKind::Deadline | FailureKind::Drained | FailureKind::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
+            FailureKind::Killed | FailureKind::Cpu | FailureKind::Memory | FailureKind::Overload => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             FailureKind::BadGateway => StatusCode::BAD_GATEWAY,
             FailureKind::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             FailureKind::ClientTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -144,13 +152,15 @@ impl Failure {
 
     /// When it makes sense to try again (`Retry-After`, RFC 9110 section 10.2.3).
     pub fn retry_after(&self) -> Option<Duration> {
-        (self.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(Duration::from_secs(1))
+        let passes = self.status() == StatusCode::SERVICE_UNAVAILABLE && self.kind != FailureKind::Killed;
+        passes.then_some(Duration::from_secs(1))
     }
 
     /// The text of the answer, one line. It says nothing about our files or the guest's insides.
     pub fn public_text(&self) -> &'static str {
         match self.kind {
-            FailureKind::Deadline => "the handler took too long\n",
+            FailureKind::Deadline | FailureKind::Drained => "the handler took too long\n",
+            FailureKind::Killed => "the request was ended by the operator\n",
             FailureKind::GatewayTimeout => "a server that the handler depends on took too long\n",
             FailureKind::Cpu | FailureKind::Memory => "the handler went over its limits\n",
             FailureKind::Overload => "too busy, try again\n",
@@ -204,6 +214,8 @@ mod tests {
             assert_eq!(failure.status(), 503);
             assert!(failure.retry_after().is_some());
         }
+        let killed = Failure::new(FailureKind::Killed, "");
+        assert_eq!((killed.status().as_u16(), killed.retry_after()), (503, None), "it would be ended again");
         assert_eq!(Failure::new(FailureKind::Deadline, "").status(), 504);
     }
 }

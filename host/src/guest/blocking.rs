@@ -1,14 +1,15 @@
 //! The one place where guests wait: for a body, a clock, a socket, a file stream.
 //!
 //! All of `wasi:io/poll` and the calls and drops of `wasi:io/streams` that may block go through [`wait`]: poll once; if not
-//! ready, let the output go out, give up the seat and park until ready, until the deadline, or until the client of a response that is
-//! not complete is gone. The traits below are wasmtime-wasi's sync ones, implemented on our own view: each method is a line over
+//! ready, let the output go out, give up the seat and park until ready, until the deadline, until the request is cut, or until the client
+//! of a response that is not complete is gone. The traits below are wasmtime-wasi's sync ones, implemented on our own view: each method is a line over
 //! wasmtime-wasi-io's async `Host` for `ResourceTable`. Its own sync implementation is not used: it blocks in Tokio (`in_tokio`), which takes
 //! a process-wide lock each time and knows no deadline. File-system calls do not come here: they run on the worker and keep
 //! its seat, and the deadline acts when they return.
 
 use std::{
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Instant,
 };
@@ -38,7 +39,7 @@ thread_local! {
 /// Waits for `future` on the calling thread, which must be the worker that runs the guest.
 ///
 /// # Errors
-/// The deadline has passed, or the client is gone.
+/// The deadline has passed, the request was cut, or the client is gone.
 pub(crate) fn wait<F: Future>(answer: &mut Answer, clock: &mut Clock, future: F) -> Result<F::Output, Cut> {
     #[cfg(test)]
     WAITS.set(WAITS.get() + 1);
@@ -50,13 +51,15 @@ pub(crate) fn wait<F: Future>(answer: &mut Answer, clock: &mut Clock, future: F)
     wait_parked(answer, clock, future)
 }
 
-fn wait_parked<F: Future>(answer: &Answer, clock: &mut Clock, mut future: Pin<&mut F>) -> Result<F::Output, Cut> {
+fn wait_parked<F: Future>(answer: &Answer, clock: &mut Clock, future: Pin<&mut F>) -> Result<F::Output, Cut> {
+    let watch = Arc::clone(clock.watch());
+    let mut future = pin!(watch.or_cut(future));
     let phase = answer.phase();
     let until = clock.until(phase);
     match astra_server::wait(future.as_mut(), until.map(|(instant, _)| instant)) {
-        Ok(output) => Ok(output),
+        Ok(output) => output,
         Err(astra_server::Interrupted::ClientGone) => {
-            wait_alone(clock.without_client(phase)?, clock.until(phase), future)
+            wait_alone(clock.without_client(phase)?, clock.until(phase), future)?
         }
         Err(_) => Err(until.map_or(Cut::Deadline, |(_, cut)| cut)), // the deadline
     }

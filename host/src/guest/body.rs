@@ -22,6 +22,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
+use super::watch::{self, WaitsFor};
+
 /// From so many buffered bytes on the guest has to wait for the reader, and the reader is woken without being asked.
 const HIGH: usize = 64 * 1024;
 /// The most that is ever buffered.
@@ -342,6 +344,7 @@ impl Pollable for BodyStream {
                 return Poll::Ready(());
             }
             state.writer = Some(cx.waker().clone());
+            watch::note(WaitsFor::Client);
             Poll::Pending
         })
         .await;

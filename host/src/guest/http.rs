@@ -11,7 +11,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -54,6 +54,7 @@ use super::{
     grants,
     instance::{State, Upload, UploadEnd},
     monotonic::{self, Monotonic},
+    watch::{self, WaitsFor},
 };
 
 /// The instance that our functions are put into; the version is wasmtime-wasi-http's, and guests of all 0.2.x find it.
@@ -341,7 +342,10 @@ impl Body for RequestBody {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            watch::note(WaitsFor::Body);
+            return Poll::Pending;
+        };
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {

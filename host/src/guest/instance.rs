@@ -31,6 +31,7 @@ use super::{
     outbound::Outbound,
     revision::Revision,
     stdio::GuestOutput,
+    watch::Watch,
 };
 use crate::failure::{Failure, FailureKind, Outcome};
 
@@ -124,7 +125,7 @@ impl State {
         grants: &Arc<Grants>,
         limits: &Limits,
         output: Arc<dyn GuestOutput>,
-        client: Option<astra_server::Client>,
+        watch: Arc<Watch>,
         to_head: bool,
         respond: Respond,
     ) -> Self {
@@ -135,13 +136,13 @@ impl State {
         Self {
             table,
             answer,
-            clock: Clock::start(limits),
+            clock: Clock::start(limits, watch),
             upload,
             unsent: Budget::new(),
             heads_left: wasi_http::HEADS,
             clocks: None,
             memory: Memory::new(limits.memory, memory),
-            client,
+            client: None,
             http: WasiHttpCtx::new(),
             outbound: Outbound,
             wasi: None,
@@ -224,6 +225,8 @@ pub struct Exchange {
     pub client: Option<astra_server::Client>,
     /// Where the guest's lines go.
     pub output: Arc<dyn GuestOutput>,
+    /// How others see the request, and end it.
+    pub watch: Arc<Watch>,
 }
 
 /// Runs one request in a fresh instance, on this thread, and returns when the guest has ended.
@@ -238,10 +241,11 @@ pub fn run(
     exchange: Exchange,
     respond: impl FnOnce(Response<GuestBody>) + Send + 'static,
 ) -> Report {
-    let Exchange { request, scheme, client, output } = exchange;
+    let Exchange { request, scheme, client, output, watch } = exchange;
     let respond: Respond = Box::new(respond);
     let to_head = request.method() == http::Method::HEAD;
-    let state = State::new(revision.memory(), grants, limits, output, client, to_head, respond);
+    let mut state = State::new(revision.memory(), grants, limits, output, watch, to_head, respond);
+    state.client = client;
     let mut store = store(revision.engine(), state);
     let result = call(revision, &mut store, request, &scheme);
     end(store, result)
@@ -298,7 +302,7 @@ fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
         (Ok(()), Err(failure)) => Outcome::Failed(failure),
     };
     let bytes_in = state.upload.bytes.load(Ordering::Relaxed);
-    let report = Report { outcome, cpu: state.clock.cpu(), bytes_in, peak_memory: state.memory.peak() };
+    let report = Report { outcome, cpu: state.clock.end(), bytes_in, peak_memory: state.memory.peak() };
     drop(state); // a body that the guest left unfinished breaks here
     report
 }
@@ -322,6 +326,8 @@ fn classify(error: &wasmtime::Error, state: &State, complete: bool) -> Option<Fa
             Cut::Deadline | Cut::StreamDeadline => FailureKind::Deadline,
             Cut::Cpu => FailureKind::Cpu,
             Cut::ClientGone => FailureKind::ClientGone,
+            Cut::Killed => FailureKind::Killed,
+            Cut::Drained => FailureKind::Drained,
         };
         return failure(kind, format!("{cut}{}", Frames(error)));
     }

@@ -5,12 +5,16 @@
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use wasmtime::ResourceLimiter;
 
-use super::memory_budget::MemoryBudget;
+use super::{
+    memory_budget::MemoryBudget,
+    watch::{CutBy, Watch},
+};
 
 /// A guest may go on for so long after a response that took longer than `deadline` to end, or whose client is gone.
 const AFTERWARDS: Duration = Duration::from_secs(1);
@@ -59,6 +63,17 @@ pub(crate) enum Cut {
     StreamDeadline,
     Cpu,
     ClientGone,
+    Killed,
+    Drained,
+}
+
+impl From<CutBy> for Cut {
+    fn from(by: CutBy) -> Self {
+        match by {
+            CutBy::Operator => Self::Killed,
+            CutBy::Drain => Self::Drained,
+        }
+    }
 }
 
 impl fmt::Display for Cut {
@@ -68,6 +83,8 @@ impl fmt::Display for Cut {
             Self::StreamDeadline => "`stream_deadline` passed",
             Self::Cpu => "`cpu` limit used up",
             Self::ClientGone => "the client went away",
+            Self::Killed => "an operator ended it",
+            Self::Drained => "its revision was replaced, and `drain` passed",
         })
     }
 }
@@ -85,7 +102,7 @@ pub(crate) enum Phase {
     Complete,
 }
 
-/// One request's time.
+/// One request's time, and the watch that may end it at any.
 pub(crate) struct Clock {
     started: Instant,
     deadline: Duration,
@@ -96,24 +113,34 @@ pub(crate) struct Clock {
     completed: Option<Instant>,
     /// When the client was first seen gone after that.
     left: Option<Instant>,
+    watch: Arc<Watch>,
 }
 
 impl Clock {
-    pub(crate) fn start(limits: &Limits) -> Self {
+    pub(crate) fn start(limits: &Limits, watch: Arc<Watch>) -> Self {
         let wants_cpu = limits.measure_cpu || limits.cpu.is_some();
+        let cpu_started = wants_cpu.then(thread_cpu_time);
+        if let Some(cpu) = cpu_started {
+            watch.started(cpu);
+        }
         Self {
             started: Instant::now(),
             deadline: limits.deadline,
             stream_deadline: limits.stream_deadline,
             cpu_limit: limits.cpu,
-            cpu_started: wants_cpu.then(thread_cpu_time),
+            cpu_started,
             completed: None,
             left: None,
+            watch,
         }
     }
 
     pub(crate) fn started(&self) -> Instant {
         self.started
+    }
+
+    pub(crate) fn watch(&self) -> &Arc<Watch> {
+        &self.watch
     }
 
     /// When a wait in this phase must end, if ever, and what to call it then.
@@ -145,8 +172,9 @@ impl Clock {
     /// Whether a guest that is running in this phase may go on.
     ///
     /// # Errors
-    /// The limit that it has reached.
+    /// The limit that it has reached, or it was cut.
     pub(crate) fn check(&mut self, phase: Phase) -> Result<(), Cut> {
+        self.watch.check()?;
         if let Some((until, cut)) = self.until(phase)
             && Instant::now() >= until
         {
@@ -158,14 +186,20 @@ impl Clock {
         }
     }
 
+    /// The request has ended: its CPU time, zero if it is not measured.
+    pub(crate) fn end(&self) -> Duration {
+        self.watch.ended();
+        self.cpu()
+    }
+
     /// CPU time used on this thread since the start; zero if it is not measured.
-    pub(crate) fn cpu(&self) -> Duration {
+    fn cpu(&self) -> Duration {
         self.cpu_started.map_or(Duration::ZERO, |started| thread_cpu_time().saturating_sub(started))
     }
 }
 
 /// CPU time of the calling thread: a system call of 0.2 µs, so it is read only when a limit or a log wants it.
-fn thread_cpu_time() -> Duration {
+pub(crate) fn thread_cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
@@ -239,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_stream_outlives_the_deadline_and_a_head_does_not() {
-        let mut clock = Clock::start(&Limits { deadline: Duration::ZERO, ..Limits::default() });
+        let mut clock = Clock::start(&Limits { deadline: Duration::ZERO, ..Limits::default() }, Arc::default());
         assert_eq!(clock.check(Phase::Head), Err(Cut::Deadline));
         assert_eq!(clock.check(Phase::Streaming), Ok(()));
         assert_eq!(clock.check(Phase::Complete), Ok(()));
@@ -248,12 +282,12 @@ mod tests {
     #[test]
     fn a_stream_ends_at_its_own_deadline() {
         let limits = Limits { stream_deadline: Some(Duration::ZERO), ..Limits::default() };
-        assert_eq!(Clock::start(&limits).check(Phase::Streaming), Err(Cut::StreamDeadline));
+        assert_eq!(Clock::start(&limits, Arc::default()).check(Phase::Streaming), Err(Cut::StreamDeadline));
     }
 
     #[test]
     fn a_client_that_leaves_cancels_what_it_waits_for_at_once() {
-        let mut clock = Clock::start(&Limits::default());
+        let mut clock = Clock::start(&Limits::default(), Arc::default());
         assert_eq!(clock.without_client(Phase::Head), Err(Cut::ClientGone));
         assert_eq!(clock.without_client(Phase::Streaming), Err(Cut::ClientGone));
         let until = clock.without_client(Phase::Complete).expect("nothing is missing for the client");

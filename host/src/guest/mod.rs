@@ -4,7 +4,8 @@
 //! on the calling thread, which must have entered [`Engine::runtime`]. The files, in the order a request meets them:
 //! `module.rs` and `load_error.rs` (what is in a file), `engine.rs` and `cache.rs` (wasmtime), `revision.rs` (file to something
 //! that can be instantiated), `instance.rs` (one request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `stdio.rs`, `monotonic.rs`,
-//! `http.rs` (what guests import), `outbound.rs`, `blocking.rs` (where guests wait), `body.rs` and `answer.rs` (what comes out).
+//! `http.rs` (what guests import), `outbound.rs`, `blocking.rs` (where guests wait), `watch.rs` (what others see of it), `body.rs` and
+//! `answer.rs` (what comes out).
 
 mod answer;
 mod blocking;
@@ -24,6 +25,7 @@ mod revision;
 mod stdio;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use self::{
     body::GuestBody,
@@ -35,4 +37,5 @@ pub use self::{
     module::{Kind, ModuleInfo, Need, inspect},
     revision::{Compiled, Revision, precompile},
     stdio::{GuestOutput, Stream},
+    watch::{CutBy, Watch},
 };

@@ -9,7 +9,10 @@ use wasmtime::{
 };
 use wasmtime_wasi::p2::{DynPollable, Pollable, bindings::clocks::monotonic_clock, subscribe};
 
-use super::instance::State;
+use super::{
+    instance::State,
+    watch::{self, WaitsFor},
+};
 
 /// Adds the interface to a linker.
 pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
@@ -63,11 +66,17 @@ struct Alarm {
 #[wasmtime_wasi::async_trait]
 impl Pollable for Alarm {
     async fn ready(&mut self) {
-        let Some(at) = self.at else { return std::future::pending().await };
-        if at <= Instant::now() {
+        if self.at.is_some_and(|at| at <= Instant::now()) {
             // A guest that polls in a loop with no time to wait: let what it polls for move.
             return astra_server::flush();
         }
+        watch::noting(WaitsFor::Sleep, self.sleep()).await;
+    }
+}
+
+impl Alarm {
+    async fn sleep(&self) {
+        let Some(at) = self.at else { return std::future::pending().await };
         match astra_server::sleep_until(at) {
             Some(sleep) => sleep.await,
             // No worker's thread: this module's tests.

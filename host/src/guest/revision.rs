@@ -17,7 +17,6 @@ use wasmtime_wasi_http::p2::bindings::sync::ProxyPre;
 
 use super::{
     engine::Engine,
-    grants::Grants,
     http::PROVIDED,
     instance::{self, State},
     limits::Limits,
@@ -101,7 +100,7 @@ impl Revision {
         let limits = Limits { deadline: GATE, memory: self.engine.max_memory(), ..Limits::default() };
         let respond = Box::new(|_| ());
         let state =
-            State::new(self.memory(), &Arc::new(Grants::default()), &limits, Arc::new(Silence), None, false, respond);
+            State::new(self.memory(), &Arc::default(), &limits, Arc::new(Silence), Arc::default(), false, respond);
         let mut store = instance::store(self.engine.wasmtime(), state);
         let result = self.with_ticks(|| self.pre.instantiate(&mut store).map(drop));
         result.map_err(|error| misfit(path, &error, |path, reason| LoadError::Instantiate { path, reason }))

@@ -26,6 +26,7 @@ mod stdio;
 mod watch;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use self::{
     body::GuestBody,

@@ -18,8 +18,8 @@ use http::{Method, Request, Response, uri::Scheme};
 use http_body::Body as _;
 
 use super::{
-    CacheMode, Engine, EngineOptions, Exchange, Grants, GuestBody, GuestOutput, Limits, LoadError, Report, Revision,
-    Stream, blocking::WAITS, run,
+    CacheMode, CutBy, Engine, EngineOptions, Exchange, Grants, GuestBody, GuestOutput, Limits, LoadError, Report,
+    Revision, Stream, Watch, blocking::WAITS, run,
 };
 use crate::failure::{FailureKind, Outcome};
 
@@ -38,21 +38,28 @@ const COMPONENT: &str = r#"(component
   (import "wasi:io/error@0.2.0" (instance $error (export "error" (type (sub resource)))))
   (alias export $error "error" (type $io-error))
   (import "wasi:io/streams@0.2.0" (instance $streams
+    (export "input-stream" (type $input (sub resource)))
     (export "output-stream" (type $output (sub resource)))
     (alias outer 1 $io-error (type $e))
     (export "error" (type $error (eq $e)))
     (type $failed (variant (case "last-operation-failed" (own $error)) (case "closed")))
     (export "stream-error" (type $stream-error (eq $failed)))
+    (export "[method]input-stream.blocking-read"
+      (func (param "self" (borrow $input)) (param "len" u64) (result (result (list u8) (error $stream-error)))))
     (export "[method]output-stream.blocking-write-and-flush"
       (func (param "self" (borrow $output)) (param "contents" (list u8)) (result (result (error $stream-error)))))))
+  (alias export $streams "input-stream" (type $input))
   (alias export $streams "output-stream" (type $output))
   (import "wasi:cli/stdout@0.2.0" (instance $stdout
     (alias outer 1 $output (type $o))
     (export "output-stream" (type $output (eq $o)))
     (export "get-stdout" (func (result (own $output))))))
   (import "wasi:http/types@0.2.4" (instance $types
+    (alias outer 1 $input (type $i))
+    (export "input-stream" (type $input (eq $i)))
     (alias outer 1 $output (type $o))
     (export "output-stream" (type $output (eq $o)))
+    (export "incoming-body" (type $incoming-body (sub resource)))
     (export "fields" (type $fields (sub resource)))
     (export "incoming-request" (type $request (sub resource)))
     (export "response-outparam" (type $outparam (sub resource)))
@@ -81,6 +88,8 @@ const COMPONENT: &str = r#"(component
       (case "HTTP-response-timeout") (case "HTTP-upgrade-failed") (case "HTTP-protocol-error") (case "loop-detected")
       (case "configuration-error") (case "internal-error" (option string))))
     (export "error-code" (type $error-code (eq $code)))
+    (export "[method]incoming-request.consume" (func (param "self" (borrow $request)) (result (result (own $incoming-body)))))
+    (export "[method]incoming-body.stream" (func (param "self" (borrow $incoming-body)) (result (result (own $input)))))
     (export "[constructor]fields" (func (result (own $fields))))
     (export "[constructor]outgoing-response" (func (param "headers" (own $fields)) (result (own $response))))
     (export "[method]outgoing-response.body" (func (param "self" (borrow $response)) (result (result (own $body)))))
@@ -105,7 +114,10 @@ const COMPONENT: &str = r#"(component
   (core func $sleep (canon lower (func $clock "subscribe-duration")))
   (core func $exit (canon lower (func $exit "exit")))
   (core func $print (canon lower (func $streams "[method]output-stream.blocking-write-and-flush") (memory $mem) (realloc $realloc)))
+  (core func $read (canon lower (func $streams "[method]input-stream.blocking-read") (memory $mem) (realloc $realloc)))
   (core func $stdout (canon lower (func $stdout "get-stdout")))
+  (core func $consume (canon lower (func $types "[method]incoming-request.consume") (memory $mem)))
+  (core func $upload (canon lower (func $types "[method]incoming-body.stream") (memory $mem)))
   (core func $fields (canon lower (func $types "[constructor]fields")))
   (core func $response (canon lower (func $types "[constructor]outgoing-response")))
   (core func $body (canon lower (func $types "[method]outgoing-response.body") (memory $mem)))
@@ -119,7 +131,10 @@ const COMPONENT: &str = r#"(component
     (import "f" "sleep" (func $sleep (param i64) (result i32)))
     (import "f" "exit" (func $exit (param i32)))
     (import "f" "print" (func $print (param i32 i32 i32 i32)))
+    (import "f" "read" (func $read (param i32 i64 i32)))
     (import "f" "stdout" (func $stdout (result i32)))
+    (import "f" "consume" (func $consume (param i32 i32)))
+    (import "f" "upload" (func $upload (param i32 i32)))
     (import "f" "fields" (func $fields (result i32)))
     (import "f" "response" (func $response (param i32) (result i32)))
     (import "f" "body" (func $body (param i32 i32)))
@@ -141,12 +156,18 @@ const COMPONENT: &str = r#"(component
     (func $done (call $drop-output (global.get $the-stream)) (call $finish (global.get $the-body) (i32.const 0) (i32.const 0) (i32.const 16)))
     (func $nap (param $ms i64) (call $block (call $sleep (i64.mul (local.get $ms) (i64.const 1000000)))))
     (func $deep (call $deep) (call $deep))
+    ;; Reads something of the request's body.
+    (func $take (param $request i32)
+      (call $consume (local.get $request) (i32.const 0))
+      (call $upload (i32.load (i32.const 4)) (i32.const 0))
+      (call $read (i32.load (i32.const 4)) (i64.const 1) (i32.const 16)))
     (func $handle (export "handle") (param $request i32) (param $out i32) BODY))
   (core instance $guest (instantiate $main
     (with "m" (instance (export "memory" (memory $mem))))
     (with "f" (instance
       (export "block" (func $block)) (export "sleep" (func $sleep)) (export "exit" (func $exit))
       (export "print" (func $print)) (export "stdout" (func $stdout)) (export "fields" (func $fields))
+      (export "read" (func $read)) (export "consume" (func $consume)) (export "upload" (func $upload))
       (export "response" (func $response)) (export "body" (func $body)) (export "write" (func $write))
       (export "finish" (func $finish)) (export "set" (func $set)) (export "drop-output" (func $drop-output))))))
   (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
@@ -215,17 +236,25 @@ fn request(method: Method, limits: &Limits, body: &str) -> Ended {
 }
 
 fn run_in(engine: &Engine, revision: &Revision, method: Method, limits: &Limits) -> Ended {
+    run_watched(engine, revision, method, astra_server::Body::empty(), limits, Arc::default())
+}
+
+fn run_watched(
+    engine: &Engine,
+    revision: &Revision,
+    method: Method,
+    body: astra_server::Body,
+    limits: &Limits,
+    watch: Arc<Watch>,
+) -> Ended {
     let _runtime = engine.runtime().enter();
     let printed = Arc::new(Printed::default());
     let exchange = Exchange {
-        request: Request::builder()
-            .method(method)
-            .uri("http://localhost/")
-            .body(astra_server::Body::empty())
-            .expect("valid"),
+        request: Request::builder().method(method).uri("http://localhost/").body(body).expect("valid"),
         scheme: Scheme::HTTP,
         client: None,
         output: printed.clone(),
+        watch,
     };
     let (sender, receiver) = mpsc::channel();
     let report = run(revision, &Arc::new(Grants::default()), limits, exchange, move |response| {
@@ -440,6 +469,68 @@ fn a_guest_waits_while_nobody_reads() {
     assert_eq!(ended.kind(), Some(FailureKind::Deadline));
     let (text, whole) = read(ended.response.expect("the head went out"));
     assert!(text.len() <= 128 * 1024 && !whole);
+}
+
+/// A body that begins and never comes.
+struct Stalled;
+
+impl http_body::Body for Stalled {
+    type Data = bytes::Bytes;
+    type Error = astra_server::BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
+/// Runs a guest that would not end for an hour, and cuts it once it is seen doing `what`.
+fn cut_while(what: &str, by: CutBy, body: &str) -> Ended {
+    let (revision, watch) = (guest(body), Arc::<Watch>::default());
+    let limits = Limits { deadline: Duration::from_secs(3600), ..Limits::default() };
+    std::thread::scope(|scope| {
+        let watched = Arc::clone(&watch);
+        let running = scope.spawn(move || {
+            let body = astra_server::Body::wrap(Stalled);
+            run_watched(engine(), &revision, Method::POST, body, &limits, watched)
+        });
+        // CPU time is known once it is on its thread.
+        while !running.is_finished() && (watch.cpu().is_none() || watch.waits_for() != what) {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        watch.cut(by);
+        let ended = running.join().expect("does not panic");
+        assert_eq!((watch.waits_for().as_str(), watch.cpu()), ("running", None), "nothing is told of who comes next");
+        ended
+    })
+}
+
+#[test]
+fn a_guest_that_waits_is_seen_waiting_and_cut_at_once() {
+    let flood = "(call $answer (local.get $out)) (loop $again (call $print (global.get $the-stream) (i32.const 0) (i32.const 4096) (i32.const 16)) (br $again))";
+    for (what, body) in
+        [("sleep", "(call $nap (i64.const 3600000))"), ("body", "(call $take (local.get $request))"), ("client", flood)]
+    {
+        assert_eq!(cut_while(what, CutBy::Operator, body).kind(), Some(FailureKind::Killed), "{what}");
+        assert_eq!(cut_while(what, CutBy::Drain, body).kind(), Some(FailureKind::Drained), "{what}");
+    }
+}
+
+#[test]
+fn a_guest_that_computes_is_cut_at_its_next_tick() {
+    let ended = cut_while("running", CutBy::Operator, "(loop $again (br $again))");
+    assert_eq!(ended.kind(), Some(FailureKind::Killed));
+    assert!(ended.response.is_none());
+}
+
+#[test]
+fn a_response_that_is_cut_never_looks_complete() {
+    let ended =
+        cut_while("sleep", CutBy::Drain, "(call $answer (local.get $out)) (call $say) (call $nap (i64.const 3600000))");
+    assert_eq!(ended.kind(), Some(FailureKind::Drained));
+    assert_eq!(read(ended.response.expect("the head went out")), ("Hello World!\n".to_owned(), false));
 }
 
 /// All calls of `wasi:io` that may block, each once: `$timer`, `$in` and `$out` are what they are called on.

@@ -279,7 +279,10 @@ mod tests {
         let _ = watch.check();
         let used = || watch.cpu().expect("this thread is there");
         let before = used();
-        while thread_cpu_time() < before + Duration::from_millis(50) + Duration::from_nanos(watch.cpu_started.load(Ordering::Relaxed)) {}
+        while thread_cpu_time()
+            < before + Duration::from_millis(50) + Duration::from_nanos(watch.cpu_started.load(Ordering::Relaxed))
+        {
+        }
         // Seen from another thread, the kernel's count may be some ticks old.
         assert!(std::thread::scope(|scope| scope.spawn(used).join().expect("reads")) > Duration::from_millis(10));
         watch.started(Duration::MAX);

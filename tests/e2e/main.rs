@@ -16,6 +16,7 @@ mod heads;
 mod limits;
 mod logs;
 mod other_sdks;
+mod packages;
 mod refusals;
 mod shutdown;
 mod start;

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{cargo_package, say};
+use super::say;
 use crate::{
     config::format_size,
     guest::{self, Kind},
+    package,
 };
 
 /// Show what a module is: kind, imports, exports, the grants it will need, size and digest
@@ -20,7 +21,7 @@ pub(super) struct Inspect {
 
 impl Inspect {
     pub(super) fn execute(&self) -> anyhow::Result<()> {
-        let path = cargo_package::module(&self.path)?;
+        let path = package::module(&self.path)?;
         let info = guest::inspect(&path)?;
         say(&format!("file     {}", path.display()));
         say(&format!("kind     {}", info.kind));

@@ -3,9 +3,11 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage. An error is printed once, with everything that led to it, and ends with what
 //! to do about it.
 
-mod cargo_package;
 mod compile;
+mod completions;
 mod inspect;
+mod manual;
+mod new;
 mod run;
 mod spinner;
 
@@ -38,6 +40,9 @@ enum Command {
     Run(Box<run::Run>),
     Inspect(inspect::Inspect),
     Compile(compile::Compile),
+    New(new::New),
+    Completions(completions::Completions),
+    Manual(manual::Manual),
 }
 
 /// Runs the command that the process was started with.
@@ -51,6 +56,9 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.execute(),
         Command::Inspect(inspect) => inspect.execute(),
         Command::Compile(compile) => compile.execute(),
+        Command::New(new) => new.execute(),
+        Command::Completions(completions) => completions.execute(),
+        Command::Manual(manual) => manual.execute(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

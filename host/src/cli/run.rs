@@ -18,13 +18,14 @@ use signal_hook::{
     iterator::Signals,
 };
 
-use super::{cargo_package, say, spinner::Spinner};
+use super::{say, spinner::Spinner};
 use crate::{
     config::{self, Config, HandlerConfig, ValueError},
     guest::{CacheMode, Reset},
     host::{Host, Loaded, RunningHost},
     log_line::LogFormat,
     log_writer::LogWriter,
+    package,
 };
 
 /// Serve a module, or a Cargo package that is built first
@@ -108,7 +109,7 @@ impl Run {
         let drain = config::duration("--drain", &self.drain, Duration::ZERO..=DAY)?;
         if self.path.is_dir() {
             // A handler is called like its module, not like the directory, which may be `.`.
-            let built = HandlerConfig::new(cargo_package::module(&self.path)?);
+            let built = HandlerConfig::new(package::module(&self.path)?);
             (config.handlers[0].name, config.handlers[0].module) = (built.name, built.module);
         }
 

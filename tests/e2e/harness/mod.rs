@@ -15,7 +15,7 @@ mod versions;
 use std::time::Duration;
 
 pub(crate) use client::{Answer, Client, field};
-pub(crate) use guests::{guest, root};
+pub(crate) use guests::{guest, root, target_dir};
 pub(crate) use host::{Ended, Host, Setup};
 pub(crate) use http2::Http2;
 pub(crate) use scratch::Scratch;

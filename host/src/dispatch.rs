@@ -140,7 +140,7 @@ const ROUTE_PARAM: &str = "x-route-param-";
 
 /// The route that a request came by, for its guest: `x-route`, `x-route-rest` for what `*` stands for, and `x-route-param-NAME`, as they
 /// stand in the path, percent-encoded. Nothing if the route is `/*`, which says nothing.
-pub(crate) fn told_route(found: &Match<'_, '_>) -> Vec<(HeaderName, HeaderValue)> {
+pub(crate) fn told_route(found: &Match<'_>) -> Vec<(HeaderName, HeaderValue)> {
     if found.route.path == "/*" {
         return Vec::new();
     }

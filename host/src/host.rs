@@ -27,6 +27,7 @@ use crate::{
     router::{Route, RouteError, Router},
     steward::Steward,
     table::{Table, Tables},
+    watcher::Watcher,
 };
 
 /// Requests that may wait for a worker; beyond that, and after [`QUEUE_TIMEOUT`], the answer is 503.
@@ -207,7 +208,8 @@ impl HostBuilder {
         let dispatch = Dispatch { tables, in_flight, ids, trusted_proxies, log };
         let server = serve(server, dispatch, &config.server, &engine, open_files)?;
         let steward = Steward::start(&operator).map_err(HostError::Serve)?;
-        Ok(RunningHost { server, steward, operator, loaded, engine })
+        let watcher = Watcher::start(&operator).map_err(HostError::Serve)?;
+        Ok(RunningHost { server, watcher, steward, operator, loaded, engine })
     }
 }
 
@@ -244,6 +246,7 @@ fn serve(
 pub struct RunningHost {
     // Dropped in this order: the workers that run guests before the engine they run in.
     server: Handle,
+    watcher: Watcher,
     steward: Steward,
     operator: Operator,
     loaded: Vec<Loaded>,
@@ -295,6 +298,7 @@ impl RunningHost {
     /// was cut.
     pub fn shutdown(self, drain: Duration) -> bool {
         self.operator.begin_stop();
+        drop(self.watcher);
         let is_whole = self.server.shutdown(drain);
         drop(self.steward);
         is_whole

@@ -132,6 +132,7 @@ mod state_dir;
 mod steward;
 mod table;
 mod watch;
+mod watcher;
 
 pub use config::Config;
 pub use host::{Host, HostBuilder, HostError, RunningHost};

@@ -21,8 +21,8 @@ use crate::{
     host::HostError,
     in_flight::InFlight,
     operator_error::OperatorError,
-    package,
-    receipt::{Action, Receipt},
+    package::{self, Cancel},
+    receipt::{Action, Receipt, milliseconds},
     revision::{Bell, Revision},
     router::Router,
     state_dir::StateDir,
@@ -75,6 +75,9 @@ struct Inner {
     tables: Arc<Tables>,
     in_flight: Arc<InFlight>,
     bell: Arc<Bell>,
+    /// Rung when what is to be watched may have changed.
+    watch_bell: Bell,
+    builds: Cancel,
     server: ServerConfig,
     state: Option<StateDir>,
     listen: Vec<String>,
@@ -199,6 +202,8 @@ impl Operator {
             tables,
             in_flight,
             bell,
+            watch_bell: Bell::default(),
+            builds: Cancel::default(),
             server,
             state,
             listen,
@@ -259,43 +264,60 @@ impl Operator {
         source: &str,
         options: &SwapOptions,
     ) -> Result<Receipt, OperatorError> {
-        let swapped = self.try_swap(handler, module, source, options);
-        self.told(handler, "failed", swapped, options.no_wait)
+        let swapped = self.try_swap(handler, &Origin::Operator { module, source }, options);
+        self.told(handler, swapped, options.no_wait)
     }
 
-    fn try_swap(
-        &self,
-        name: &str,
-        path: &Path,
-        source: &str,
-        options: &SwapOptions,
-    ) -> Result<Done, OperatorError> {
+    /// Publishes the configured module of a handler, which was saved so long ago, if it is another than when it was last looked at. Tells
+    /// of success only: whoever watches knows whether a failure is one.
+    ///
+    /// # Errors
+    /// It was not published; what served before serves on.
+    pub(crate) fn swap_changed(&self, handler: &str, age: impl Fn() -> Duration) -> Result<(), OperatorError> {
+        let done = self.try_swap(handler, &Origin::Configured { age: &age }, &SwapOptions::default())?;
+        if done.receipt.action != Action::Unchanged {
+            self.told(handler, Ok(done), true)?;
+        }
+        Ok(())
+    }
+
+    fn try_swap(&self, name: &str, origin: &Origin<'_>, options: &SwapOptions) -> Result<Done, OperatorError> {
         let inner = &*self.0;
         let _claim = inner.claim(name)?;
-        let path = package::module(path)?;
-        let sha256 = inspect(&path)?.digest;
-        let (config, before, loaded, router) = {
+        let (config, before, configured, router) = {
             let mut book = inner.lock();
             let router = Arc::clone(&book.router);
             let handler = book.handler(name)?;
-            (handler.config.clone(), Arc::clone(&handler.main), handler.loaded(&sha256), router)
+            (handler.config.clone(), Arc::clone(&handler.main), handler.configured.clone(), router)
         };
-        if before.sha256() == sha256 && before.has_settings(&config) {
+        let (path, source) = match origin {
+            Origin::Operator { module, source } => (*module, (*source).to_owned()),
+            Origin::Configured { .. } => (&*config.module, config.module.display().to_string()),
+        };
+        let path = package::module_until(path, &inner.builds)?;
+        let sha256 = inspect(&path)?.digest;
+        let is_known = match origin {
+            Origin::Operator { .. } => before.sha256() == sha256 && before.has_settings(&config),
+            // What was swapped in since stays, if only the time of the file is new.
+            Origin::Configured { .. } => configured == sha256,
+        };
+        if is_known {
             return Ok(Done { receipt: self.receipt(Action::Unchanged, Some(&before), &before), report: None });
         }
+        let loaded = inner.lock().handler(name)?.loaded(&sha256);
         let Admitted { module, code, probed } = inner.gate.admit(&path, loaded, &config, &router)?;
         let new_imports = new_imports(&module, &before.module);
         let refuses = options.no_new_imports || config.new_imports == NewImports::Refuse;
         if refuses && !new_imports.is_empty() {
             return Err(OperatorError::NewImports { from: before.number, imports: new_imports });
         }
-        let outlives_restart = self.record(name, &module, source, &path, options)?;
+        let outlives_restart = self.record(name, &module, &source, &path, origin, options)?;
 
         let mut book = inner.lock();
         let handler = book.handler(name)?;
-        let revision = handler.make(module, source.to_owned());
+        let revision = handler.make(module, source);
         let action = if options.canary.is_some() { Action::Canary } else { Action::Swap };
-        let receipt = Receipt {
+        let mut receipt = Receipt {
             code,
             probe: probed,
             new_imports,
@@ -303,6 +325,10 @@ impl Operator {
             share: options.canary.map(|share| share.to_string()),
             ..self.receipt(action, Some(&handler.main), &revision)
         };
+        if let Origin::Configured { age } = origin {
+            handler.configured = sha256;
+            receipt.saved_ms = Some(milliseconds(age()));
+        }
         let report = match options.canary {
             Some(share) => {
                 handler.put_canary(revision, share);
@@ -342,9 +368,10 @@ impl Operator {
         module: &LoadedModule,
         source: &str,
         path: &Path,
+        origin: &Origin<'_>,
         options: &SwapOptions,
     ) -> Result<bool, OperatorError> {
-        let _ = (name, module, source, path, options);
+        let _ = (name, module, source, path, origin, options);
         Ok(false)
     }
 
@@ -353,7 +380,7 @@ impl Operator {
     /// # Errors
     /// It is not kept.
     pub fn rollback(&self, handler: &str, to: Option<u32>, no_wait: bool) -> Result<Receipt, OperatorError> {
-        self.told(handler, "failed", self.try_rollback(handler, to), no_wait)
+        self.told(handler, self.try_rollback(handler, to), no_wait)
     }
 
     fn try_rollback(&self, name: &str, to: Option<u32>) -> Result<Done, OperatorError> {
@@ -371,7 +398,7 @@ impl Operator {
     /// # Errors
     /// There is none.
     pub fn promote(&self, handler: &str, no_wait: bool) -> Result<Receipt, OperatorError> {
-        self.told(handler, "failed", self.try_promote(handler), no_wait)
+        self.told(handler, self.try_promote(handler), no_wait)
     }
 
     fn try_promote(&self, name: &str) -> Result<Done, OperatorError> {
@@ -388,7 +415,7 @@ impl Operator {
     /// # Errors
     /// There is none.
     pub fn abort(&self, handler: &str, no_wait: bool) -> Result<Receipt, OperatorError> {
-        self.told(handler, "failed", self.try_abort(handler), no_wait)
+        self.told(handler, self.try_abort(handler), no_wait)
     }
 
     fn try_abort(&self, name: &str) -> Result<Done, OperatorError> {
@@ -459,7 +486,7 @@ impl Operator {
 
     /// Has whatever is new about a handler pass the gate.
     fn plan(&self, config: HandlerConfig, router: &Router) -> Result<Plan, OperatorError> {
-        let path = package::module(&config.module)?;
+        let path = package::module_until(&config.module, &self.0.builds)?;
         let configured = inspect(&path)?.digest;
         let known = {
             let book = self.0.lock();
@@ -485,7 +512,7 @@ impl Operator {
         let mut book = inner.lock();
         let book = &mut *book;
         let mut before: Vec<Handler> = std::mem::take(&mut book.handlers);
-        let mut farewells = Vec::new();
+        let mut done = Vec::new();
         for Plan { config, configured, admitted } in plans {
             let known = before.iter().position(|handler| *handler.name == *config.name).map(|at| before.remove(at));
             let source = config.module.display().to_string();
@@ -500,14 +527,15 @@ impl Operator {
                         let replaced = handler.put(revision);
                         handler.last = Some(receipt.clone());
                         let evicted = handler.keep(Arc::clone(&replaced));
-                        farewells.push((receipt, replaced, evicted, handler.config.drain));
+                        done.push((receipt, Some((replaced, evicted, handler.config.drain))));
                     }
                     book.handlers.push(handler);
                 }
                 (None, Some(Admitted { module, code, probed })) => {
                     let mut handler = Handler::new(config, module, source, &inner.bell);
-                    let receipt = self.receipt(Action::Add, None, &handler.main);
-                    handler.last = Some(Receipt { code, probe: probed, ..receipt });
+                    let receipt = Receipt { code, probe: probed, ..self.receipt(Action::Add, None, &handler.main) };
+                    handler.last = Some(receipt.clone());
+                    done.push((receipt, None));
                     book.handlers.push(handler);
                 }
                 // A handler that is not known has been through the gate.
@@ -518,16 +546,17 @@ impl Operator {
             let receipt = self.receipt(Action::Remove, None, &handler.main);
             handler.main.replaced(true);
             let evicted = handler.keep_none();
-            farewells.push((receipt, Arc::clone(&handler.main), evicted, handler.config.drain));
+            done.push((receipt, Some((Arc::clone(&handler.main), evicted, handler.config.drain))));
         }
         book.router = router;
         inner.tables.publish(book.table());
-        let mut receipts = Vec::new();
-        for (receipt, replaced, evicted, drain) in farewells {
-            receipts.push(receipt.clone());
-            inner.bid_farewell(book, receipt, replaced, evicted, drain);
+        inner.watch_bell.ring();
+        for (receipt, drains) in &done {
+            if let Some((replaced, evicted, drain)) = drains {
+                inner.bid_farewell(book, receipt.clone(), Arc::clone(replaced), evicted.clone(), *drain);
+            }
         }
-        receipts
+        done.into_iter().map(|(receipt, _)| receipt).collect()
     }
 
     /// Stops the host as SIGTERM does.
@@ -553,6 +582,7 @@ impl Operator {
             code: "loaded".to_owned(),
             probe: None,
             live: now(),
+            saved_ms: None,
             share: None,
             new_imports: Vec::new(),
             outlives_restart: false,
@@ -562,19 +592,17 @@ impl Operator {
         }
     }
 
+    /// Tells why something was not done.
+    pub(crate) fn tell_failed(&self, name: &str, error: &OperatorError) {
+        self.0.events.tell(Urgency::Loud, "failed", Some(name), chain(error), None);
+    }
+
     /// Tells what was done, or why it was not, and waits for the drain if that is wanted.
-    fn told(
-        &self,
-        name: &str,
-        failed: &str,
-        done: Result<Done, OperatorError>,
-        no_wait: bool,
-    ) -> Result<Receipt, OperatorError> {
+    fn told(&self, name: &str, done: Result<Done, OperatorError>, no_wait: bool) -> Result<Receipt, OperatorError> {
         let events = &self.0.events;
         match done {
             Err(error) => {
-                let text = chain(&error);
-                events.tell(Urgency::Loud, failed, Some(name), text, None);
+                self.tell_failed(name, &error);
                 Err(error)
             }
             Ok(Done { receipt, report }) => {
@@ -585,6 +613,14 @@ impl Operator {
             }
         }
     }
+}
+
+/// Where a new module is from.
+enum Origin<'a> {
+    /// Handed in.
+    Operator { module: &'a Path, source: &'a str },
+    /// The configured one, which was saved so long ago.
+    Configured { age: &'a dyn Fn() -> Duration },
 }
 
 /// What came of a request of an operator's.
@@ -673,14 +709,24 @@ impl Operator {
                 events.tell(Urgency::Loud, "guard", Some(name), format!("{text}: {what}"), None);
                 let done = if is_canary { self.try_abort(name) } else { self.try_rollback(name, None) };
                 // Told in any case; nobody waits for the drain here, since this thread is who sees to it.
-                let _ = self.told(name, "failed", done, true);
+                let _ = self.told(name, done, true);
             }
         }
     }
 
-    /// From here on nothing is swapped.
+    /// The handlers whose modules are watched, and where those are.
+    pub(crate) fn watched(&self) -> Vec<(Arc<str>, PathBuf)> {
+        let book = self.0.lock();
+        let watched = book.handlers.iter().filter(|handler| handler.config.watch);
+        watched.map(|handler| (Arc::clone(&handler.name), handler.config.module.clone())).collect()
+    }
+
+    /// From here on nothing is swapped, and what is being built for that is given up.
     pub(crate) fn begin_stop(&self) {
         self.0.lock().is_stopping = true;
+        self.0.builds.cancel();
+        self.0.watch_bell.ring();
+        self.0.bell.ring();
     }
 
     /// Nobody will look after anything any more: tells all who wait.
@@ -690,12 +736,21 @@ impl Operator {
         self.0.events.end();
     }
 
+    /// The native stack that a thread needs to load modules.
+    pub(crate) fn worker_stack(&self) -> usize {
+        self.0.gate.engine.worker_stack()
+    }
+
     pub(crate) fn is_stopping(&self) -> bool {
         self.0.lock().is_stopping
     }
 
     pub(crate) fn bell(&self) -> &Bell {
         &self.0.bell
+    }
+
+    pub(crate) fn watch_bell(&self) -> &Bell {
+        &self.0.watch_bell
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Receipt {
     pub probe: Option<Probed>,
     /// When it was published, RFC 3339.
     pub live: String,
+    /// Milliseconds from the saving of a watched file or package until it was live.
+    pub saved_ms: Option<f64>,
     /// The share of requests, for a canary (`10%`).
     pub share: Option<String>,
     /// What the module imports that the one before did not.
@@ -139,7 +141,12 @@ impl Receipt {
             line.push_str(&format!("  probe {status} in {ms:.1} ms"));
         }
         // The time of day: who reads it knows the date.
-        line + "  live " + self.live.get(11..23).unwrap_or(&self.live)
+        line.push_str("  live ");
+        line.push_str(self.live.get(11..23).unwrap_or(&self.live));
+        if let Some(ms) = self.saved_ms {
+            line.push_str(&format!(", {ms:.0} ms after it was saved"));
+        }
+        line
     }
 
     /// What became of the revision before and of those that are not kept any more, on one line. None while that is not known, or if

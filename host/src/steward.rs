@@ -38,7 +38,6 @@ impl Drop for Steward {
     fn drop(&mut self) {
         self.operator.begin_stop();
         if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
             // One that panicked has said so.
             let _ = thread.join();
         }

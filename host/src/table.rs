@@ -65,11 +65,11 @@ impl Tables {
     }
 
     /// Pins the revision for a request, after `tell` was told which route it came by. `None`: there is no route.
-    pub(crate) fn pin(&self, host: Option<&str>, path: &str, mut tell: impl FnMut(&Match<'_, '_>)) -> Option<Pin> {
+    pub(crate) fn pin(&self, host: Option<&str>, path: &str, mut tell: impl FnMut(&Match<'_>)) -> Option<Pin> {
         loop {
             let table = self.0.load();
             let found = table.router.find(host, path)?;
-            let pin = table.entries[found.index].choose().pin();
+            let pin = table.entries[found.handler].choose().pin();
             fence(Ordering::SeqCst); // the pin before the look
             if std::ptr::eq(Arc::as_ptr(&table), Arc::as_ptr(&self.0.load())) {
                 tell(&found);
@@ -82,7 +82,7 @@ impl Tables {
     /// The name of the handler that a request would go to.
     pub(crate) fn handler(&self, host: Option<&str>, path: &str) -> Option<Arc<str>> {
         let table = self.0.load();
-        table.router.find(host, path).map(|found| Arc::clone(&table.entries[found.index].main.handler))
+        table.router.find(host, path).map(|found| Arc::clone(&table.entries[found.handler].main.handler))
     }
 
     /// From here on requests see `table`, and the count of pins on what it replaces tells all there will be.

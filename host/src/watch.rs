@@ -10,7 +10,7 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use crate::package;
@@ -20,6 +20,9 @@ const QUIET: Duration = Duration::from_millis(200);
 
 /// The same for a file that was found to be a part of one, whose writer pauses longer than that.
 const QUIET_AFTER_PART: Duration = Duration::from_secs(2);
+
+/// A file that is older than this when it comes was not saved but moved.
+const OLD: Duration = Duration::from_secs(2);
 
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -101,6 +104,18 @@ impl Watched {
         } else {
             Change::Stable
         }
+    }
+
+    /// How long ago the last poll's finding was saved: the youngest file's age, or, if that file was only moved here, since when it has
+    /// been seen.
+    pub(crate) fn age(&self) -> Duration {
+        let Some((files, since)) = &self.seen else { return Duration::ZERO };
+        let newest = files.values().map(|file| file.modified).max().unwrap_or_default();
+        let (seconds, nanoseconds) = (u64::try_from(newest.0).unwrap_or(0), u32::try_from(newest.1).unwrap_or(0));
+        let saved = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        let seen = since.elapsed();
+        let age = saved.elapsed().unwrap_or(seen);
+        if age < seen + OLD { age } else { seen }
     }
 
     /// How long to wait before the next poll.

@@ -23,7 +23,6 @@ mod monotonic;
 mod outbound;
 mod revision;
 mod stdio;
-mod watch;
 #[cfg(test)]
 mod tests;
 mod watch;

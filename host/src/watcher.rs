@@ -1,0 +1,126 @@
+//! The thread that swaps in what has changed on disk. Asleep unless something is watched.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    guest::LoadError,
+    operator::Operator,
+    operator_error::{OperatorError, Refusal},
+    watch::{Change, Watched},
+};
+
+/// The thread, joined when it is dropped.
+pub(crate) struct Watcher {
+    operator: Operator,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watcher {
+    /// # Errors
+    /// There is no thread to be had.
+    pub(crate) fn start(operator: &Operator) -> io::Result<Self> {
+        let theirs = operator.clone();
+        let watch = move || {
+            theirs.watch_bell().answer();
+            let mut watches = Watches::default();
+            while !theirs.is_stopping() {
+                match watches.look(&theirs) {
+                    Some(interval) => thread::park_timeout(interval),
+                    None => thread::park(),
+                }
+            }
+        };
+        // The gate runs guests' start functions on it.
+        let stack = operator.worker_stack();
+        let thread = thread::Builder::new().name("astra-watcher".to_owned()).stack_size(stack).spawn(watch)?;
+        Ok(Self { operator: operator.clone(), thread: Some(thread) })
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.operator.begin_stop();
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What is watched, by handler.
+#[derive(Default)]
+struct Watches(BTreeMap<Arc<str>, Watch>);
+
+struct Watch {
+    path: PathBuf,
+    watched: Watched,
+    /// It has changed and could not be swapped in yet.
+    is_due: bool,
+    /// Why not was said.
+    is_told: bool,
+}
+
+impl Watches {
+    /// Swaps in what has changed. When to look again, if anything is watched.
+    fn look(&mut self, operator: &Operator) -> Option<Duration> {
+        let wanted = operator.watched();
+        self.0.retain(|name, watch| wanted.iter().any(|(known, path)| known == name && *path == watch.path));
+        for (name, path) in wanted {
+            self.0.entry(name).or_insert_with(|| {
+                // It may have changed since it was loaded; a package is built anew for that only if its sources change.
+                let is_due = !path.is_dir();
+                Watch { watched: Watched::new(&path), path, is_due, is_told: false }
+            });
+        }
+        for (name, watch) in &mut self.0 {
+            if watch.watched.poll(Instant::now()) == Change::Stable {
+                watch.watched.taken();
+                (watch.is_due, watch.is_told) = (true, false);
+            }
+            if watch.is_due {
+                watch.swap(name, operator);
+            }
+        }
+        self.0.values().map(|watch| watch.watched.interval()).min()
+    }
+}
+
+impl Watch {
+    fn swap(&mut self, name: &str, operator: &Operator) {
+        let swapped = operator.swap_changed(name, || self.watched.age());
+        self.is_due = false;
+        let Err(error) = swapped else { return };
+        match &error {
+            // Somebody is still writing it, perhaps.
+            OperatorError::Load(error) if may_be_part(error) && self.watched.waiting_for_more() => return,
+            // Another swap is under way, and will be done; a canary is there, and will be gone.
+            _ if error.refusal() == Refusal::Conflict => self.is_due = true,
+            OperatorError::Stopping => return,
+            _ => {}
+        }
+        if !self.is_told && !matches!(error, OperatorError::Busy { .. }) {
+            operator.tell_failed(name, &error);
+            self.is_told = true;
+        }
+    }
+}
+
+/// Whether a file that cannot be served may become one that can, when more of it is there.
+fn may_be_part(error: &LoadError) -> bool {
+    matches!(
+        error,
+        LoadError::Read { .. }
+            | LoadError::NotWasm { .. }
+            | LoadError::Truncated { .. }
+            | LoadError::Malformed { .. }
+            | LoadError::NoHandler { .. }
+            | LoadError::Compile { .. }
+    )
+}

@@ -4,6 +4,7 @@
 //! to do about it.
 
 mod cargo_package;
+mod check;
 mod compile;
 mod inspect;
 mod run;
@@ -36,6 +37,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Run(Box<run::Run>),
+    Check(check::Check),
     Inspect(inspect::Inspect),
     Compile(compile::Compile),
 }
@@ -49,6 +51,7 @@ pub fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Run(run) => run.execute(),
+        Command::Check(check) => check.execute(),
         Command::Inspect(inspect) => inspect.execute(),
         Command::Compile(compile) => compile.execute(),
     };

@@ -1,6 +1,6 @@
 //! What a host is to do, as plain checked values, and how each value is read from what a person typed.
 //!
-//! Nothing of clap lives here: the command line (and later the configuration file) hands in text together with the name to
+//! Nothing of clap or TOML lives here: the command line and the configuration file hand in text together with the name to
 //! blame, and an error says the name, the value and what is allowed. Nothing here touches the network or starts anything.
 
 use std::{
@@ -350,7 +350,7 @@ pub enum ValueError {
     },
 }
 
-fn not_allowed(name: &str, allowed: impl Display, found: &str) -> ValueError {
+pub(crate) fn not_allowed(name: &str, allowed: impl Display, found: &str) -> ValueError {
     ValueError::NotAllowed { name: name.to_owned(), allowed: allowed.to_string(), found: found.to_owned() }
 }
 

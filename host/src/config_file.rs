@@ -1,2 +1,419 @@
-//! The configuration file.
-pub(crate) fn restart_keys(_: &crate::config::ServerConfig, _: &crate::config::ServerConfig) -> Vec<&'static str> { vec![] }
+//! The configuration file: which keys there are, what they may be, what they are when they are left out.
+//!
+//! Everything that is wrong is reported at once, a line each, with file, table and key. Reading touches the file and those that
+//! `${file:…}` refers to, and starts nothing. Values that a reference stands for appear in no error and in nothing that
+//! [`ConfigFile::print`] prints. `table.rs` reads keys, `reference.rs` what is behind a `${…}`, `print.rs` writes it all down again.
+
+mod print;
+mod reference;
+mod table;
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http::StatusCode;
+
+use self::table::{Source, Table, Written};
+use crate::{
+    config::{
+        self, CompileConfig, Config, ControlConfig, DEFAULT_BODY_TIMEOUT, DEFAULT_COMPILE_MEMORY,
+        DEFAULT_COMPILE_TIMEOUT, DEFAULT_DRAIN, DEFAULT_KEEP, DEFAULT_LISTEN, DEFAULT_MAX_BODY, DEFAULT_MAX_MODULE,
+        DEFAULT_MAX_WORKERS, GuardConfig, HandlerConfig, NewImports, ProbeConfig, ServerConfig, Share, Text,
+        ValueError, not_allowed,
+    },
+    guest::{CacheMode, DirGrant, Grants, Limits, Reset},
+    router::{Route, Router},
+};
+
+/// The largest file that is read, be it the configuration or one that it refers to.
+const MAX_FILE: u64 = 1 << 20;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// What a configuration file says.
+#[derive(Debug)]
+pub struct ConfigFile {
+    /// The values. Paths are absolute: relative ones were relative to the file.
+    pub config: Config,
+    /// Whether `control` was left out, rather than switched off: then whoever serves chooses a path.
+    pub control_left_out: bool,
+    /// Whether `state` was left out, rather than switched off: then whoever serves chooses a directory.
+    pub state_left_out: bool,
+    written: Written,
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigFileError {
+    /// It is not there, cannot be read, is too long, or is not UTF-8.
+    #[error("cannot read the configuration file `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is not TOML.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+        /// The parser's.
+        message: String,
+    },
+    /// It says what cannot be done.
+    #[error("{}", problems.join("\n"))]
+    Wrong {
+        /// A line each: file, table, key, what is wrong.
+        problems: Vec<String>,
+    },
+}
+
+/// Reads the configuration file at `path`; `environment` is what `${env:…}` refers to.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn read(path: &Path, environment: impl Fn(&str) -> Option<String>) -> Result<ConfigFile, ConfigFileError> {
+    let text = read_file(path).map_err(|source| ConfigFileError::Read { path: path.to_owned(), source })?;
+    let entries: toml::Table = text.parse().map_err(|error| syntax(path, &text, &error))?;
+
+    let source = Source::new(path, &environment);
+    let (server, handlers) = source.table("", 0, "", entries, |top| {
+        let server = top.table("server").unwrap_or_default();
+        let server = source.table("[server]: ", 0, "", server, read_server);
+        let handlers = top.tables("handler");
+        let is_only = handlers.len() == 1;
+        let read = |(index, entries)| {
+            source.table(&format!("handler {}: ", index + 1), index + 1, "", entries, |table| {
+                read_handler(table, is_only, server.config.drain)
+            })
+        };
+        let handlers: Vec<HandlerConfig> = handlers.into_iter().enumerate().map(read).collect();
+        (server, handlers)
+    });
+    if source.is_fine() {
+        check_names(&source, &handlers);
+        check_routes(&source, &handlers);
+    }
+    let written = source.finish().map_err(|problems| ConfigFileError::Wrong { problems })?;
+    let Server { config: server, control_left_out, state_left_out } = server;
+    Ok(ConfigFile { config: Config { server, handlers }, control_left_out, state_left_out, written })
+}
+
+/// Text of a bounded length.
+fn read_file(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    if File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)? as u64 > MAX_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 1MiB"));
+    }
+    Ok(text)
+}
+
+fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> ConfigFileError {
+    let at = error.span().map_or(0, |span| span.start);
+    let before = text.get(..at).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    ConfigFileError::Syntax {
+        path: path.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: before[line_start..].chars().count() + 1,
+        message: error.message().trim().replace('\n', ", "),
+    }
+}
+
+/// What `[server]` says.
+struct Server {
+    config: ServerConfig,
+    control_left_out: bool,
+    state_left_out: bool,
+}
+
+fn read_server(table: &mut Table<'_>) -> Server {
+    let listen = table.list("listen", config::address).unwrap_or_else(|| vec![DEFAULT_LISTEN.to_owned()]);
+    if listen.is_empty() {
+        table.problem("`listen` must have at least one address, such as `127.0.0.1:8080`");
+    }
+    let control = table.path_or_off("control");
+    let state = table.path_or_off("state");
+    let tcp = match (table.value("control_tcp", config::address), table.path("control_token_file")) {
+        (Some(address), Some(token)) => Some((address, token)),
+        _ if table.has("control_tcp") && !table.has("control_token_file") => {
+            table.problem("`control_tcp` needs `control_token_file`: without a token anyone could swap modules");
+            None
+        }
+        _ if table.has("control_token_file") && !table.has("control_tcp") => {
+            table.problem("`control_token_file` is for `control_tcp`, which is missing");
+            None
+        }
+        _ => None,
+    };
+    let (mut timeout, mut memory) = (None, None);
+    table.sub("compile", |compile| {
+        timeout = compile.value("timeout", duration(SECOND..=HOUR));
+        memory = compile.value("memory", size(64 << 20..=64 << 30));
+    });
+    let config = ServerConfig {
+        listen,
+        trusted_proxies: table.list("trusted_proxies", config::network).unwrap_or_default(),
+        max_body: table.value("max_body", size(0..=1 << 40)).unwrap_or(DEFAULT_MAX_BODY),
+        body_timeout: table.value("body_timeout", duration(MILLISECOND..=DAY)).unwrap_or(DEFAULT_BODY_TIMEOUT),
+        max_workers: table.value("max_workers", count(1..=10_000)).unwrap_or(DEFAULT_MAX_WORKERS),
+        memory_budget: table.value("memory_budget", size(1 << 20..=64 << 40)),
+        reset: table.value("reset", choice([("copy", Reset::Copy), ("scan", Reset::Scan)])).unwrap_or(Reset::Copy),
+        cache: if table.flag("cache", true) { CacheMode::On } else { CacheMode::Off },
+        trust_precompiled: table.flag("trust_precompiled", false),
+        drain: table.value("drain", duration(Duration::ZERO..=DAY)).unwrap_or(DEFAULT_DRAIN),
+        control: ControlConfig {
+            socket: control.clone().flatten(),
+            tcp,
+            max_module: table.value("max_module", size(1 << 10..=4 << 30)).unwrap_or(DEFAULT_MAX_MODULE),
+        },
+        state: state.clone().flatten(),
+        compile: CompileConfig {
+            program: None,
+            timeout: timeout.unwrap_or(DEFAULT_COMPILE_TIMEOUT),
+            memory: memory.unwrap_or(DEFAULT_COMPILE_MEMORY),
+        },
+    };
+    Server { config, control_left_out: control.is_none(), state_left_out: state.is_none() }
+}
+
+fn read_handler(table: &mut Table<'_>, is_only: bool, server_drain: Duration) -> HandlerConfig {
+    let name = table.required("name", |table| table.value("name", handler_name)).unwrap_or_default();
+    if !name.is_empty() {
+        table.call(&format!("handler `{name}`: "));
+    }
+    let module = table.required("module", |table| table.path("module")).unwrap_or_default();
+    let routes = read_routes(table, is_only);
+    let new_imports = choice([("allow", NewImports::Allow), ("refuse", NewImports::Refuse)]);
+    HandlerConfig {
+        watch: table.flag("watch", false),
+        probe: table.sub("probe", |probe| ProbeConfig {
+            path: probe.required("path", |probe| probe.value("path", probe_path)).unwrap_or_default(),
+            status: probe.value("status", status).unwrap_or(StatusCode::OK),
+            within: probe.value("within", duration(MILLISECOND..=HOUR)).unwrap_or(2 * SECOND),
+        }),
+        guard: table.sub("guard", |guard| GuardConfig {
+            window: guard.value("window", duration(SECOND..=DAY)).unwrap_or(30 * SECOND),
+            max_failures: guard.value("max_failures", config::share).unwrap_or(Share::of_ten_thousand(500)),
+            min_requests: guard.value("min_requests", count(1..=1_000_000)).unwrap_or(20).into(),
+            count_5xx: guard.flag("count_5xx", false),
+        }),
+        grants: Grants { env: read_env(table), dirs: read_dirs(table) },
+        limits: table.sub("limits", read_limits).unwrap_or_default(),
+        drain: table.value("drain", duration(Duration::ZERO..=DAY)).unwrap_or(server_drain),
+        keep: table.value("keep", count(0..=100)).map_or(DEFAULT_KEEP, |keep| keep as usize),
+        new_imports: table.value("new_imports", new_imports).unwrap_or_default(),
+        name,
+        module,
+        routes,
+    }
+}
+
+fn read_routes(table: &mut Table<'_>, is_only: bool) -> Vec<Route> {
+    // A host that is none is one problem, not one for each route.
+    let host = table.value("host", |name, text| match Route::parse(Some(text), "/") {
+        Ok(route) => Ok(route.host),
+        Err(error) => Err(not_allowed(name, error.allowed(), text)),
+    });
+    let route = |name: &str, text: &str| {
+        let route = Route::parse(None, text).map_err(|error| not_allowed(name, error.allowed(), text))?;
+        Ok(Route { host: host.clone().flatten(), ..route })
+    };
+    let routes = table.list("route", route);
+    match routes {
+        Some(routes) if routes.is_empty() => {
+            table.problem("`route` must have at least one path, such as `/hello/*`");
+            routes
+        }
+        Some(routes) => routes,
+        None if is_only => vec![Route { host: host.flatten(), ..Route::everything() }],
+        None => {
+            if !table.has("route") {
+                table.problem("`route` is missing: only a handler that is alone does without");
+            }
+            Vec::new()
+        }
+    }
+}
+
+fn read_limits(table: &mut Table<'_>) -> Limits {
+    let default = Limits::default();
+    Limits {
+        deadline: table.value("deadline", duration(MILLISECOND..=DAY)).unwrap_or(default.deadline),
+        stream_deadline: table.value("stream_deadline", duration(MILLISECOND..=DAY)),
+        cpu: table.value("cpu", duration(MILLISECOND..=DAY)),
+        memory: table.value("memory", size(1 << 20..=4 << 30)).unwrap_or(default.memory),
+        ..default
+    }
+}
+
+fn read_env(table: &mut Table<'_>) -> Vec<(String, Text)> {
+    let mut env = Vec::new();
+    for (key, value) in table.table("env").unwrap_or_default() {
+        let name = format!("env.{key}");
+        if key.is_empty() || key.contains(|c: char| c.is_whitespace() || c == '=' || c == '\0') {
+            table.problem(&format!("`{name}` must have a name without `=` and white space"));
+        }
+        let Some(text) = table.text(&name, value) else { continue };
+        if text.expose().contains('\0') {
+            table.problem(&format!("`{name}` must be a text without zero bytes"));
+        }
+        env.push((key, text));
+    }
+    env
+}
+
+fn read_dirs(table: &mut Table<'_>) -> Vec<DirGrant> {
+    let mut dirs = Vec::new();
+    for (guest, value) in table.table("dirs").unwrap_or_default() {
+        let name = format!("dirs.{guest}");
+        if guest.is_empty() || guest.contains('\0') {
+            table.problem("`dirs` must have names for its directories, such as `/data`");
+        }
+        let grant = match value {
+            toml::Value::Table(entries) => table.nested(&name, entries, |dir| {
+                let host = dir.required("host", |dir| dir.path("host"))?;
+                Some((host, dir.flag("write", false)))
+            }),
+            value => table.path_of(&name, value).map(|host| (host, false)),
+        };
+        dirs.extend(grant.map(|(host, writable)| DirGrant { host, guest, writable }));
+    }
+    dirs
+}
+
+fn check_names(source: &Source<'_>, handlers: &[HandlerConfig]) {
+    for (index, handler) in handlers.iter().enumerate() {
+        if let Some(first) = handlers[..index].iter().position(|other| other.name == handler.name) {
+            let (name, first, second) = (&handler.name, first + 1, index + 1);
+            source.problem(&format!("handlers {first} and {second} are both called `{name}`: rename one"));
+        }
+    }
+}
+
+/// Whether the routes can be told apart, and each probe asks the handler that it is for.
+fn check_routes(source: &Source<'_>, handlers: &[HandlerConfig]) {
+    if handlers.is_empty() {
+        source.problem("there is no handler: begin one with `[[handler]]`");
+    }
+    let router = match Router::new(handlers.iter().map(|handler| (handler.name.as_str(), &handler.routes[..]))) {
+        Ok(router) => router,
+        Err(error) => return source.problem(&error.to_string()),
+    };
+    for (index, handler) in handlers.iter().enumerate() {
+        let Some(probe) = &handler.probe else { continue };
+        let path = probe.path.split('?').next().unwrap_or_default();
+        // A host with a `*` is below itself, as far as the router is concerned.
+        let found = router.find(handler.routes.first().and_then(|route| route.host.as_deref()), path);
+        let found = found.map(|found| found.handler);
+        if found == Some(index) {
+            continue;
+        }
+        let whose = found.map_or("no handler".to_owned(), |other| format!("handler `{}`", handlers[other].name));
+        let routes = handler.routes.iter().map(|route| format!("`{route}`")).collect::<Vec<_>>().join(", ");
+        source.problem(&format!(
+            "handler `{}`: `probe.path` must be a path that its routes match ({routes}), found `{}`, which {whose} answers",
+            handler.name,
+            source.shown(index + 1, "probe.path", &probe.path),
+        ));
+    }
+}
+
+fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str, &str) -> Result<Duration, ValueError> {
+    move |name, text| config::duration(name, text, range.clone())
+}
+
+fn size(range: RangeInclusive<u64>) -> impl Fn(&str, &str) -> Result<u64, ValueError> {
+    move |name, text| config::size(name, text, range.clone())
+}
+
+fn count(range: RangeInclusive<u32>) -> impl Fn(&str, &str) -> Result<u32, ValueError> {
+    move |name, text| config::count(name, text, range.clone())
+}
+
+fn choice<T: Copy>(choices: [(&str, T); 2]) -> impl Fn(&str, &str) -> Result<T, ValueError> {
+    move |name, text| {
+        let found = choices.iter().find(|(choice, _)| *choice == text).map(|(_, value)| *value);
+        found.ok_or_else(|| not_allowed(name, format_args!("`{}` or `{}`", choices[0].0, choices[1].0), text))
+    }
+}
+
+fn handler_name(name: &str, text: &str) -> Result<String, ValueError> {
+    let fits = (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if fits { Ok(text.to_owned()) } else { Err(not_allowed(name, "1 to 64 letters, digits, `.`, `_` and `-`", text)) }
+}
+
+fn probe_path(name: &str, text: &str) -> Result<String, ValueError> {
+    let fits = text.starts_with('/') && text.parse::<http::uri::PathAndQuery>().is_ok_and(|path| path.as_str() == text);
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err(not_allowed(name, "a path, such as `/healthz` or `/healthz?deep`", text))
+    }
+}
+
+fn status(name: &str, text: &str) -> Result<StatusCode, ValueError> {
+    let number = text.parse().ok().filter(|number| (200..=599).contains(number));
+    let status = number.and_then(|number: u16| StatusCode::from_u16(number).ok());
+    status.ok_or_else(|| not_allowed(name, "a status between 200 and 599", text))
+}
+
+/// The keys of `[server]` whose values differ. A running host cannot change any of them.
+#[must_use]
+pub fn restart_keys(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str> {
+    // Taken apart, so that a new field cannot be forgotten.
+    let ServerConfig {
+        listen,
+        trusted_proxies,
+        max_body,
+        body_timeout,
+        max_workers,
+        memory_budget,
+        reset,
+        cache,
+        trust_precompiled,
+        drain,
+        control: ControlConfig { socket, tcp, max_module },
+        state,
+        compile: CompileConfig { program: _, timeout, memory },
+    } = old;
+    let (address, token) = tcp.as_ref().map(|(address, token)| (address, token)).unzip();
+    let (new_address, new_token) = new.control.tcp.as_ref().map(|(address, token)| (address, token)).unzip();
+    let differ = [
+        ("listen", *listen != new.listen),
+        ("control", *socket != new.control.socket),
+        ("control_tcp", address != new_address),
+        ("control_token_file", token != new_token),
+        ("max_module", *max_module != new.control.max_module),
+        ("trusted_proxies", *trusted_proxies != new.trusted_proxies),
+        ("max_body", *max_body != new.max_body),
+        ("body_timeout", *body_timeout != new.body_timeout),
+        ("max_workers", *max_workers != new.max_workers),
+        ("memory_budget", *memory_budget != new.memory_budget),
+        ("reset", *reset != new.reset),
+        ("cache", *cache != new.cache),
+        ("trust_precompiled", *trust_precompiled != new.trust_precompiled),
+        ("drain", *drain != new.drain),
+        ("state", *state != new.state),
+        ("compile", (*timeout, *memory) != (new.compile.timeout, new.compile.memory)),
+    ];
+    differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}
+
+#[cfg(test)]
+mod tests;

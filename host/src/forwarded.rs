@@ -5,7 +5,7 @@
 //! its peer. A trusted proxy must itself replace what strangers sent to it: the host cannot tell.
 
 use std::{
-    fmt::Write,
+    fmt::{self, Write},
     net::{IpAddr, SocketAddr},
     str::FromStr,
 };
@@ -43,6 +43,12 @@ impl From<IpAddr> for Network {
     fn from(address: IpAddr) -> Self {
         let address = address.to_canonical();
         Self { address, bits: if address.is_ipv4() { 32 } else { 128 } }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
     }
 }
 

@@ -230,7 +230,10 @@ impl Router {
         let index = self.entries.len();
         let refused = self.paths(route.host.as_deref()).0.entry(depth).or_default().insert(path, index).is_err();
         if refused {
-            return Err(RouteError::Path { path: route.path, allowed: "a path that can be told from those of the other routes" });
+            return Err(RouteError::Path {
+                path: route.path,
+                allowed: "a path that can be told from those of the other routes",
+            });
         }
         self.entries.push(Entry { handler, rank: route.rank(), route });
         Ok(())
@@ -401,7 +404,9 @@ mod tests {
             assert_eq!(Route::parse(Some(host), "/").map(|route| route.to_string()), Ok(format!("{expected}/")));
         }
         let long = format!("{}.com", "a.".repeat(130));
-        for wrong in ["", "*", "*.", "a.*.b", "*a.b", "a:80", "[::1]:80", "a..b", "a.", ".a", "a b", "ä.de", "a/b", &long] {
+        for wrong in
+            ["", "*", "*.", "a.*.b", "*a.b", "a:80", "[::1]:80", "a..b", "a.", ".a", "a b", "ä.de", "a/b", &long]
+        {
             assert!(matches!(Route::parse(Some(wrong), "/"), Err(RouteError::Host { .. })), "{wrong}");
         }
     }
@@ -432,10 +437,7 @@ mod tests {
             &["/hello/*", "/hello", "/hello/", "/*", "/"],
             &[("/hello", "/hello"), ("/hello/", "/hello/"), ("/hello/a", "/hello/* *=a"), ("/", "/"), ("*", "/* *=")],
         );
-        assert_found(
-            &["/:x/*", "/:y", "/:z/"],
-            &[("/a", "/:y y=a"), ("/a/", "/:z/ z=a"), ("/a/b", "/:x/* x=a *=b")],
-        );
+        assert_found(&["/:x/*", "/:y", "/:z/"], &[("/a", "/:y y=a"), ("/a/", "/:z/ z=a"), ("/a/b", "/:x/* x=a *=b")]);
     }
 
     #[test]
@@ -535,7 +537,8 @@ mod tests {
             let both = format!("route `{first}` of handler `{first}` and route `{second}` of handler `{second}`");
             assert!(error.starts_with(&both), "{error}");
         }
-        for different in [["/x", "/x/"], ["/x", "/X"], ["a.de/x", "/x"], ["/:a", "/:a/"], ["/:a", "/*"], ["/a/*", "/a"]] {
+        for different in [["/x", "/x/"], ["/x", "/X"], ["a.de/x", "/x"], ["/:a", "/:a/"], ["/:a", "/*"], ["/a/*", "/a"]]
+        {
             assert!(router(&different).is_ok(), "{different:?}");
         }
     }
@@ -552,12 +555,14 @@ mod tests {
             let (pattern, path): (Vec<_>, Vec<_>) = (segments(route).collect(), segments(path).collect());
             let below = pattern.last() == Some(&"*");
             let fixed = if below { &pattern[..pattern.len() - 1] } else { &pattern[..] };
-            let fits = |(segment, part): (&&str, &&str)| segment == part || segment.starts_with(':') && !part.is_empty();
+            let fits =
+                |(segment, part): (&&str, &&str)| segment == part || segment.starts_with(':') && !part.is_empty();
             (if below { path.len() >= fixed.len() } else { path.len() == fixed.len() })
                 && fixed.iter().zip(&path).all(fits)
         };
         // A route that names a root goes before the wildcard whose root it is.
-        let rank = |text: &&str| segments(text).map(|s| if s == "*" { 2 } else { u8::from(s.starts_with(':')) }).collect();
+        let rank =
+            |text: &&str| segments(text).map(|s| if s == "*" { 2 } else { u8::from(s.starts_with(':')) }).collect();
         routes.iter().copied().filter(|route| matches(route)).min_by_key(|route| -> Vec<u8> { rank(route) })
     }
 
@@ -569,13 +574,17 @@ mod tests {
             all.push(format!("/{one}"));
             for two in parts.iter().filter(|_| one != "*") {
                 all.push(format!("/{one}/{two}"));
-                all.extend(["a", "*"].iter().filter(|_| *two != "*").map(|three| {
-                    format!("/{one}/{}/{three}", if *two == ":p" { ":q" } else { two })
-                }));
+                all.extend(
+                    ["a", "*"]
+                        .iter()
+                        .filter(|_| *two != "*")
+                        .map(|three| format!("/{one}/{}/{three}", if *two == ":p" { ":q" } else { two })),
+                );
             }
         }
         let all: Vec<String> = all.into_iter().map(|route| route.replace("/:p/:p", "/:p/:q")).collect();
-        let paths = ["/", "/a", "/b", "/a/", "/a/b", "/b/a", "/c/a", "/c/c", "/a/b/a", "/b/b/b", "/c/b/a", "/a/b/c/d", "//"];
+        let paths =
+            ["/", "/a", "/b", "/a/", "/a/b", "/b/a", "/c/a", "/c/c", "/a/b/a", "/b/b/b", "/c/b/a", "/a/b/c/d", "//"];
         for (i, one) in all.iter().enumerate() {
             for (j, two) in all.iter().enumerate().skip(i + 1) {
                 for three in &all[j + 1..] {

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage. An error is printed once, with everything that led to it, and ends with what
 //! to do about it.
 
+mod check;
 mod compile;
 mod completions;
 mod inspect;
@@ -38,6 +39,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Run(Box<run::Run>),
+    Check(check::Check),
     Inspect(inspect::Inspect),
     Compile(compile::Compile),
     New(new::New),
@@ -54,6 +56,7 @@ pub fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Run(run) => run.execute(),
+        Command::Check(check) => check.execute(),
         Command::Inspect(inspect) => inspect.execute(),
         Command::Compile(compile) => compile.execute(),
         Command::New(new) => new.execute(),

@@ -1,0 +1,92 @@
+//! `astra-host check`: says whether a configuration file can be served, without serving it.
+//!
+//! All that is wrong is said, a line each. A file that is wrong is a failure (1), not wrong usage (2): the command was typed correctly, and
+//! a script that deploys wants to tell the two apart.
+
+use std::{env, path::PathBuf};
+
+use anyhow::bail;
+use clap::Args;
+
+use super::say;
+use crate::{
+    config::{HandlerConfig, format_size},
+    config_file::{self, ConfigFile},
+    guest::{Engine, LoadedModule},
+    host::engine_options,
+};
+
+/// Check a configuration file: keys and values, routes, grants, and that every module loads
+#[derive(Args)]
+pub(super) struct Check {
+    /// The configuration file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print the configuration with all defaults, as TOML; references (`${env:…}`) are shown as they were written
+    #[arg(long)]
+    print: bool,
+    /// Also let each module answer the probe of its handler
+    #[arg(long)]
+    probe: bool,
+}
+
+impl Check {
+    pub(super) fn execute(&self) -> anyhow::Result<()> {
+        let file = config_file::read(&self.file, |name| env::var(name).ok())?;
+        if self.print {
+            say(file.print().trim_end());
+        }
+        let engine = Engine::new(&engine_options(&file.config))?;
+        let (mut lines, mut problems) = (Vec::new(), Vec::new());
+        for handler in &file.config.handlers {
+            match self.check(&file, handler, &engine) {
+                Ok(module) => lines.push((handler, module)),
+                Err(error) => {
+                    problems.push(format!("{}: handler `{}`: {error:#}", self.file.display(), handler.name));
+                }
+            }
+        }
+        if !problems.is_empty() {
+            bail!(problems.join("\n"));
+        }
+        if !self.print {
+            let count = file.config.handlers.len();
+            say(&format!("{}: ok, {count} handler{}", self.file.display(), if count == 1 { "" } else { "s" }));
+            for (handler, module) in lines {
+                say(&self.line(handler, &module));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known about the handler's module when all is well.
+    fn check(&self, file: &ConfigFile, handler: &HandlerConfig, engine: &Engine) -> anyhow::Result<String> {
+        handler.grants.check()?;
+        if handler.module.is_dir() {
+            if !handler.module.join("Cargo.toml").is_file() {
+                bail!(
+                    "`{}` has no Cargo.toml: give a .wasm file, or the directory of a Cargo package",
+                    handler.module.display()
+                );
+            }
+            return Ok("Cargo package, not built".to_owned());
+        }
+        let revision = LoadedModule::load(engine, &handler.module, file.config.server.trust_precompiled)?;
+        let info = revision.info();
+        let mut module = format!("{}, {}", info.kind, format_size(info.size));
+        if self.probe
+            && let Some(probe) = &handler.probe
+        {
+            module += &format!(", probe {} not asked", probe.path);
+        }
+        Ok(module)
+    }
+
+    /// `hello  /hello/*  hello.wasm  component, WASI HTTP 0.2.3, 66.2KiB`
+    fn line(&self, handler: &HandlerConfig, module: &str) -> String {
+        let routes = handler.routes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let folder = self.file.parent().and_then(|folder| std::path::absolute(folder).ok());
+        let path = folder.and_then(|folder| handler.module.strip_prefix(folder).ok()).unwrap_or(&handler.module);
+        format!("{}  {routes}  {}  {module}", handler.name, path.display())
+    }
+}

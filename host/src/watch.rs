@@ -254,6 +254,7 @@ mod tests {
         let path = dir.file("app.wasm", "1");
         let mut watch = Watch::new(&path);
         watch.expect_none();
+        assert_eq!(watch.0.interval(), INTERVAL);
         for part in ["12", "123", "1234"] {
             dir.file("app.wasm", part);
             assert_eq!(watch.after(199), Change::Changing);

@@ -154,7 +154,7 @@ fn checked(name: &str) -> Result<&str, ValueError> {
 /// The directory of `guest-sdk`, as TOML writes it.
 fn sdk(given: Option<&Path>, built_with: &Path) -> anyhow::Result<String> {
     let dir = given.unwrap_or(built_with);
-    if !package::name(dir).is_ok_and(|name| name == "guest-sdk") {
+    if !dir.is_dir() || !package::name(dir).is_ok_and(|name| name == "guest-sdk") {
         match given {
             Some(dir) => bail!("`{}` is not the directory of `guest-sdk`: give it with `--sdk DIR`", dir.display()),
             None => bail!(

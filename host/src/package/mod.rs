@@ -6,23 +6,23 @@
 //!
 //! A build takes as long as it takes, on the thread that asks for it; another thread can [`Cancel`] it.
 
+mod cancel;
+mod manifest;
+
 use std::{
     env,
     ffi::OsStr,
     fs,
-    io::{self, Read, Write},
-    os::unix::process::CommandExt,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use rustix::{
-    io::retry_on_intr,
-    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
-};
 use serde_json::Value;
-use toml::Table;
+
+pub use cancel::Cancel;
+pub(crate) use manifest::directories;
+pub use manifest::name;
 
 const TARGET: &str = "wasm32-wasip2";
 
@@ -37,9 +37,6 @@ const PROFILE: [&str; 4] = [
     "profile.guest.codegen-units=1",
     r#"profile.guest.strip="debuginfo""#,
 ];
-
-/// Packages that one is followed to by its path dependencies, at most.
-const MOST_DIRECTORIES: usize = 64;
 
 /// Why a Cargo package could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -137,86 +134,6 @@ pub fn module_until(path: &Path, cancel: &Cancel) -> Result<PathBuf, BuildError>
     if path.is_dir() { Build { dir: path, cancel: Some(cancel) }.module() } else { Ok(path.to_owned()) }
 }
 
-/// The name of the module that `path` stands for, without the extension and without building it: what a handler is called that was
-/// given no name.
-///
-/// # Errors
-/// The directory is no package, or its manifest cannot be read.
-pub fn name(path: &Path) -> Result<String, BuildError> {
-    if !path.is_dir() {
-        let stem = path.file_stem().unwrap_or(OsStr::new("handler"));
-        return Ok(stem.to_string_lossy().into_owned());
-    }
-    let manifest = read_manifest(&manifest_in(path)?)?;
-    let package = manifest.get("package").and_then(|package| package.get("name")?.as_str());
-    let package = package.ok_or_else(|| BuildError::NoGuest { dir: path.to_owned() })?;
-    let program = || manifest.get("bin")?.get(0)?.get("name")?.as_str();
-    Ok(match manifest.get("lib").filter(|lib| is_cdylib(lib)) {
-        // The file of a library is called like the crate, that of a program like the program.
-        Some(lib) => lib.get("name").and_then(toml::Value::as_str).unwrap_or(package).replace('-', "_"),
-        None => program().unwrap_or(package).to_owned(),
-    })
-}
-
-fn is_cdylib(lib: &toml::Value) -> bool {
-    let kinds = ["crate-type", "crate_type"].iter().find_map(|key| lib.get(key)?.as_array());
-    kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind.as_str() == Some("cdylib")))
-}
-
-/// The directories that the package in `dir` is made from: its own, and those of its path dependencies, theirs too. What cannot be
-/// read is left out: cargo will say what is wrong with it.
-pub(crate) fn directories(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut ahead = vec![dir.to_owned()];
-    while let Some(dir) = ahead.pop() {
-        let Ok(dir) = fs::canonicalize(dir) else { continue };
-        if found.len() < MOST_DIRECTORIES && !found.contains(&dir) {
-            ahead.extend(path_dependencies(&dir));
-            found.push(dir);
-        }
-    }
-    found
-}
-
-/// Where the dependencies are that the manifest in `dir` has by path, itself or through its workspace.
-fn path_dependencies(dir: &Path) -> Vec<PathBuf> {
-    let Ok(manifest) = read_manifest(&dir.join("Cargo.toml")) else { return Vec::new() };
-    let of_targets = manifest.get("target").and_then(toml::Value::as_table).into_iter().flat_map(Table::values);
-    let all = of_targets.filter_map(toml::Value::as_table).chain([&manifest]);
-    let all = all.flat_map(|table| [table.get("dependencies"), table.get("build-dependencies")]).flatten();
-    let path_of = |dependency: &toml::Value| Some(dependency.get("path")?.as_str()?.to_owned());
-
-    let (mut paths, mut inherited) = (Vec::new(), Vec::new());
-    for (name, dependency) in all.filter_map(toml::Value::as_table).flatten() {
-        paths.extend(path_of(dependency).map(|path| dir.join(path)));
-        if dependency.get("workspace").is_some() {
-            inherited.push(name);
-        }
-    }
-    if !inherited.is_empty()
-        && let Some((root, workspace)) = dir.ancestors().find_map(workspace_in)
-    {
-        let of_workspace = |name: &&String| path_of(workspace.get("dependencies")?.get(name.as_str())?);
-        paths.extend(inherited.iter().filter_map(of_workspace).map(|path| root.join(path)));
-    }
-    paths
-}
-
-/// The workspace whose root is `dir`, if it is one.
-fn workspace_in(dir: &Path) -> Option<(&Path, toml::Value)> {
-    Some((dir, read_manifest(&dir.join("Cargo.toml")).ok()?.remove("workspace")?))
-}
-
-fn manifest_in(dir: &Path) -> Result<PathBuf, BuildError> {
-    let manifest = dir.join("Cargo.toml");
-    if manifest.is_file() { Ok(manifest) } else { Err(BuildError::NoManifest { dir: dir.to_owned() }) }
-}
-
-fn read_manifest(path: &Path) -> Result<Table, BuildError> {
-    let text = fs::read_to_string(path).map_err(|source| BuildError::Unreadable { path: path.to_owned(), source })?;
-    text.parse().map_err(|source| BuildError::NotToml { path: path.to_owned(), source: Box::new(source) })
-}
-
 /// The build of one package.
 struct Build<'a> {
     dir: &'a Path,
@@ -226,7 +143,7 @@ struct Build<'a> {
 impl Build<'_> {
     /// Builds the package; returns the module.
     fn module(&self) -> Result<PathBuf, BuildError> {
-        let manifest = manifest_in(self.dir)?;
+        let manifest = manifest::in_directory(self.dir)?;
         self.need_target()?;
 
         let mut cargo = self.command("cargo");
@@ -279,7 +196,7 @@ impl Build<'_> {
         if !located.status.success() {
             return Err(BuildError::NotAPackage { dir: self.dir.to_owned() });
         }
-        let root = read_manifest(Path::new(String::from_utf8_lossy(&located.stdout).trim_end()))?;
+        let root = manifest::read(Path::new(String::from_utf8_lossy(&located.stdout).trim_end()))?;
         Ok(root.get("profile").is_some_and(|profiles| profiles.get("guest").is_some()))
     }
 
@@ -309,64 +226,6 @@ fn with_small_stack(mut flags: String, separator: char) -> String {
         flags.push(separator);
     }
     flags + SMALL_STACK
-}
-
-/// Gives up one build, at once and from any thread. It stays cancelled.
-#[derive(Debug, Default)]
-pub struct Cancel(Mutex<Running>);
-
-#[derive(Debug, Default)]
-struct Running {
-    is_cancelled: bool,
-    /// The process group that runs now. Set and taken away under the lock, and only while its first process is not reaped: until then
-    /// the system gives its id to no other.
-    group: Option<Pid>,
-}
-
-impl Cancel {
-    /// Kills whatever the build runs, and lets it run nothing more.
-    ///
-    /// Killed, not asked to end: cargo takes up an interrupted build where it was, and a build script may not listen.
-    pub fn cancel(&self) {
-        let mut running = self.lock();
-        running.is_cancelled = true;
-        if let Some(group) = running.group {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-    }
-
-    /// Whether [`Self::cancel`] was called.
-    pub fn is_cancelled(&self) -> bool {
-        self.lock().is_cancelled
-    }
-
-    /// Runs `command` in a process group of its own and reaps it.
-    ///
-    /// It is in the terminal's background then: it reads nothing, and what it writes is shown as long as the terminal is not set to
-    /// `tostop`, which few know and nobody else sets.
-    fn output(&self, command: &mut Command) -> io::Result<Output> {
-        let mut running = self.lock();
-        if running.is_cancelled {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        let mut child = command.process_group(0).spawn()?;
-        let pid = Pid::from_child(&child);
-        running.group = Some(pid);
-        drop(running);
-
-        let mut stdout = Vec::new();
-        let read = child.stdout.take().map(|mut out| out.read_to_end(&mut stdout)).transpose();
-        // Whether it goes well or not, afterwards there is nothing left to wait for but the end that is reaped below.
-        let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
-        self.lock().group = None;
-        let status = child.wait()?;
-        read?;
-        Ok(Output { status, stdout, stderr: Vec::new() })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Running> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A module that cargo made.
@@ -461,66 +320,13 @@ mod tests {
         }
     }
 
-    /// A package whose manifest is this, in a directory of this test's own.
-    fn package(name: &str, manifest: &str) -> PathBuf {
-        let dir = env::temp_dir().join(format!("astra-host-package-{name}-{}", std::process::id()));
-        fs::create_dir_all(&dir).expect("ours");
-        fs::write(dir.join("Cargo.toml"), manifest).expect("ours");
-        dir
-    }
-
     #[test]
-    fn a_name_is_told_without_building() {
-        for (manifest, expected) in [
-            ("package.name = 'my-app'\nlib.crate-type = ['cdylib']", "my_app"),
-            ("package.name = 'my-app'\nlib.crate-type = ['cdylib']\nlib.name = 'other'", "other"),
-            ("package.name = 'my-app'", "my-app"),
-            ("package.name = 'my-app'\nlib.name = 'other'\nbin = [{ name = 'the-bin' }]", "the-bin"),
-        ] {
-            let dir = package("name", manifest);
-            assert_eq!(name(&dir).expect("it has one"), expected, "{manifest}");
-            fs::remove_dir_all(dir).expect("ours");
-        }
-        assert_eq!(name(Path::new("dir/hello.wasm")).expect("a file"), "hello");
-        for (manifest, words) in [("[workspace]", "give the directory of one"), ("[package", "is not a Cargo manifest")]
-        {
-            let dir = package("nameless", manifest);
-            let error = name(&dir).expect_err("it has none").to_string();
-            assert!(error.contains(words), "{error}");
-            fs::remove_dir_all(dir).expect("ours");
-        }
-    }
-
-    #[test]
-    fn a_cancelled_build_leaves_nothing_running() {
+    fn a_build_that_is_cancelled_runs_nothing() {
         let cancel = Cancel::default();
-        let mut shell = Command::new("sh");
-        // What it starts holds the pipe too, and would for an hour.
-        shell.args(["-c", "sleep 3600 & sleep 3600"]).stdout(Stdio::piped());
-        std::thread::scope(|scope| {
-            let running = scope.spawn(|| cancel.output(&mut shell));
-            while cancel.lock().group.is_none() {
-                std::thread::yield_now();
-            }
-            cancel.cancel();
-            let output = running.join().expect("no panic").expect("it did run");
-            assert!(!output.status.success());
-        });
-        let refused = cancel.output(Command::new("true").stdout(Stdio::piped())).expect_err("it stays cancelled");
-        assert_eq!(refused.kind(), io::ErrorKind::Interrupted);
-
-        let dir = package("cancelled", "package.name = 'app'");
+        cancel.cancel();
+        let dir = manifest::tests::package("cancelled", "package.name = 'app'");
         let error = module_until(&dir, &cancel).expect_err("it stays cancelled");
         fs::remove_dir_all(dir).expect("ours");
         assert!(matches!(error, BuildError::Cancelled { .. }), "{error}");
-    }
-
-    #[test]
-    fn what_is_not_cancelled_runs_to_its_end() {
-        let cancel = Cancel::default();
-        let mut shell = Command::new("sh");
-        let output = cancel.output(shell.args(["-c", "echo it; exit 3"]).stdout(Stdio::piped())).expect("it runs");
-        assert_eq!((output.status.code(), output.stdout), (Some(3), b"it\n".to_vec()));
-        cancel.cancel();
     }
 }

@@ -566,6 +566,11 @@ impl Operator {
         }
     }
 
+    /// How long requests may take to finish when the host stops.
+    pub fn drain(&self) -> Duration {
+        self.0.server.drain
+    }
+
     /// What happens to handlers.
     pub fn events(&self) -> &Events {
         &self.0.events

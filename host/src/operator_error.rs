@@ -143,6 +143,7 @@ impl OperatorError {
             | Self::NothingToRollBackTo { .. }
             | Self::NotKept { .. }
             | Self::NothingToReload => Refusal::Conflict,
+            Self::Stopping | Self::Build(BuildError::Cancelled { .. }) => Refusal::Stopping,
             Self::Build(_)
             | Self::Load(_)
             | Self::Probe { .. }
@@ -150,7 +151,6 @@ impl OperatorError {
             | Self::Route(_)
             | Self::Config { .. }
             | Self::NeedsRestart { .. } => Refusal::Unusable,
-            Self::Stopping => Refusal::Stopping,
             Self::State(_) | Self::Host(_) => Refusal::Failed,
         }
     }

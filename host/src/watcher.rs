@@ -102,7 +102,7 @@ impl Watch {
             OperatorError::Load(error) if may_be_part(error) && self.watched.waiting_for_more() => return,
             // Another swap is under way, and will be done; a canary is there, and will be gone.
             _ if error.refusal() == Refusal::Conflict => self.is_due = true,
-            OperatorError::Stopping => return,
+            _ if error.refusal() == Refusal::Stopping => return,
             _ => {}
         }
         if !self.is_told && !matches!(error, OperatorError::Busy { .. }) {

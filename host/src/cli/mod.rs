@@ -6,6 +6,7 @@
 mod check;
 mod compile;
 mod completions;
+mod dev;
 mod inspect;
 mod manual;
 mod new;
@@ -39,6 +40,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Run(Box<run::Run>),
+    Dev(Box<dev::Dev>),
     Check(check::Check),
     Inspect(inspect::Inspect),
     Compile(compile::Compile),
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Run(run) => run.execute(),
+        Command::Dev(dev) => dev.execute(),
         Command::Check(check) => check.execute(),
         Command::Inspect(inspect) => inspect.execute(),
         Command::Compile(compile) => compile.execute(),

@@ -1,42 +1,115 @@
-//! `astra-host run`: serves a module, or a Cargo package that it builds first, until it is told to stop.
+//! `astra-host run`: serves a module, a Cargo package that it builds first, or what a configuration file says, until it is told to stop.
 //!
 //! The standard output gets the start-up lines, the standard error the log: access lines, what guests print, what the host
-//! has to say.
+//! has to say. SIGINT and SIGTERM stop it, SIGHUP reads the configuration again.
 
 use std::{
     env, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     flag,
     iterator::Signals,
+    low_level::raise,
 };
 
 use super::{say, spinner::Spinner};
 use crate::{
     config::{self, Config, HandlerConfig, ValueError},
+    config_file,
+    control::socket,
     guest::{CacheMode, Reset},
     host::{Host, Loaded, RunningHost},
     log_line::LogFormat,
     log_writer::LogWriter,
-    package,
+    package, state_dir,
 };
 
-/// Serve a module, or a Cargo package that is built first
-#[derive(Args)]
+/// Serve a module, a Cargo package that is built first, or what a configuration file says
+#[derive(Args, Clone)]
 pub(super) struct Run {
-    /// A .wasm file, or the directory of a Cargo package that builds one
+    /// A .wasm file, the directory of a Cargo package that builds one, or a .toml file
     #[arg(value_name = "PATH")]
-    path: PathBuf,
-    /// Address to listen on; port 0 takes a free one; may be repeated
-    #[arg(long, value_name = "HOST:PORT", default_value = config::DEFAULT_LISTEN)]
+    pub(super) path: PathBuf,
+    #[command(flatten)]
+    pub(super) flags: Flags,
+}
+
+/// Everything but what is served.
+#[derive(Args, Clone)]
+pub(super) struct Flags {
+    #[command(flatten)]
+    pub(super) places: Places,
+    #[command(flatten)]
+    server: ServerFlags,
+    #[command(flatten)]
+    pub(super) handler: HandlerFlags,
+    /// A line for each request on the standard error [default: text, or off with --quiet]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    access_log: Option<AccessLogFlag>,
+    /// Print only the addresses at start, and no access log unless asked for
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Where this host is, which differs from run to run: these flags go before what a configuration file says.
+#[derive(Args, Clone)]
+pub(super) struct Places {
+    /// Address to listen on; port 0 takes a free one; may be repeated [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "HOST:PORT")]
     listen: Vec<String>,
+    /// The control socket [default: one in the user's runtime directory]
+    #[arg(long, value_name = "PATH", conflicts_with = "no_control")]
+    control: Option<PathBuf>,
+    /// Have no control socket
+    #[arg(long)]
+    no_control: bool,
+    /// Where swaps are recorded, so that they outlive a restart [default: a directory of the user's]
+    #[arg(long, value_name = "DIR", conflicts_with = "no_state")]
+    pub(super) state: Option<PathBuf>,
+    /// Record nothing: a restart serves what is configured
+    #[arg(long)]
+    pub(super) no_state: bool,
+}
+
+/// What a configuration file says under `[server]`.
+#[derive(Args, Clone, Default, PartialEq)]
+pub(super) struct ServerFlags {
+    /// Largest request body [default: 10MiB]
+    #[arg(long, value_name = "SIZE")]
+    max_body: Option<String>,
+    /// Requests that run or wait in a guest at once [default: 1024]
+    #[arg(long, value_name = "N")]
+    max_workers: Option<String>,
+    /// How a guest's memory is made fresh: copied back, or found by scanning (faster, see README) [default: copy]
+    #[arg(long, value_enum, value_name = "HOW")]
+    reset: Option<ResetFlag>,
+    /// Compile the module anew and keep nothing on disk
+    #[arg(long)]
+    no_cache: bool,
+    /// A proxy whose `forwarded` and `x-forwarded-*` are believed, as address or range; may be repeated
+    #[arg(long, value_name = "IP[/BITS]")]
+    trusted_proxy: Vec<String>,
+    /// How long running requests may take to finish after a swap, and after SIGINT or SIGTERM [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    drain: Option<String>,
+    /// Allow a .cwasm file: it is machine code that can do anything this process can
+    #[arg(long)]
+    trust_precompiled: bool,
+}
+
+/// What a configuration file says about each handler.
+#[derive(Args, Clone, Default, PartialEq)]
+pub(super) struct HandlerFlags {
+    /// Swap in the module, or build the package anew, whenever it changes
+    #[arg(long)]
+    pub(super) watch: bool,
     /// Grant an environment variable; K alone takes its value from the environment of the host; may be repeated
     #[arg(long, value_name = "K=V")]
     env: Vec<String>,
@@ -46,48 +119,21 @@ pub(super) struct Run {
     /// Grant a directory, read-only unless :rw; may be repeated
     #[arg(long, value_name = "HOST[::GUEST][:rw]")]
     dir: Vec<String>,
-    /// Longest time from the start of a guest to the head of its response
-    #[arg(long, value_name = "DURATION", default_value = "30s")]
-    deadline: String,
+    /// Longest time from the start of a guest to the head of its response [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    deadline: Option<String>,
     /// Longest time from the start of a guest to its end [default: no limit]
     #[arg(long, value_name = "DURATION")]
     stream_deadline: Option<String>,
     /// Most CPU time of a guest [default: no limit]
     #[arg(long, value_name = "DURATION")]
     cpu: Option<String>,
-    /// Most memory of a guest
-    #[arg(long, value_name = "SIZE", default_value = "128MiB")]
-    max_memory: String,
-    /// Largest request body
-    #[arg(long, value_name = "SIZE", default_value = "10MiB")]
-    max_body: String,
-    /// Requests that run or wait in a guest at once
-    #[arg(long, value_name = "N", default_value_t = config::DEFAULT_MAX_WORKERS.to_string())]
-    max_workers: String,
-    /// How a guest's memory is made fresh: copied back, or found by scanning (faster, see README)
-    #[arg(long, value_enum, value_name = "HOW", default_value_t = ResetFlag::Copy)]
-    reset: ResetFlag,
-    /// Compile the module anew and keep nothing on disk
-    #[arg(long)]
-    no_cache: bool,
-    /// A line for each request on the standard error [default: text, or off with --quiet]
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    access_log: Option<AccessLogFlag>,
-    /// Print only the addresses at start, and no access log unless asked for
-    #[arg(long)]
-    quiet: bool,
-    /// A proxy whose `forwarded` and `x-forwarded-*` are believed, as address or range; may be repeated
-    #[arg(long, value_name = "IP[/BITS]")]
-    trusted_proxy: Vec<String>,
-    /// How long running requests may take to finish after SIGINT or SIGTERM
-    #[arg(long, value_name = "DURATION", default_value = "30s")]
-    drain: String,
-    /// Allow a .cwasm file: it is machine code that can do anything this process can
-    #[arg(long)]
-    trust_precompiled: bool,
+    /// Most memory of a guest [default: 128MiB]
+    #[arg(long, value_name = "SIZE")]
+    max_memory: Option<String>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum ResetFlag {
     Copy,
     Scan,
@@ -105,53 +151,174 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Run {
     pub(super) fn execute(self) -> anyhow::Result<()> {
-        let mut config = self.config()?;
-        let drain = config::duration("--drain", &self.drain, Duration::ZERO..=DAY)?;
-        if self.path.is_dir() {
-            // A handler is called like its module, not like the directory, which may be `.`.
-            let built = HandlerConfig::new(package::module(&self.path)?);
-            (config.handlers[0].name, config.handlers[0].module) = (built.name, built.module);
-        }
-
+        let config = self.config()?;
         let log = self.start_log()?;
-        let host = {
-            let _spinner = (!self.quiet).then(|| Spinner::start(format!("compiling {}", self.path.display())));
-            Host::from_config(config.clone()).log(log.log()).start()?
-        };
         // Before the addresses are printed: a script may stop us as soon as it sees them.
         let mut signals = catch_signals().context("cannot catch signals")?;
-        self.report(&host);
+        let host = self.start(config, &log)?;
+        self.serve(host, &mut signals)
+    }
 
-        signals.forever().next();
+    /// Starts a host that does what `config` says, and reads the same again when it is told to.
+    pub(super) fn start(&self, config: Config, log: &LogWriter) -> anyhow::Result<RunningHost> {
+        let again = self.clone();
+        let mut builder = Host::from_config(config)
+            .log(log.log())
+            .reload_with(move || again.config().map_err(|error| format!("{error:#}")))
+            .on_stop(|| {
+                // A signal to ourselves cannot fail.
+                let _ = raise(SIGTERM);
+            });
+        if self.is_file() {
+            builder = builder.config_file(&self.path);
+        }
+        let _spinner = (!self.flags.quiet).then(|| Spinner::start(format!("compiling {}", self.path.display())));
+        Ok(builder.start()?)
+    }
+
+    /// Says where it listens, and waits until it is told to stop.
+    pub(super) fn serve(&self, host: RunningHost, signals: &mut Signals) -> anyhow::Result<()> {
+        self.report(&host);
+        for signal in signals.forever() {
+            if signal != SIGHUP {
+                break;
+            }
+            // What came of it is in the log.
+            let _ = host.operator().reload();
+        }
+        let drain = host.operator().drain();
         log::info!("finishing what runs, for at most {}; a second signal ends it", humantime::format_duration(drain));
         if !host.shutdown(drain) {
-            log::warn!("requests were cut: they took longer than `--drain {}`", self.drain);
+            log::warn!("requests were cut: they took longer than {}", humantime::format_duration(drain));
+        }
+        Ok(())
+    }
+
+    fn is_file(&self) -> bool {
+        self.path.extension().is_some_and(|extension| extension == "toml") && !self.path.is_dir()
+    }
+
+    /// What is to be served: what the file says, or the flags.
+    pub(super) fn config(&self) -> anyhow::Result<Config> {
+        let (mut config, control_left_out, state_left_out) = if self.is_file() {
+            self.need_no_flags()?;
+            let file = config_file::read(&self.path, |name| env::var(name).ok())?;
+            (file.config, file.control_left_out, file.state_left_out)
+        } else {
+            (self.config_of_flags()?, true, true)
+        };
+        let server = &mut config.server;
+        if !self.flags.places.listen.is_empty() {
+            let addresses = self.flags.places.listen.iter().map(|text| config::address("--listen", text));
+            server.listen = addresses.collect::<Result<_, _>>()?;
+        }
+        // What a swap compiles is compiled by this program.
+        server.compile.program = env::current_exe().ok();
+        let name = config.handlers.first().map_or("astra-host", |handler| handler.name.as_str());
+        let name = if self.is_file() { stem(&self.path) } else { name.to_owned() };
+        match &self.flags.places {
+            Places { control: Some(path), .. } => server.control.socket = Some(std::path::absolute(path)?),
+            Places { no_control: true, .. } => (server.control.socket, server.control.tcp) = (None, None),
+            _ if control_left_out => match socket::default_path(&name) {
+                Ok(path) => server.control.socket = Some(path),
+                Err(error) => log::warn!("there is no control socket: {error}"),
+            },
+            _ => {}
+        }
+        match &self.flags.places {
+            Places { state: Some(path), .. } => server.state = Some(std::path::absolute(path)?),
+            Places { no_state: true, .. } => server.state = None,
+            _ if state_left_out => server.state = state_dir::default_path(&std::path::absolute(&self.path)?),
+            _ => {}
+        }
+        Ok(config)
+    }
+
+    fn need_no_flags(&self) -> anyhow::Result<()> {
+        if self.flags.server != ServerFlags::default() || self.flags.handler != HandlerFlags::default() {
+            bail!(
+                "`{}` says what is served: put what you gave as flags into it; only --listen, --control, --state, --access-log and --quiet go beside it",
+                self.path.display()
+            );
         }
         Ok(())
     }
 
     /// What the flags mean, or which of them is wrong.
-    fn config(&self) -> Result<Config, ValueError> {
+    fn config_of_flags(&self) -> anyhow::Result<Config> {
+        let mut config = Config::new(&self.path);
+        config.handlers[0].name = package::name(&self.path)?;
+        self.flags.server.apply(&mut config)?;
+        self.flags.handler.apply(&mut config.handlers[0])?;
+        Ok(config)
+    }
+
+    /// Starts the writer of everything that is logged, and sends it what crates report through `log`.
+    pub(super) fn start_log(&self) -> anyhow::Result<LogWriter> {
+        let default = if self.flags.quiet { AccessLogFlag::Off } else { AccessLogFlag::Text };
+        let access_log = self.flags.access_log.unwrap_or(default);
+        let format = if access_log == AccessLogFlag::Json { LogFormat::Json } else { LogFormat::Text };
+        let writer = LogWriter::start(format, access_log != AccessLogFlag::Off, io::stderr())
+            .context("cannot start the thread that writes the log")?;
+        // Fails only when there is a logger already, which then has been chosen by someone who knows better.
+        if log::set_boxed_logger(Box::new(writer.log())).is_ok() {
+            log::set_max_level(if self.flags.quiet { log::LevelFilter::Warn } else { log::LevelFilter::Info });
+        }
+        Ok(writer)
+    }
+
+    fn report(&self, host: &RunningHost) {
+        for note in host.notes() {
+            log::warn!("{note}");
+        }
+        for Loaded { module, info, compiled, .. } in host.loaded().iter().filter(|_| !self.flags.quiet) {
+            let size = config::format_size(info.size);
+            say(&format!("{}: {}, {size}, {compiled}", module.display(), info.kind));
+        }
+        for address in host.local_addrs() {
+            say(&format!("listening on http://{address}"));
+        }
+    }
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+impl ServerFlags {
+    fn apply(&self, config: &mut Config) -> Result<(), ValueError> {
+        let server = &mut config.server;
+        for text in &self.trusted_proxy {
+            server.trusted_proxies.push(config::network("--trusted-proxy", text)?);
+        }
+        if let Some(text) = &self.max_body {
+            server.max_body = config::size("--max-body", text, 0..=1 << 40)?;
+        }
+        if let Some(text) = &self.max_workers {
+            server.max_workers = config::count("--max-workers", text, 1..=10_000)?;
+        }
+        if let Some(text) = &self.drain {
+            server.drain = config::duration("--drain", text, Duration::ZERO..=DAY)?;
+            config.handlers[0].drain = server.drain;
+        }
+        if self.reset == Some(ResetFlag::Scan) {
+            server.reset = Reset::Scan;
+        }
+        if self.no_cache {
+            server.cache = CacheMode::Off;
+        }
+        server.trust_precompiled = self.trust_precompiled;
+        Ok(())
+    }
+}
+
+impl HandlerFlags {
+    fn apply(&self, handler: &mut HandlerConfig) -> Result<(), ValueError> {
         let time = |name, text: &str| config::duration(name, text, MILLISECOND..=DAY);
         let from_host = |key: &str| env::var(key).ok();
+        handler.watch = self.watch;
 
-        let mut config = Config::new(&self.path);
-        for text in &self.listen {
-            config.server.listen.push(config::address("--listen", text)?);
-        }
-        for text in &self.trusted_proxy {
-            config.server.trusted_proxies.push(config::network("--trusted-proxy", text)?);
-        }
-        config.server.max_body = config::size("--max-body", &self.max_body, 0..=1 << 40)?;
-        config.server.max_workers = config::count("--max-workers", &self.max_workers, 1..=10_000)?;
-        config.server.reset = match self.reset {
-            ResetFlag::Copy => Reset::Copy,
-            ResetFlag::Scan => Reset::Scan,
-        };
-        config.server.cache = if self.no_cache { CacheMode::Off } else { CacheMode::On };
-        config.server.trust_precompiled = self.trust_precompiled;
-
-        let grants = &mut config.handlers[0].grants;
+        let grants = &mut handler.grants;
         for path in &self.env_file {
             config::add_variables(&mut grants.env, config::env_file("--env-file", path, from_host)?);
         }
@@ -162,51 +329,28 @@ impl Run {
             grants.dirs.push(config::dir("--dir", text)?);
         }
 
-        let limits = &mut config.handlers[0].limits;
-        limits.deadline = time("--deadline", &self.deadline)?;
+        let limits = &mut handler.limits;
+        if let Some(text) = &self.deadline {
+            limits.deadline = time("--deadline", text)?;
+        }
         limits.stream_deadline =
             self.stream_deadline.as_deref().map(|text| time("--stream-deadline", text)).transpose()?;
         limits.cpu = self.cpu.as_deref().map(|text| time("--cpu", text)).transpose()?;
-        limits.memory = config::size("--max-memory", &self.max_memory, 1 << 20..=4 << 30)?;
-        Ok(config)
-    }
-
-    /// Starts the writer of everything that is logged, and sends it what crates report through `log`.
-    fn start_log(&self) -> anyhow::Result<LogWriter> {
-        let default = if self.quiet { AccessLogFlag::Off } else { AccessLogFlag::Text };
-        let access_log = self.access_log.unwrap_or(default);
-        let format = if access_log == AccessLogFlag::Json { LogFormat::Json } else { LogFormat::Text };
-        let writer = LogWriter::start(format, access_log != AccessLogFlag::Off, io::stderr())
-            .context("cannot start the thread that writes the log")?;
-        // Fails only when there is a logger already, which then has been chosen by someone who knows better.
-        if log::set_boxed_logger(Box::new(writer.log())).is_ok() {
-            log::set_max_level(if self.quiet { log::LevelFilter::Warn } else { log::LevelFilter::Info });
+        if let Some(text) = &self.max_memory {
+            limits.memory = config::size("--max-memory", text, 1 << 20..=4 << 30)?;
         }
-        Ok(writer)
-    }
-
-    fn report(&self, host: &RunningHost) {
-        for note in host.notes() {
-            log::warn!("{note}");
-        }
-        for Loaded { module, info, compiled, .. } in host.loaded().iter().filter(|_| !self.quiet) {
-            let size = config::format_size(info.size);
-            say(&format!("{}: {}, {size}, {compiled}", module.display(), info.kind));
-        }
-        for address in host.local_addrs() {
-            say(&format!("listening on http://{address}"));
-        }
+        Ok(())
     }
 }
 
-/// Catches SIGINT and SIGTERM. The first is left to whoever asks; the second ends the process from inside the signal
-/// handler, so that nothing that hangs can be in its way.
-fn catch_signals() -> io::Result<Signals> {
+/// Catches SIGINT, SIGTERM and SIGHUP. The first of those that stop us is left to whoever asks; the second ends the process from inside
+/// the signal handler, so that nothing that hangs can be in its way.
+pub(super) fn catch_signals() -> io::Result<Signals> {
     let caught = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // In this order: the flag that ends the process is looked at before this signal sets it.
         flag::register_conditional_shutdown(signal, super::FAILED.into(), Arc::clone(&caught))?;
         flag::register(signal, Arc::clone(&caught))?;
     }
-    Signals::new([SIGINT, SIGTERM])
+    Signals::new([SIGINT, SIGTERM, SIGHUP])
 }

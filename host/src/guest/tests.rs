@@ -19,7 +19,7 @@ use http_body::Body as _;
 
 use super::{
     CacheMode, CutBy, Engine, EngineOptions, Exchange, Grants, GuestBody, GuestOutput, Limits, LoadError, Report,
-    Revision, Stream, Watch, blocking::WAITS, run,
+    LoadedModule, Stream, Watch, blocking::WAITS, run,
 };
 use crate::failure::{FailureKind, Outcome};
 
@@ -192,21 +192,21 @@ fn engine() -> &'static Engine {
     })
 }
 
-fn load_wat(wat: &str) -> Result<Revision, LoadError> {
+fn load_wat(wat: &str) -> Result<LoadedModule, LoadError> {
     load_into(engine(), wat)
 }
 
-fn load_into(engine: &Engine, wat: &str) -> Result<Revision, LoadError> {
+fn load_into(engine: &Engine, wat: &str) -> Result<LoadedModule, LoadError> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path: PathBuf = std::env::temp_dir().join(format!("astra-guest-test-{}-{number}.wasm", std::process::id()));
     std::fs::write(&path, wat::parse_str(wat).expect("valid text")).expect("written");
-    let revision = Revision::load(engine, &path, false);
+    let revision = LoadedModule::load(engine, &path, false);
     std::fs::remove_file(path).expect("ours");
     revision
 }
 
-fn guest(body: &str) -> Revision {
+fn guest(body: &str) -> LoadedModule {
     load_wat(&COMPONENT.replace("BODY", body)).expect("a handler")
 }
 
@@ -235,13 +235,13 @@ fn request(method: Method, limits: &Limits, body: &str) -> Ended {
     run_in(engine(), &guest(body), method, limits)
 }
 
-fn run_in(engine: &Engine, revision: &Revision, method: Method, limits: &Limits) -> Ended {
+fn run_in(engine: &Engine, revision: &LoadedModule, method: Method, limits: &Limits) -> Ended {
     run_watched(engine, revision, method, astra_server::Body::empty(), limits, Arc::default())
 }
 
 fn run_watched(
     engine: &Engine,
-    revision: &Revision,
+    revision: &LoadedModule,
     method: Method,
     body: astra_server::Body,
     limits: &Limits,

@@ -14,27 +14,27 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
 };
 
-/// Gives up one build, at once and from any thread. It stays cancelled.
+/// Gives up the builds that it was given to, at once and from any thread. It stays cancelled.
 #[derive(Debug, Default)]
 pub struct Cancel(Mutex<Running>);
 
 #[derive(Debug, Default)]
 struct Running {
     is_cancelled: bool,
-    /// The process group that runs now. Set and taken away under the lock, and only while its first process is not reaped: until then
+    /// The process groups that run now. Listed and taken off under the lock, and only while the first process is not reaped: until then
     /// the system gives its id to no other.
-    group: Option<Pid>,
+    groups: Vec<Pid>,
 }
 
 impl Cancel {
-    /// Kills whatever the build runs, and lets it run nothing more.
+    /// Kills whatever the builds run, and lets them run nothing more.
     ///
     /// Killed, not asked to end: cargo takes up an interrupted build where it was, and a build script may not listen.
     pub fn cancel(&self) {
         let mut running = self.lock();
         running.is_cancelled = true;
-        if let Some(group) = running.group {
-            let _ = kill_process_group(group, Signal::KILL);
+        for group in &running.groups {
+            let _ = kill_process_group(*group, Signal::KILL);
         }
     }
 
@@ -54,14 +54,14 @@ impl Cancel {
         }
         let mut child = command.process_group(0).spawn()?;
         let pid = Pid::from_child(&child);
-        running.group = Some(pid);
+        running.groups.push(pid);
         drop(running);
 
         let mut stdout = Vec::new();
         let read = child.stdout.take().map(|mut out| out.read_to_end(&mut stdout)).transpose();
         // Without reaping, so that it can be killed as long as it has not ended. Should this fail, the wait below cannot be cut short.
         let _ = retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
-        self.lock().group = None;
+        self.lock().groups.retain(|group| *group != pid);
         let status = child.wait()?;
         read?;
         Ok(Output { status, stdout, stderr: Vec::new() })
@@ -86,7 +86,7 @@ mod tests {
         shell.args(["-c", "sleep 3600 & sleep 3600"]).stdout(Stdio::piped());
         std::thread::scope(|scope| {
             let running = scope.spawn(|| cancel.output(&mut shell));
-            while cancel.lock().group.is_none() {
+            while cancel.lock().groups.is_empty() {
                 std::thread::yield_now();
             }
             cancel.cancel();

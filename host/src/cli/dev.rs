@@ -1,0 +1,66 @@
+//! `astra-host dev`: `run --watch` for the one who is writing the guest: a package that does not build yet is waited for.
+
+use std::{path::PathBuf, thread, time::Instant};
+
+use anyhow::Context;
+use clap::Args;
+use signal_hook::{consts::SIGHUP, iterator::Signals};
+
+use super::{
+    complain, explain,
+    run::{Flags, Run, catch_signals},
+};
+use crate::{
+    host::HostError,
+    watch::{Change, Watched},
+};
+
+/// Build a guest package, serve it, and build and swap it in again whenever it changes
+#[derive(Args)]
+pub(super) struct Dev {
+    /// The directory of a Cargo package, or a .wasm file that something else builds
+    #[arg(value_name = "PATH", default_value = ".")]
+    path: PathBuf,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl Dev {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        let Self { path, mut flags } = self;
+        flags.handler.watch = true;
+        // What is being written is what should be served, also after a restart.
+        flags.places.no_state = flags.places.state.is_none();
+        let run = Run { path, flags };
+
+        let config = run.config()?;
+        let log = run.start_log()?;
+        let mut signals = catch_signals().context("cannot catch signals")?;
+        let mut watched = Watched::new(&run.path);
+        loop {
+            let error = match run.start(config.clone(), &log) {
+                Ok(host) => return run.serve(host, &mut signals),
+                Err(error) => error,
+            };
+            if !matches!(error.downcast_ref(), Some(HostError::Build(_) | HostError::Load(_))) {
+                return Err(error);
+            }
+            complain(&format!("{}\n  waiting for a change\n", explain(&error)));
+            if !change(&mut watched, &mut signals) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Waits for a change; false if told to stop before there is one.
+fn change(watched: &mut Watched, signals: &mut Signals) -> bool {
+    while watched.poll(Instant::now()) != Change::Stable {
+        if signals.pending().any(|signal| signal != SIGHUP) {
+            return false;
+        }
+        thread::park_timeout(watched.interval());
+    }
+    watched.taken();
+    true
+}

@@ -40,6 +40,8 @@ impl Contenders {
             let guests =
                 ["build", "--profile", "guest", "--target", "wasm32-wasip2", "-p", "hello", "-p", "slow", "-p", "echo"];
             cargo(&guests, Some(GUEST_RUSTFLAGS))?;
+            let example = ["build", "--profile", "guest", "--target", "wasm32-wasip2", "-p", "test-guests", "--example"];
+            cargo(&[&example[..], &["says_its_version"]].concat(), Some(GUEST_RUSTFLAGS))?;
         }
         let wasmtime = options.wasmtime.clone().unwrap_or_else(|| "wasmtime".into());
         let wasmtime_version = Command::new(&wasmtime)
@@ -99,6 +101,11 @@ impl Contenders {
 
     pub(crate) fn wasmtime_cached(&self, guest: &str) -> Option<Contender> {
         self.wasmtime("wasmtime cached", guest, &["-C", "cache=y"])
+    }
+
+    /// A guest of the tests.
+    pub(crate) fn example_guest(&self, name: &str) -> PathBuf {
+        self.target.join("wasm32-wasip2/guest/examples").join(name).with_extension("wasm")
     }
 
     fn guest(&self, name: &str) -> String {

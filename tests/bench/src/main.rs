@@ -1,6 +1,7 @@
 //! `cargo run --release -p bench -- [scenario…]`: starts each server in turn, loads it, prints a table, writes JSON.
 //! Every server is started by this process and stopped by its pid; all listen on 127.0.0.1 and ports of their own.
 
+mod clients;
 mod contenders;
 mod load;
 mod report;
@@ -37,6 +38,12 @@ pub(crate) struct Options {
     /// Idle connections of the `idle` scenario
     #[arg(long, default_value_t = 10_000)]
     idle_connections: usize,
+    /// Swaps of the `swap` scenario
+    #[arg(long, default_value_t = 200)]
+    swaps: u32,
+    /// Seconds in which they are made
+    #[arg(long, default_value_t = 60)]
+    swap_seconds: u32,
     /// Size of the body of the `gigabyte` scenario, in MiB
     #[arg(long, default_value_t = 1024)]
     body_mib: u64,
@@ -59,6 +66,8 @@ enum Scenario {
     Start,
     /// A large body up and down through the echo guest
     Gigabyte,
+    /// Modules swapped under load, over both versions of HTTP
+    Swap,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -112,6 +121,7 @@ fn main() -> anyhow::Result<()> {
             Scenario::Idle => scenarios::idle(&options, &contenders, &mut report)?,
             Scenario::Start => scenarios::start(&options, &contenders, &mut report)?,
             Scenario::Gigabyte => scenarios::gigabyte(&options, &contenders, &mut report)?,
+            Scenario::Swap => scenarios::swap(&options, &contenders, &mut report)?,
         }
         // After each scenario, so that an interrupted run leaves what it has.
         report.write(&options.json)?;

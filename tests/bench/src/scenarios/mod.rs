@@ -3,6 +3,7 @@
 mod gigabyte;
 mod idle;
 mod start;
+mod swap;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use anyhow::{Context, Result};
 pub(crate) use gigabyte::gigabyte;
 pub(crate) use idle::idle;
 pub(crate) use start::start;
+pub(crate) use swap::swap;
 
 use crate::contenders::Contenders;
 use crate::report::{Figure, Report, median};

@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::{
     config::{Config, DEFAULT_LISTEN, HandlerConfig, Text},
     dispatch::Dispatch,
-    guest::{DirGrant, Engine, EngineError, EngineOptions, GrantError, LoadError, Revision},
+    guest::{DirGrant, Engine, EngineError, EngineOptions, GrantError, LoadError, LoadedModule},
     handler::Handler,
     log_writer::Log,
     request_id::RequestIds,
@@ -117,7 +117,7 @@ impl HostBuilder {
         let open_files = raise_open_files();
 
         let engine = Engine::new(&engine_options(&config))?;
-        let revision = Revision::load(&engine, &config.handlers[0].module, config.server.trust_precompiled)?;
+        let revision = LoadedModule::load(&engine, &config.handlers[0].module, config.server.trust_precompiled, None)?;
         let mut limits = config.handlers[0].limits.clone();
         // Reading the CPU clock costs two system calls a request: only for those who want to see it.
         limits.measure_cpu = log.as_ref().is_some_and(Log::has_access_lines);
@@ -178,7 +178,7 @@ impl RunningHost {
 
     /// What it serves.
     #[must_use]
-    pub fn revision(&self) -> &Revision {
+    pub fn revision(&self) -> &LoadedModule {
         &self.handler.revision
     }
 

@@ -37,7 +37,7 @@
 //! [`host`] (builds all of the above, starts it, shuts it down). Dependencies point down only: `cli` → `host` →
 //! `dispatch` → `handler` → `guest` → `failure`, `config`.
 //!
-//! State is of three kinds and never mixed: host-wide (`Engine`, `Dispatch`, `Log`), revision-wide (`Handler`, `Revision`)
+//! State is of three kinds and never mixed: host-wide (`Engine`, `Dispatch`, `Log`), revision-wide (`Handler`, `LoadedModule`)
 //! and request-wide (the guest's store, `Visit`, `Reply`).
 //!
 //! # Invariants
@@ -99,9 +99,11 @@ mod access_log;
 mod compiler;
 mod dispatch;
 mod handler;
+mod private_dir;
 mod request_id;
 mod state_dir;
 mod watch;
+mod whole_file;
 
 pub use config::Config;
 pub use host::{Host, HostBuilder, HostError, RunningHost};

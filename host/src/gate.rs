@@ -14,7 +14,8 @@ use http::{HeaderValue, Request, Response, header, uri::Scheme};
 use http_body_util::BodyExt as _;
 
 use crate::{
-    config::{CompileConfig, HandlerConfig, ProbeConfig},
+    compiler::Compiler,
+    config::{HandlerConfig, ProbeConfig},
     dispatch::{self, PrintedLines},
     failure::Outcome,
     guest::{self, Engine, GuestBody, LoadError, LoadedModule, Report},
@@ -29,7 +30,8 @@ use crate::{
 pub(crate) struct Gate {
     pub(crate) engine: Engine,
     pub(crate) trust_precompiled: bool,
-    pub(crate) compile: CompileConfig,
+    /// None: this process compiles by itself.
+    pub(crate) compiler: Option<Compiler>,
     pub(crate) ids: Arc<RequestIds>,
     pub(crate) log: Option<Log>,
 }
@@ -48,7 +50,7 @@ impl Gate {
     /// # Errors
     /// It cannot be served.
     pub(crate) fn load_first(&self, path: &Path) -> Result<Arc<LoadedModule>, LoadError> {
-        Ok(Arc::new(LoadedModule::load(&self.engine, path, self.trust_precompiled)?))
+        Ok(Arc::new(LoadedModule::load(&self.engine, path, self.trust_precompiled, None)?))
     }
 
     /// Whether somebody wants to know what CPU time requests take.
@@ -70,7 +72,8 @@ impl Gate {
         let (module, code) = match loaded {
             Some(module) => (module, "loaded".to_owned()),
             None => {
-                let module = LoadedModule::load(&self.engine, path, self.trust_precompiled)?;
+                let compiler = self.compiler.as_ref();
+                let module = LoadedModule::load(&self.engine, path, self.trust_precompiled, compiler)?;
                 let code = module.compiled().to_string();
                 (Arc::new(module), code)
             }

@@ -12,6 +12,7 @@ use crate::{
     operator_error::OperatorError,
     receipt::Receipt,
     revision::{Bell, Past, Revision},
+    state_dir::Recording,
     status::{CanaryStatus, HandlerStatus, RevisionStatus},
     table::{Canary, Entry},
 };
@@ -41,10 +42,15 @@ pub(crate) struct Handler {
 }
 
 impl Handler {
-    /// A handler with its first revision.
-    pub(crate) fn new(config: HandlerConfig, module: Arc<LoadedModule>, source: String, bell: &Arc<Bell>) -> Self {
+    /// A handler with its first revision; `configured` is the digest of the module that the configuration names.
+    pub(crate) fn new(
+        config: HandlerConfig,
+        module: Arc<LoadedModule>,
+        source: String,
+        configured: String,
+        bell: &Arc<Bell>,
+    ) -> Self {
         let name: Arc<str> = config.name.as_str().into();
-        let configured = module.info().digest.clone();
         let past = Arc::default();
         let main = Revision::new(&name, 1, module, source, &config, bell, &past);
         Self {
@@ -66,6 +72,12 @@ impl Handler {
 
     pub(crate) fn entry(&self) -> Entry {
         Entry { main: Arc::clone(&self.main), canary: self.canary.clone() }
+    }
+
+    /// The digests of the modules that are live, have a share or are kept.
+    pub(crate) fn digests(&self) -> impl Iterator<Item = &str> {
+        let canary = self.canary.as_ref().map(|canary| &canary.revision);
+        [&self.main].into_iter().chain(canary).chain(&self.kept).map(|revision| revision.sha256())
     }
 
     /// The module with this digest, if it is loaded.
@@ -102,10 +114,22 @@ impl Handler {
 
     /// # Errors
     /// There is no canary.
-    pub(crate) fn take_canary(&mut self) -> Result<Arc<Revision>, OperatorError> {
-        let canary = self.canary.take().ok_or_else(|| OperatorError::NoCanary { name: self.name.to_string() })?;
-        self.guard = None;
+    pub(crate) fn canary(&self) -> Result<Arc<Revision>, OperatorError> {
+        let canary = self.canary.as_ref().ok_or_else(|| OperatorError::NoCanary { name: self.name.to_string() })?;
         Ok(Arc::clone(&canary.revision))
+    }
+
+    /// What is recorded when `revision` becomes the live one.
+    pub(crate) fn recording<'a>(&'a self, revision: &'a Revision) -> Recording<'a> {
+        Recording { sha256: revision.sha256(), configured: &self.configured, source: &revision.source }
+    }
+
+    /// # Errors
+    /// There is no canary.
+    pub(crate) fn take_canary(&mut self) -> Result<Arc<Revision>, OperatorError> {
+        let canary = self.canary()?;
+        (self.canary, self.guard) = (None, None);
+        Ok(canary)
     }
 
     /// Keeps a revision that was replaced, for rollback, and returns those that are therefore kept no longer (itself, if none is kept).

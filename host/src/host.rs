@@ -4,7 +4,7 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -13,10 +13,11 @@ use astra_server::{Handle, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
+    compiler::Compiler,
     config::{Config, DEFAULT_LISTEN, HandlerConfig, ServerConfig, Text},
     dispatch::Dispatch,
     gate::Gate,
-    guest::{Compiled, DirGrant, Engine, EngineError, EngineOptions, GrantError, LoadError, ModuleInfo},
+    guest::{Compiled, DirGrant, Engine, EngineError, EngineOptions, GrantError, LoadError, ModuleInfo, inspect},
     handler::Handler,
     in_flight::InFlight,
     log_writer::Log,
@@ -25,6 +26,7 @@ use crate::{
     request_id::RequestIds,
     revision::Bell,
     router::{Route, RouteError, Router},
+    state_dir::StateDir,
     steward::Steward,
     table::{Table, Tables},
     watcher::Watcher,
@@ -166,24 +168,19 @@ impl HostBuilder {
         let gate = Gate {
             engine: engine.clone(),
             trust_precompiled: config.server.trust_precompiled,
-            compile: config.server.compile.clone(),
+            compiler: Compiler::new(&config.server.compile, config.server.cache),
             ids: Arc::clone(&ids),
             log: log.clone(),
         };
+        let state = open_state(config.server.state.as_deref())?;
         let bell = Arc::new(Bell::default());
         let (mut handlers, mut loaded) = (Vec::new(), Vec::new());
         for handler in config.handlers {
-            let path = package::module(&handler.module)?;
-            let module = gate.load_first(&path)?;
-            let source = handler.module.display().to_string();
-            loaded.push(Loaded {
-                name: handler.name.clone(),
-                routes: handler.routes.clone(),
-                module: path,
-                info: module.info().clone(),
-                compiled: module.compiled(),
-            });
-            handlers.push(Handler::new(handler, module, source, &bell));
+            let (handler, module) = first_revision(handler, &gate, state.as_ref(), &bell)?;
+            let (info, compiled) = (handler.main.module.info().clone(), handler.main.module.compiled());
+            let routes = handler.config.routes.clone();
+            loaded.push(Loaded { name: handler.name.to_string(), routes, module, info, compiled });
+            handlers.push(handler);
         }
 
         let entries = handlers.iter().map(Handler::entry).collect();
@@ -197,7 +194,7 @@ impl HostBuilder {
             bell,
             router,
             handlers,
-            state: None,
+            state,
             listen: server.local_addrs().iter().map(|address| format!("http://{address}")).collect(),
             config: file,
             read_config,
@@ -211,6 +208,56 @@ impl HostBuilder {
         let watcher = Watcher::start(&operator).map_err(HostError::Serve)?;
         Ok(RunningHost { server, watcher, steward, operator, loaded, engine })
     }
+}
+
+/// The directory that outlives us, unless another host has it: two that serve the same thing do not share what they were given.
+fn open_state(path: Option<&Path>) -> Result<Option<StateDir>, HostError> {
+    let Some(path) = path else { return Ok(None) };
+    match StateDir::open(path) {
+        Ok(state) => Ok(Some(state)),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            log::warn!("swaps of this host will not outlive a restart: {error}");
+            Ok(None)
+        }
+        Err(source) => Err(HostError::State { path: path.to_owned(), source }),
+    }
+}
+
+/// A handler with the module that it was given last, or the configured one if that has changed since. And the module's file.
+fn first_revision(
+    config: HandlerConfig,
+    gate: &Gate,
+    state: Option<&StateDir>,
+    bell: &Arc<Bell>,
+) -> Result<(Handler, PathBuf), HostError> {
+    let path = package::module(&config.module)?;
+    if let Some(state) = state
+        && let Some(recorded) = state.recorded(&config.name)
+    {
+        // A file that is gone cannot be newer.
+        let configured = inspect(&path).map_or_else(|_| recorded.base_sha256.clone(), |info| info.digest);
+        if configured == recorded.base_sha256 {
+            match gate.load_first(&recorded.module) {
+                Ok(module) => {
+                    log::warn!(
+                        "handler `{}`: serving `{}`, swapped in at {}, not `{}`",
+                        config.name,
+                        recorded.source,
+                        recorded.time,
+                        config.module.display()
+                    );
+                    let handler = Handler::new(config, module, recorded.source, configured, bell);
+                    return Ok((handler, recorded.module));
+                }
+                Err(error) => log::error!("handler `{}`: {error}; the configured module is served", config.name),
+            }
+        } else if let Err(error) = state.forget(&config.name) {
+            log::error!("handler `{}`: what was swapped in cannot be forgotten: {error}", config.name);
+        }
+    }
+    let module = gate.load_first(&path)?;
+    let (source, configured) = (config.module.display().to_string(), module.info().digest.clone());
+    Ok((Handler::new(config, module, source, configured, bell), path))
 }
 
 fn serve(
@@ -315,6 +362,14 @@ pub enum HostError {
     /// Something is granted that is not there or is not what it should be.
     #[error("cannot grant")]
     Grant(#[from] GrantError),
+    /// The state directory cannot be used.
+    #[error("the state directory `{}` cannot be used", path.display())]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The sandbox cannot be set up as asked for.
     #[error("cannot set up the engine")]
     Engine(#[from] EngineError),

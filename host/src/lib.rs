@@ -126,6 +126,7 @@ mod gate;
 mod guard;
 mod handler;
 mod in_flight;
+mod private_dir;
 mod request_id;
 mod revision;
 mod state_dir;
@@ -133,6 +134,7 @@ mod steward;
 mod table;
 mod watch;
 mod watcher;
+mod whole_file;
 
 pub use config::Config;
 pub use host::{Host, HostBuilder, HostError, RunningHost};

@@ -25,7 +25,7 @@ use crate::{
     receipt::{Action, Receipt, milliseconds},
     revision::{Bell, Revision},
     router::Router,
-    state_dir::StateDir,
+    state_dir::{Recording, StateDir},
     status::{RequestStatus, Status},
     table::{Table, Tables},
 };
@@ -311,7 +311,21 @@ impl Operator {
         if refuses && !new_imports.is_empty() {
             return Err(OperatorError::NewImports { from: before.number, imports: new_imports });
         }
-        let outlives_restart = self.record(name, &module, &source, &path, origin, options)?;
+        let outlives_restart = match origin {
+            Origin::Operator { .. } if !options.until_restart => {
+                if let Some(state) = &inner.state {
+                    state.keep(&sha256, &path).map_err(OperatorError::State)?;
+                }
+                // A canary is on trial: a restart serves what is live.
+                options.canary.is_none()
+                    && self.record(name, &Recording { sha256: &sha256, configured: &configured, source: &source })?
+            }
+            Origin::Operator { .. } => false,
+            // The file is what a restart finds.
+            Origin::Configured { .. } => {
+                self.record(name, &Recording { sha256: &sha256, configured: &sha256, source: &source })?
+            }
+        };
 
         let mut book = inner.lock();
         let handler = book.handler(name)?;
@@ -361,18 +375,34 @@ impl Operator {
         Ok(self.0.bid_farewell(book, receipt, before, evicted, drain))
     }
 
-    /// Records a swap, so that a restart serves it. Whether it will.
-    fn record(
-        &self,
-        name: &str,
-        module: &LoadedModule,
-        source: &str,
-        path: &Path,
-        origin: &Origin<'_>,
-        options: &SwapOptions,
-    ) -> Result<bool, OperatorError> {
-        let _ = (name, module, source, path, origin, options);
-        Ok(false)
+    /// Records what a handler is about to serve, so that a restart does too. Whether it will.
+    ///
+    /// # Errors
+    /// The disk fails. What was recorded before still is.
+    fn record(&self, name: &str, revision: &Recording<'_>) -> Result<bool, OperatorError> {
+        let Some(state) = &self.0.state else { return Ok(false) };
+        let Recording { sha256, configured, .. } = revision;
+        let recorded = if sha256 == configured {
+            state.forget(name).map(|()| true)
+        } else if state.keeps(sha256) {
+            state.record(name, revision).map(|()| true)
+        } else {
+            // Its file has been replaced: there is nothing that a restart could serve.
+            state.forget(name).map(|()| false)
+        };
+        recorded.map_err(OperatorError::State)
+    }
+
+    /// Removes the copies of modules that nobody can go back to.
+    fn collect(&self) {
+        let Some(state) = &self.0.state else { return };
+        let digests: Vec<String> = {
+            let book = self.0.lock();
+            book.handlers.iter().flat_map(|handler| handler.digests().map(str::to_owned)).collect()
+        };
+        if let Err(error) = state.collect(&digests.iter().map(String::as_str).collect::<Vec<_>>()) {
+            log::warn!("modules that are not needed any more cannot be removed: {error}");
+        }
     }
 
     /// Goes back to revision `to`, or to the newest of those before the live one that is kept.
@@ -388,7 +418,9 @@ impl Operator {
         let handler = book.handler(name)?;
         handler.check_no_canary()?;
         let revision = handler.earlier(to)?;
+        let outlives_restart = self.record(name, &handler.recording(&revision))?;
         let receipt = self.receipt(Action::Rollback, Some(&handler.main), &revision);
+        let receipt = Receipt { outlives_restart, ..receipt };
         let report = self.go_live(&mut book, name, revision, receipt.clone())?;
         Ok(Done { receipt, report: Some(report) })
     }
@@ -404,8 +436,11 @@ impl Operator {
     fn try_promote(&self, name: &str) -> Result<Done, OperatorError> {
         let mut book = self.0.lock();
         let handler = book.handler(name)?;
+        let canary = handler.canary()?;
+        let outlives_restart = self.record(name, &handler.recording(&canary))?;
         let revision = handler.take_canary()?;
         let receipt = self.receipt(Action::Promote, Some(&handler.main), &revision);
+        let receipt = Receipt { outlives_restart, ..receipt };
         let report = self.go_live(&mut book, name, revision, receipt.clone())?;
         Ok(Done { receipt, report: Some(report) })
     }
@@ -532,7 +567,7 @@ impl Operator {
                     book.handlers.push(handler);
                 }
                 (None, Some(Admitted { module, code, probed })) => {
-                    let mut handler = Handler::new(config, module, source, &inner.bell);
+                    let mut handler = Handler::new(config, module, source, configured, &inner.bell);
                     let receipt = Receipt { code, probe: probed, ..self.receipt(Action::Add, None, &handler.main) };
                     handler.last = Some(receipt.clone());
                     done.push((receipt, None));
@@ -613,6 +648,7 @@ impl Operator {
             Ok(Done { receipt, report }) => {
                 let (kind, told) = (receipt.action.name(), Some(receipt.clone()));
                 events.tell(Urgency::Normal, kind, Some(name), receipt.headline(), told);
+                self.collect();
                 let waits_for = report.filter(|_| !no_wait);
                 Ok(waits_for.and_then(|report| report.wait()).unwrap_or(receipt))
             }
@@ -730,6 +766,9 @@ impl Operator {
     pub(crate) fn begin_stop(&self) {
         self.0.lock().is_stopping = true;
         self.0.builds.cancel();
+        if let Some(compiler) = &self.0.gate.compiler {
+            compiler.stop();
+        }
         self.0.watch_bell.ring();
         self.0.bell.ring();
     }

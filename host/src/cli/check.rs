@@ -71,7 +71,7 @@ impl Check {
             }
             return Ok("Cargo package, not built".to_owned());
         }
-        let revision = LoadedModule::load(engine, &handler.module, file.config.server.trust_precompiled)?;
+        let revision = LoadedModule::load(engine, &handler.module, file.config.server.trust_precompiled, None)?;
         let info = revision.info();
         let mut module = format!("{}, {}", info.kind, format_size(info.size));
         if self.probe

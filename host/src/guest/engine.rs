@@ -269,6 +269,12 @@ fn start(
     Ok(engine)
 }
 
+/// An engine that makes machine code for all the others and runs none: the same settings, without what only running needs.
+pub(crate) fn for_compiling(cache: CacheMode) -> wasmtime::Result<(wasmtime::Engine, Option<Cache>)> {
+    let cache = open_cache(cache, &mut Vec::new());
+    Ok((wasmtime::Engine::new(&config(cache.clone()))?, cache))
+}
+
 fn config(cache: Option<Cache>) -> Config {
     let mut config = Config::new();
     config

@@ -27,9 +27,9 @@ use super::{
     grants::{Grants, Stdio},
     http as wasi_http,
     limits::{Clock, Cut, Limits, Memory, Phase},
+    loaded_module::LoadedModule,
     memory_budget::MemoryBudget,
     outbound::Outbound,
-    revision::Revision,
     stdio::GuestOutput,
     watch::Watch,
 };
@@ -235,7 +235,7 @@ pub struct Exchange {
 /// or after it has ended (its memory given back already, so that the caller can go straight on to the connection). If the
 /// guest fails before, it is dropped uncalled, and [`Report::outcome`] says what to answer.
 pub fn run(
-    revision: &Revision,
+    module: &LoadedModule,
     grants: &Arc<Grants>,
     limits: &Limits,
     exchange: Exchange,
@@ -244,10 +244,10 @@ pub fn run(
     let Exchange { request, scheme, client, output, watch } = exchange;
     let respond: Respond = Box::new(respond);
     let to_head = request.method() == http::Method::HEAD;
-    let mut state = State::new(revision.memory(), grants, limits, output, watch, to_head, respond);
+    let mut state = State::new(module.memory(), grants, limits, output, watch, to_head, respond);
     state.client = client;
-    let mut store = store(revision.engine(), state);
-    let result = call(revision, &mut store, request, &scheme);
+    let mut store = store(module.engine(), state);
+    let result = call(module, &mut store, request, &scheme);
     end(store, result)
 }
 
@@ -259,7 +259,7 @@ enum CallError {
 }
 
 fn call(
-    revision: &Revision,
+    module: &LoadedModule,
     store: &mut Store<State>,
     request: astra_server::Request,
     scheme: &Scheme,
@@ -268,7 +268,7 @@ fn call(
         store.data_mut().make_wasi().map_err(CallError::Grants)?;
     }
     let (request, outparam) = wasi_http::handles(store.data_mut(), request, scheme).map_err(CallError::Request)?;
-    let proxy = revision.pre().instantiate(&mut *store).map_err(CallError::Guest)?;
+    let proxy = module.pre().instantiate(&mut *store).map_err(CallError::Guest)?;
     proxy.wasi_http_incoming_handler().call_handle(store, request, outparam).map_err(CallError::Guest)
 }
 

@@ -2,7 +2,9 @@
 //!
 //! The messages are for the person who typed the command: what was found, what is accepted, what to do. They never reach a client.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
+
+use crate::config::format_size;
 
 /// What is accepted, for errors that found something else.
 const ACCEPTED: &str = "a component that exports `wasi:http/incoming-handler@0.2`";
@@ -92,6 +94,22 @@ pub enum LoadError {
         path: PathBuf,
         /// The compiler's reason.
         reason: String,
+    },
+    /// It takes longer to compile than a module may that comes while the host serves.
+    #[error("`{}` takes longer than {} to compile; raise `compile.timeout`", path.display(), humantime::format_duration(*timeout))]
+    CompileTimeout {
+        /// The file.
+        path: PathBuf,
+        /// What there was.
+        timeout: Duration,
+    },
+    /// It takes more memory to compile than a module may that comes while the host serves.
+    #[error("`{}` takes more than {} of memory to compile; raise `compile.memory`", path.display(), format_size(*memory))]
+    CompileMemory {
+        /// The file.
+        path: PathBuf,
+        /// What there was, in bytes.
+        memory: u64,
     },
     /// It imports something that no guest here gets.
     #[error("`{}` imports `{import}`, which this host does not provide; it provides WASI 0.2 and WASI HTTP 0.2", path.display())]

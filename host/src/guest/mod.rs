@@ -1,9 +1,9 @@
 //! One request in one guest. Knows no sockets and no routes: of the server it uses how to wait and the body types.
 //!
-//! An [`Engine`] is made once, a [`Revision`] once per module, and [`run`] takes one request through a fresh instance of it
+//! An [`Engine`] is made once, a [`LoadedModule`] once for each revision of a handler, and [`run`] takes one request through a fresh instance of it
 //! on the calling thread, which must have entered [`Engine::runtime`]. The files, in the order a request meets them:
-//! `module.rs` and `load_error.rs` (what is in a file), `engine.rs` and `cache.rs` (wasmtime), `revision.rs` (file to something
-//! that can be instantiated), `instance.rs` (one request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `stdio.rs`, `monotonic.rs`,
+//! `module.rs` and `load_error.rs` (what is in a file), `engine.rs` and `cache.rs` (wasmtime), `loaded_module.rs` (file to
+//! something that can be instantiated), `instance.rs` (one request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `stdio.rs`, `monotonic.rs`,
 //! `http.rs` (what guests import), `outbound.rs`, `blocking.rs` (where guests wait), `watch.rs` (what others see of it), `body.rs` and
 //! `answer.rs` (what comes out).
 
@@ -17,11 +17,11 @@ mod http;
 mod instance;
 mod limits;
 mod load_error;
+mod loaded_module;
 mod memory_budget;
 mod module;
 mod monotonic;
 mod outbound;
-mod revision;
 mod stdio;
 #[cfg(test)]
 mod tests;
@@ -34,8 +34,9 @@ pub use self::{
     instance::{Exchange, Report, run},
     limits::Limits,
     load_error::LoadError,
+    loaded_module::{Compiled, LoadedModule, precompile},
     module::{Kind, ModuleInfo, Need, inspect},
-    revision::{Compiled, Revision as LoadedModule, precompile},
     stdio::{GuestOutput, Stream},
     watch::{CutBy, Watch},
 };
+pub(crate) use self::{loaded_module::compile_for_host, module::hex};

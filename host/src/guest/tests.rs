@@ -18,8 +18,8 @@ use http::{Method, Request, Response, uri::Scheme};
 use http_body::Body as _;
 
 use super::{
-    CacheMode, CutBy, Engine, EngineOptions, Exchange, Grants, GuestBody, GuestOutput, Limits, LoadError, Report,
-    LoadedModule, Stream, Watch, blocking::WAITS, run,
+    CacheMode, CutBy, Engine, EngineOptions, Exchange, Grants, GuestBody, GuestOutput, Limits, LoadError, LoadedModule,
+    Report, Stream, Watch, blocking::WAITS, run,
 };
 use crate::failure::{FailureKind, Outcome};
 
@@ -201,9 +201,9 @@ fn load_into(engine: &Engine, wat: &str) -> Result<LoadedModule, LoadError> {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path: PathBuf = std::env::temp_dir().join(format!("astra-guest-test-{}-{number}.wasm", std::process::id()));
     std::fs::write(&path, wat::parse_str(wat).expect("valid text")).expect("written");
-    let revision = LoadedModule::load(engine, &path, false);
+    let module = LoadedModule::load(engine, &path, false, None);
     std::fs::remove_file(path).expect("ours");
-    revision
+    module
 }
 
 fn guest(body: &str) -> LoadedModule {
@@ -235,13 +235,13 @@ fn request(method: Method, limits: &Limits, body: &str) -> Ended {
     run_in(engine(), &guest(body), method, limits)
 }
 
-fn run_in(engine: &Engine, revision: &LoadedModule, method: Method, limits: &Limits) -> Ended {
-    run_watched(engine, revision, method, astra_server::Body::empty(), limits, Arc::default())
+fn run_in(engine: &Engine, module: &LoadedModule, method: Method, limits: &Limits) -> Ended {
+    run_watched(engine, module, method, astra_server::Body::empty(), limits, Arc::default())
 }
 
 fn run_watched(
     engine: &Engine,
-    revision: &LoadedModule,
+    module: &LoadedModule,
     method: Method,
     body: astra_server::Body,
     limits: &Limits,
@@ -257,7 +257,7 @@ fn run_watched(
         watch,
     };
     let (sender, receiver) = mpsc::channel();
-    let report = run(revision, &Arc::new(Grants::default()), limits, exchange, move |response| {
+    let report = run(module, &Arc::new(Grants::default()), limits, exchange, move |response| {
         sender.send(response).expect("received below");
     });
     let printed = std::mem::take(&mut *printed.0.lock().expect("not poisoned"));
@@ -407,9 +407,9 @@ fn a_guest_for_which_the_host_has_no_memory_is_told_to_come_again() {
         ..EngineOptions::default()
     };
     let engine = Engine::new(&options).expect("an engine");
-    let revision = load_into(&engine, &COMPONENT.replace("BODY", grow)).expect("a handler");
+    let module = load_into(&engine, &COMPONENT.replace("BODY", grow)).expect("a handler");
     let expect_refusal = || {
-        let ended = run_in(&engine, &revision, Method::GET, &Limits::default());
+        let ended = run_in(&engine, &module, Method::GET, &Limits::default());
         assert_eq!(ended.kind(), Some(FailureKind::Overload), "{:?}", ended.report);
         let failure = ended.report.outcome.failure().expect("failed");
         assert_eq!((failure.status().as_u16(), failure.retry_after().is_some()), (503, true));
@@ -486,15 +486,16 @@ impl http_body::Body for Stalled {
     }
 }
 
-/// Runs a guest that would not end for an hour, and cuts it once it is seen doing `what`.
+/// Runs a guest that would not end for a minute, and cuts it once it is seen doing `what`.
 fn cut_while(what: &str, by: CutBy, body: &str) -> Ended {
-    let (revision, watch) = (guest(body), Arc::<Watch>::default());
-    let limits = Limits { deadline: Duration::from_secs(3600), ..Limits::default() };
+    let (module, watch) = (guest(body), Arc::<Watch>::default());
+    let minute = Duration::from_secs(60);
+    let limits = Limits { deadline: minute, stream_deadline: Some(minute), ..Limits::default() };
     std::thread::scope(|scope| {
         let watched = Arc::clone(&watch);
         let running = scope.spawn(move || {
             let body = astra_server::Body::wrap(Stalled);
-            run_watched(engine(), &revision, Method::POST, body, &limits, watched)
+            run_watched(engine(), &module, Method::POST, body, &limits, watched)
         });
         // CPU time is known once it is on its thread.
         while !running.is_finished() && (watch.cpu().is_none() || watch.waits_for() != what) {
@@ -659,9 +660,9 @@ fn every_blocking_call_of_a_guest_of_any_0_2_waits_in_the_one_place() {
     for version in ["0.2.0", "0.2.3", "0.2.4", "0.2.6", "0.2.10", "0.2.12"] {
         let component = BLOCKING_COMPONENT.replace("VERSION", version);
         let waits = |calls: &str| {
-            let revision = load_wat(&component.replace("BODY", calls)).expect("a handler");
+            let module = load_wat(&component.replace("BODY", calls)).expect("a handler");
             WAITS.set(0);
-            let ended = run_in(engine(), &revision, Method::GET, &Limits::default());
+            let ended = run_in(engine(), &module, Method::GET, &Limits::default());
             assert_eq!(ended.kind(), Some(FailureKind::NoAnswer), "{version} {calls}: {:?}", ended.report);
             WAITS.get()
         };

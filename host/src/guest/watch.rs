@@ -229,7 +229,8 @@ mod tests {
         let (watch, counts) = (Watch::default(), Arc::<Counts>::default());
         let waker = Waker::from(Arc::clone(&counts));
         {
-            let mut wait = pin!(watch.or_cut(pin!(pending::<()>())));
+            let mut never = pin!(pending::<()>());
+            let mut wait = pin!(watch.or_cut(never.as_mut()));
             assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
             watch.cut(CutBy::Drain);
             watch.cut(CutBy::Operator);
@@ -248,7 +249,8 @@ mod tests {
         assert_eq!(watch.waits_for(), "running");
         note(WaitsFor::Body); // of somebody before
         {
-            let mut wait = pin!(watch.or_cut(pin!(pending::<()>())));
+            let mut never = pin!(pending::<()>());
+            let mut wait = pin!(watch.or_cut(never.as_mut()));
             assert!(wait.as_mut().poll(&mut cx).is_pending());
             assert_eq!(watch.waits_for(), "io");
         }

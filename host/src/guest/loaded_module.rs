@@ -1,14 +1,12 @@
 //! From a file to something that can be instantiated: read, recognise, compile or take from the cache, link, try once.
 //!
-//! A [`Revision`] never changes. Whatever can be wrong with a module is found here, before any request meets it; the last gate
-//! makes one instance of it and throws it away. Loading takes as long as compiling takes and belongs on no worker.
+//! A [`LoadedModule`] never changes. Whatever can be wrong with a module is found here, before any request meets it; the last gate
+//! makes one instance of it and throws it away. Loading takes as long as compiling takes and belongs on no worker. At start-up this
+//! process compiles by itself; while it serves, [`Compiler`] has it done by another.
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,7 +14,7 @@ use wasmtime::component::Component;
 use wasmtime_wasi_http::p2::bindings::sync::ProxyPre;
 
 use super::{
-    engine::Engine,
+    engine::{self, CacheMode, Engine},
     http::PROVIDED,
     instance::{self, State},
     limits::Limits,
@@ -25,16 +23,18 @@ use super::{
     module::{self, Kind, ModuleInfo},
     stdio::{GuestOutput, Stream},
 };
+use crate::compiler::{CompileError, Compiler, MachineCode};
 
 /// How long the first instance may take to start.
 const GATE: Duration = Duration::from_secs(10);
 
 /// One loaded, immutable module.
-pub struct Revision {
+pub struct LoadedModule {
     engine: Engine,
     pre: ProxyPre<State>,
     info: ModuleInfo,
     compiled: Compiled,
+    code_size: u64,
 }
 
 /// Where the machine code came from.
@@ -58,29 +58,43 @@ impl std::fmt::Display for Compiled {
     }
 }
 
-impl Revision {
+impl LoadedModule {
     /// Reads and checks a module and makes it ready to serve. `trust_precompiled` also accepts machine code, which cannot be
-    /// checked: the operator vouches for it.
+    /// checked: the operator vouches for it. `compiler` compiles in a process of its own, this one does if there is none.
     ///
     /// # Errors
     /// The file cannot be served; the error says why and what to do.
-    pub fn load(engine: &Engine, path: &Path, trust_precompiled: bool) -> Result<Self, LoadError> {
+    pub(crate) fn load(
+        engine: &Engine,
+        path: &Path,
+        trust_precompiled: bool,
+        compiler: Option<&Compiler>,
+    ) -> Result<Self, LoadError> {
         let (bytes, info) = module::read(path)?;
         info.require_handler(path)?;
         let (component, compiled) = match info.kind {
-            Kind::Precompiled if trust_precompiled => (deserialize(engine, path, &bytes)?, Compiled::Precompiled),
+            Kind::Precompiled if trust_precompiled => {
+                let component = deserialize(engine, &bytes)
+                    .map_err(|error| misfit(path, &error, |path, reason| LoadError::Precompiled { path, reason }))?;
+                (component, Compiled::Precompiled)
+            }
             Kind::Precompiled => return Err(LoadError::Untrusted { path: path.to_owned() }),
             _ => {
                 if let Some(import) = module::missing_import(&info, PROVIDED) {
                     return Err(LoadError::MissingImport { path: path.to_owned(), import: import.to_owned() });
                 }
-                compile(engine, path, &bytes)?
+                match compiler {
+                    Some(compiler) => compile_apart(engine, path, &bytes, compiler)?,
+                    None => compile(engine, path, &bytes)?,
+                }
             }
         };
         let pre = link(engine, path, &component, compiled)?;
-        let revision = Self { engine: engine.clone(), pre, info, compiled };
-        revision.try_once(path)?;
-        Ok(revision)
+        let image = component.image_range();
+        let code_size = (image.end.addr() - image.start.addr()) as u64;
+        let module = Self { engine: engine.clone(), pre, info, compiled, code_size };
+        module.try_once(path)?;
+        Ok(module)
     }
 
     /// What is in the file.
@@ -93,9 +107,10 @@ impl Revision {
         self.compiled
     }
 
-    /// Bytes of machine code.
+    /// Bytes of machine code, with its tables and the data that the module starts with; the images that memories are copied from are
+    /// about as large as that data and not counted.
     pub fn code_size(&self) -> u64 {
-        0
+        self.code_size
     }
 
     pub(crate) fn engine(&self) -> &wasmtime::Engine {
@@ -117,31 +132,17 @@ impl Revision {
         let state =
             State::new(self.memory(), &Arc::default(), &limits, Arc::new(Silence), Arc::default(), false, respond);
         let mut store = instance::store(self.engine.wasmtime(), state);
-        let result = self.with_ticks(|| self.pre.instantiate(&mut store).map(drop));
+        let result = self.engine.while_ticking(|| self.pre.instantiate(&mut store).map(drop));
         result.map_err(|error| misfit(path, &error, |path, reason| LoadError::Instantiate { path, reason }))
-    }
-
-    /// Runs `f` with epochs going on: nobody else may be ticking while a module is loaded.
-    fn with_ticks<R>(&self, f: impl FnOnce() -> R) -> R {
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let ticker = scope.spawn(|| {
-                while !done.load(Ordering::Acquire) {
-                    std::thread::park_timeout(Duration::from_millis(10));
-                    self.engine.tick();
-                }
-            });
-            let result = f();
-            done.store(true, Ordering::Release);
-            ticker.thread().unpark();
-            result
-        })
     }
 }
 
-impl std::fmt::Debug for Revision {
+impl std::fmt::Debug for LoadedModule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Revision").field("info", &self.info).field("compiled", &self.compiled).finish_non_exhaustive()
+        f.debug_struct("LoadedModule")
+            .field("info", &self.info)
+            .field("compiled", &self.compiled)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,6 +160,36 @@ pub fn precompile(engine: &Engine, path: &Path) -> Result<Vec<u8>, LoadError> {
     compiled.map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))
 }
 
+/// What the process that [`Compiler`] starts does with a module: machine code for this version of us, with the settings of all our
+/// engines, and whether it was in the cache.
+///
+/// # Errors
+/// It is invalid, or uses a feature that is off; or there is no memory.
+pub(crate) fn compile_for_host(cache: CacheMode, bytes: &[u8]) -> wasmtime::Result<(Vec<u8>, bool)> {
+    let (engine, cache) = engine::for_compiling(cache)?;
+    let component = Component::from_binary(&engine, bytes)?;
+    Ok((component.serialize()?, cache.is_some_and(|cache| cache.cache_hits() > 0)))
+}
+
+fn compile_apart(
+    engine: &Engine,
+    path: &Path,
+    bytes: &[u8],
+    compiler: &Compiler,
+) -> Result<(Component, Compiled), LoadError> {
+    let MachineCode { code, cached, took } = compiler.compile(bytes).map_err(|error| {
+        let path = path.to_owned();
+        match error {
+            CompileError::Timeout(timeout) => LoadError::CompileTimeout { path, timeout },
+            CompileError::Memory(memory) => LoadError::CompileMemory { path, memory },
+            CompileError::Other(reason) => LoadError::Compile { path, reason },
+        }
+    })?;
+    let component = deserialize(engine, &code)
+        .map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))?;
+    Ok((component, if cached { Compiled::Cached } else { Compiled::Took(took) }))
+}
+
 fn compile(engine: &Engine, path: &Path, bytes: &[u8]) -> Result<(Component, Compiled), LoadError> {
     let _one_at_a_time = engine.compiling().lock().unwrap_or_else(PoisonError::into_inner);
     let hits = || engine.cache().map_or(0, wasmtime::Cache::cache_hits);
@@ -170,11 +201,12 @@ fn compile(engine: &Engine, path: &Path, bytes: &[u8]) -> Result<(Component, Com
 }
 
 #[allow(unsafe_code, reason = "machine code cannot be checked; the one exception of this crate")]
-fn deserialize(engine: &Engine, path: &Path, bytes: &[u8]) -> Result<Component, LoadError> {
-    // SAFETY: the caller passes only files for which the operator has said `--trust-precompiled`, that is, that they come
-    // unchanged from `astra-host compile`. wasmtime checks version, target and settings; nobody can check the code.
-    let component = unsafe { Component::deserialize(engine.wasmtime(), bytes) };
-    component.map_err(|error| misfit(path, &error, |path, reason| LoadError::Precompiled { path, reason }))
+fn deserialize(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the callers pass only two things. Files for which the operator has said `--trust-precompiled`, that is, that they come
+    // unchanged from `astra-host compile`. And what our own program, started by ourselves (`compiler.rs`), has written to a pipe
+    // whose other end nobody but it has: it has made the code as `compile` below would have, so it is no worse than that.
+    // wasmtime checks version, target and settings; nobody can check the code.
+    unsafe { Component::deserialize(engine.wasmtime(), bytes) }
 }
 
 fn link(engine: &Engine, path: &Path, component: &Component, compiled: Compiled) -> Result<ProxyPre<State>, LoadError> {

@@ -1,0 +1,55 @@
+//! Writing a file so that nobody ever sees half of it, whatever ends us in between: under another name first, in the same directory.
+//! Blocks on the disk.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
+
+/// What unfinished files begin with; the rest is the name to be and our process.
+pub(crate) const UNFINISHED: &str = ".unfinished-";
+
+/// Makes or replaces the file. When this returns it is on the disk, under its name.
+///
+/// # Errors
+/// `write` fails, or the file cannot be made or renamed, and nothing has changed; or the disk fails after that.
+pub(crate) fn write(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+    let unfinished = path.with_file_name(format!("{UNFINISHED}{}-{}", name.to_string_lossy(), std::process::id()));
+    let written = File::create_new(&unfinished)
+        .and_then(|mut file| write(&mut file).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&unfinished, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&unfinished);
+    }
+    written?;
+    // The name is in the directory, which has to reach the disk too.
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => File::open(".")?.sync_all(),
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_is_left_over() {
+        let dir = std::env::temp_dir().join(format!("astra-host-whole-file-{}", std::process::id()));
+        fs::create_dir(&dir).expect("is new");
+        let path = dir.join("app.cwasm");
+        write(&path, |file| file.write_all(b"old and long")).expect("writes");
+        write(&path, |file| file.write_all(b"new")).expect("writes");
+        let half = write(&path, |file| file.write_all(b"half").and(Err(io::ErrorKind::StorageFull.into())));
+        assert_eq!(half.expect_err("is passed on").kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs::read(&path).expect("reads"), b"new");
+        assert!(write(&dir.join("none/app.cwasm"), |_| Ok(())).is_err());
+        assert_eq!(fs::read_dir(&dir).expect("lists").count(), 1);
+        fs::remove_dir_all(&dir).expect("removes");
+    }
+}

@@ -99,6 +99,7 @@ mod access_log;
 mod compiler;
 mod dispatch;
 mod handler;
+mod private_dir;
 mod request_id;
 mod state_dir;
 mod watch;

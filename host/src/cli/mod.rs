@@ -3,11 +3,21 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage. An error is printed once, with everything that led to it, and ends with what
 //! to do about it.
 
+mod canary;
 mod cargo_package;
 mod compile;
+mod control;
+mod events;
 mod inspect;
+mod kill;
+mod ps;
+mod reload;
+mod rollback;
 mod run;
 mod spinner;
+mod status;
+mod stop;
+mod swap;
 
 use std::{
     io::{self, Write},
@@ -38,6 +48,16 @@ enum Command {
     Run(Box<run::Run>),
     Inspect(inspect::Inspect),
     Compile(compile::Compile),
+    Swap(swap::Swap),
+    Promote(canary::Promote),
+    Abort(canary::Abort),
+    Rollback(rollback::Rollback),
+    Status(status::StatusCommand),
+    Ps(ps::Ps),
+    Kill(kill::Kill),
+    Events(events::Events),
+    Reload(reload::Reload),
+    Stop(stop::Stop),
 }
 
 /// Runs the command that the process was started with.
@@ -51,6 +71,16 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.execute(),
         Command::Inspect(inspect) => inspect.execute(),
         Command::Compile(compile) => compile.execute(),
+        Command::Swap(swap) => swap.execute(),
+        Command::Promote(promote) => promote.execute(),
+        Command::Abort(abort) => abort.execute(),
+        Command::Rollback(rollback) => rollback.execute(),
+        Command::Status(status) => status.execute(),
+        Command::Ps(ps) => ps.execute(),
+        Command::Kill(kill) => kill.execute(),
+        Command::Events(events) => events.execute(),
+        Command::Reload(reload) => reload.execute(),
+        Command::Stop(stop) => stop.execute(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -145,17 +145,17 @@ impl Display for Lower {
 
 /// Text in which nothing can end the line, move the cursor or reorder what stands before it; as a word it has no white
 /// space either, so that no other `key=value` can hide in it.
-struct Escaped<'a> {
+pub(crate) struct Escaped<'a> {
     text: &'a str,
     as_word: bool,
 }
 
 impl<'a> Escaped<'a> {
-    fn text(text: &'a str) -> Self {
+    pub(crate) fn text(text: &'a str) -> Self {
         Self { text, as_word: false }
     }
 
-    fn word(text: &'a str) -> Self {
+    pub(crate) fn word(text: &'a str) -> Self {
         Self { text, as_word: true }
     }
 

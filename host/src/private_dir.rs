@@ -21,10 +21,18 @@ pub(crate) fn prepare(path: &Path) -> Result<(), String> {
         }
         _ => {}
     }
-    check(path, rustix::process::geteuid().as_raw())
+    check(path)
 }
 
-fn check(path: &Path, user: u32) -> Result<(), String> {
+/// Whether the directory is ours alone.
+///
+/// # Errors
+/// A sentence that says why it is not.
+pub(crate) fn check(path: &Path) -> Result<(), String> {
+    check_for(path, rustix::process::geteuid().as_raw())
+}
+
+fn check_for(path: &Path, user: u32) -> Result<(), String> {
     let shown = path.display();
     let found = fs::symlink_metadata(path).map_err(|error| format!("`{shown}` cannot be read: {error}"))?;
     if !found.is_dir() {
@@ -55,7 +63,7 @@ mod tests {
         prepare(&path).expect("made");
         prepare(&path).expect("found again");
         let user = rustix::process::geteuid().as_raw();
-        assert!(check(&path, user + 1).expect_err("not ours").contains("another user"));
+        assert!(check_for(&path, user + 1).expect_err("not ours").contains("another user"));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
         assert!(prepare(&path).expect_err("readable").contains("chmod 700"));
         fs::remove_dir(&path).expect("empty");

@@ -3,15 +3,25 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage. An error is printed once, with everything that led to it, and ends with what
 //! to do about it.
 
+mod canary;
 mod check;
 mod compile;
 mod completions;
+mod control;
 mod dev;
+mod events;
 mod inspect;
+mod kill;
 mod manual;
 mod new;
+mod ps;
+mod reload;
+mod rollback;
 mod run;
 mod spinner;
+mod status;
+mod stop;
+mod swap;
 
 use std::{
     io::{self, Write},
@@ -47,6 +57,16 @@ enum Command {
     New(new::New),
     Completions(completions::Completions),
     Manual(manual::Manual),
+    Swap(swap::Swap),
+    Promote(canary::Promote),
+    Abort(canary::Abort),
+    Rollback(rollback::Rollback),
+    Status(status::StatusCommand),
+    Ps(ps::Ps),
+    Kill(kill::Kill),
+    Events(events::Events),
+    Reload(reload::Reload),
+    Stop(stop::Stop),
 }
 
 /// Runs the command that the process was started with.
@@ -65,6 +85,16 @@ pub fn main() -> ExitCode {
         Command::New(new) => new.execute(),
         Command::Completions(completions) => completions.execute(),
         Command::Manual(manual) => manual.execute(),
+        Command::Swap(swap) => swap.execute(),
+        Command::Promote(promote) => promote.execute(),
+        Command::Abort(abort) => abort.execute(),
+        Command::Rollback(rollback) => rollback.execute(),
+        Command::Status(status) => status.execute(),
+        Command::Ps(ps) => ps.execute(),
+        Command::Kill(kill) => kill.execute(),
+        Command::Events(events) => events.execute(),
+        Command::Reload(reload) => reload.execute(),
+        Command::Stop(stop) => stop.execute(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

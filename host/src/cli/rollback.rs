@@ -1,0 +1,50 @@
+//! `astra-host rollback`: goes back to a revision that is still loaded.
+
+use clap::Args;
+use http::Method;
+
+use super::control::{Control, say_receipt};
+use crate::control::client::Question;
+
+/// Go back to an earlier revision of a handler, at once
+#[derive(Args)]
+pub(super) struct Rollback {
+    /// The handler
+    handler: String,
+    /// Its number, such as 7 or r7 [default: the newest that is kept]
+    #[arg(value_parser = revision)]
+    revision: Option<u32>,
+    /// Return when it is live, rather than when the revision before has drained
+    #[arg(long)]
+    no_wait: bool,
+    /// Print the receipt as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    control: Control,
+}
+
+impl Rollback {
+    pub(super) fn execute(self) -> anyhow::Result<()> {
+        let revision = self.revision.map(|number| number.to_string());
+        let question = Question::new(Method::POST, &["v1", "handlers", &self.handler, "rollback"])
+            .query(&[("revision", revision.as_deref()), ("no_wait", self.no_wait.then_some("true"))]);
+        say_receipt(&self.control.client()?.ask(question)?, self.json)
+    }
+}
+
+fn revision(text: &str) -> Result<u32, String> {
+    let number = text.strip_prefix('r').unwrap_or(text);
+    number.parse().map_err(|_| "give the number of a revision, such as 7 or r7 (`astra-host status`)".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_is_a_number_with_or_without_its_letter() {
+        assert_eq!((revision("7"), revision("r7")), (Ok(7), Ok(7)));
+        assert!(revision("rr7").is_err() && revision("").is_err() && revision("v7").is_err());
+    }
+}

@@ -1,0 +1,238 @@
+//! The control server: lets the right ones in and answers with JSON. It is an [`astra_server::Server`] of its own, with its own few
+//! workers, so that a host whose guests have all threads can still be looked at and stopped.
+
+use std::{
+    error::Error,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use astra_server::{Body, ConnectionInfo, Handle, Request, Response, Server, Service, blocking};
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    event_stream,
+    operate::Operate,
+    route::{Asked, Query, ROUTES, Refused, Task, json},
+    token::Token,
+    upload::Upload,
+};
+use crate::{
+    config,
+    operator::SwapOptions,
+    operator_error::{OperatorError, Refusal},
+};
+
+const WORKERS: usize = 32;
+const SEATS: usize = 2;
+const CONNECTIONS: usize = 64;
+const QUEUE: usize = 16;
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Swaps at once, those of which the module is still arriving included.
+const SWAPS: usize = 4;
+
+/// Clients that follow events at once, so that they leave workers for the others.
+const FOLLOWERS: usize = 8;
+
+/// Who may come in.
+pub(crate) enum Access {
+    /// Whoever can connect: a Unix socket that only its owner can open.
+    Owner,
+    /// Who knows the token.
+    Bearer(Token),
+}
+
+/// What the caller knows.
+pub(crate) struct Settings {
+    /// Stack of its workers in bytes: guests are instantiated and probed on them.
+    pub(crate) worker_stack: usize,
+    /// What guests need around the threads they run on.
+    pub(crate) around_worker: Box<dyn Fn(&mut dyn FnMut()) + Send + Sync>,
+    /// Largest module that is taken, in bytes.
+    pub(crate) max_module: u64,
+    /// A directory that is ours alone, where modules are kept while they are swapped in.
+    pub(crate) uploads: PathBuf,
+}
+
+/// Serves on `bound`, which listens on a Unix socket or on TCP, as `access` says, until the handle is shut down. End the events
+/// before that: it waits for those who follow them.
+///
+/// # Errors
+/// If the reactor or the first threads cannot be made.
+pub(crate) fn start(bound: Server, access: Access, operator: impl Operate, settings: Settings) -> io::Result<Handle> {
+    let Settings { worker_stack, around_worker, max_module, uploads } = settings;
+    let control = Control {
+        operator: Arc::new(operator),
+        access,
+        max_module,
+        uploads,
+        swaps: Places::new(SWAPS),
+        followers: Places::new(FOLLOWERS),
+    };
+    bound
+        .max_workers(WORKERS)
+        .seats(SEATS)
+        .queue(QUEUE, QUEUE_TIMEOUT)
+        .max_connections(CONNECTIONS)
+        .worker_stack(worker_stack)
+        .around_worker(around_worker)
+        .start_service(control)
+}
+
+struct Control<O> {
+    operator: Arc<O>,
+    access: Access,
+    max_module: u64,
+    uploads: PathBuf,
+    swaps: Places,
+    followers: Places,
+}
+
+impl<O: Operate> Service for Control<O> {
+    fn call(&self, mut request: Request, _info: ConnectionInfo) -> Response {
+        // Whatever is asked for waits for something: a lock, a file, a guest.
+        blocking(|| self.admit(request.headers()).and_then(|()| self.answer(&mut request)))
+            .unwrap_or_else(Refused::into_response)
+    }
+}
+
+impl<O: Operate> Control<O> {
+    /// Browsers say on whose behalf they ask. None does so on the operator's, whatever page is open.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Refused> {
+        if headers.contains_key(ORIGIN) {
+            return Err(Refused::new(StatusCode::FORBIDDEN, "a request with `origin` is a web page's, and refused"));
+        }
+        match &self.access {
+            Access::Owner => Ok(()),
+            Access::Bearer(token) if headers.get(AUTHORIZATION).is_some_and(|value| token.is_in(value)) => Ok(()),
+            Access::Bearer(_) => {
+                let refused = Refused::new(StatusCode::UNAUTHORIZED, "send the token: `authorization: Bearer …`");
+                Err(refused.with(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+            }
+        }
+    }
+
+    fn answer(&self, request: &mut Request) -> Result<Response, Refused> {
+        let Asked { task, name, query } = Asked::of(request.method(), request.uri())?;
+        let no_wait = query.flag("no_wait")?;
+        let operator = &self.operator;
+        match task {
+            Task::Index => Ok(json(StatusCode::OK, &ROUTES)),
+            Task::Status => Ok(json(StatusCode::OK, &operator.status())),
+            Task::Requests => Ok(json(StatusCode::OK, &operator.requests())),
+            Task::Kill => done(operator.kill(&name)),
+            Task::Swap => self.swap(&name, &query, request.body_mut()),
+            Task::Rollback => done(operator.rollback(&name, query.number("revision")?, no_wait)),
+            Task::Promote => done(operator.promote(&name, no_wait)),
+            Task::Abort => done(operator.abort(&name, no_wait)),
+            Task::Reload => done(operator.reload()),
+            Task::Stop => {
+                operator.stop();
+                Ok(json(StatusCode::ACCEPTED, &json!({ "stopping": true })))
+            }
+            Task::Events => self.follow(request.headers()),
+        }
+    }
+
+    fn swap(&self, handler: &str, query: &Query, body: &mut Body) -> Result<Response, Refused> {
+        let canary = query.text("canary").map(|text| config::share("canary", text)).transpose();
+        let how = SwapOptions {
+            canary: canary.map_err(|error| Refused::bad(error.to_string()))?,
+            no_new_imports: query.flag("no_new_imports")?,
+            until_restart: query.flag("until_restart")?,
+            no_wait: query.flag("no_wait")?,
+        };
+        let _place = self.swaps.take().ok_or_else(|| busy("swaps are under way"))?;
+        let module = Upload::receive(body, self.max_module, &self.uploads)?;
+        done(self.operator.swap(handler, module.path(), query.text("source").unwrap_or("upload"), &how))
+    }
+
+    fn follow(&self, headers: &HeaderMap) -> Result<Response, Refused> {
+        let last_seen = match headers.get("last-event-id") {
+            None => None,
+            Some(id) => Some(
+                id.to_str()
+                    .ok()
+                    .and_then(|id| id.parse().ok())
+                    .ok_or_else(|| Refused::bad("`last-event-id` must be a number"))?,
+            ),
+        };
+        let place = self.followers.take().ok_or_else(|| busy("clients follow events already"))?;
+        let operator = Arc::clone(&self.operator);
+        let last = event_stream::start(operator.events(), last_seen);
+        let mut response = Response::new(Body::stream(move |writer| {
+            let _place = place;
+            event_stream::follow(operator.events(), last, writer)
+        }));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+}
+
+fn done(result: Result<impl Serialize, OperatorError>) -> Result<Response, Refused> {
+    let error = match result {
+        Ok(value) => return Ok(json(StatusCode::OK, &value)),
+        Err(error) => error,
+    };
+    let status = match error.refusal() {
+        Refusal::Unknown => StatusCode::NOT_FOUND,
+        Refusal::Conflict => StatusCode::CONFLICT,
+        Refusal::Unusable => StatusCode::UNPROCESSABLE_ENTITY,
+        Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    Err(Refused::new(status, with_causes(&error)))
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn busy(with: &str) -> Refused {
+    let text = format!("as many {with} as are allowed at once; try again");
+    Refused::new(StatusCode::SERVICE_UNAVAILABLE, text).with(RETRY_AFTER, HeaderValue::from_static("1"))
+}
+
+/// So many may do something at once.
+struct Places {
+    free: Arc<AtomicUsize>,
+}
+
+struct Place(Arc<AtomicUsize>);
+
+impl Places {
+    fn new(places: usize) -> Self {
+        Self { free: Arc::new(AtomicUsize::new(places)) }
+    }
+
+    fn take(&self) -> Option<Place> {
+        let take = |free: usize| free.checked_sub(1);
+        self.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).ok()?;
+        Some(Place(Arc::clone(&self.free)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}

@@ -286,8 +286,8 @@ fn read_dirs(table: &mut Table<'_>) -> Vec<DirGrant> {
         }
         let grant = match value {
             toml::Value::Table(entries) => table.nested(&name, entries, |dir| {
-                let host = dir.required("host", |dir| dir.path("host"))?;
-                Some((host, dir.flag("write", false)))
+                let (host, writable) = (dir.required("host", |dir| dir.path("host")), dir.flag("write", false));
+                host.map(|host| (host, writable))
             }),
             value => table.path_of(&name, value).map(|host| (host, false)),
         };

@@ -86,7 +86,7 @@ fn a_typo_at_any_level_is_named_with_what_was_meant() {
         ended.expect_complaint(1, &[complaint]);
         assert_eq!(ended.stdout, "");
     }
-    check(&dir, "[server]\nlisten = 1 2\n", &[]).expect_complaint(1, &["astra.toml:2:12: "]);
+    check(&dir, "[server]\nlisten = 1 2\n", &[]).expect_complaint(1, &["astra.toml:2:10: "]);
     Setup::bare().arg("check").arg(dir.join("no.toml")).end().expect_complaint(1, &["no.toml", "No such file"]);
     assert_eq!(Setup::bare().arg("check").end().code, Some(2), "the file is missing on the command line");
 }

@@ -113,7 +113,8 @@ fn everything() -> (Folder, ConfigFile) {
 
 #[test]
 fn every_key_is_read() {
-    let (Folder(ref base), file) = everything() else { unreachable!("a pair") };
+    let (folder, file) = everything();
+    let base = &folder.0;
     let server = &file.config.server;
     assert_eq!(server.listen, ["127.0.0.1:8080", "[::1]:0"]);
     assert_eq!(server.control.socket, Some(base.join("run/astra.sock")));
@@ -363,7 +364,7 @@ fn all_problems_are_told_a_line_each() {
 #[test]
 fn what_is_no_toml_is_placed() {
     for (text, expected) in [
-        ("[server]\nlisten = \"a\nb\"\n", "astra.toml:2:"),
+        ("[server]\nlisten = 1 2\n", "astra.toml:2:10: "),
         ("a = 1\na = 2\n", "astra.toml:2:1: duplicate key"),
         ("[server\n", "astra.toml:1:"),
         ("ä = 1\n", "astra.toml:1:1: "),
@@ -435,21 +436,21 @@ fn a_wrong_value_is_shown_as_it_was_written() {
 
 #[test]
 fn references_may_be_anywhere_in_a_text() {
-    for (written, value) in [
-        ("${env:TOKEN}", "hunter2"),
-        ("a${env:TOKEN}b${env:EMPTY}${env:TOKEN}", "ahunter2bhunter2"),
-        ("${file:lines}", "1\n2"),
-        ("$${env:TOKEN}", "${env:TOKEN}"),
-        ("$$${env:TOKEN}", "$${env:TOKEN}"),
-        ("$${${env:TOKEN}}", "${hunter2}"),
-        ("$ $$ { } $}", "$ $$ { } $}"),
+    for (written, value, is_secret) in [
+        ("${env:TOKEN}", "hunter2", true),
+        ("a${env:TOKEN}b${env:EMPTY}${env:TOKEN}", "ahunter2bhunter2", true),
+        ("${file:lines}", "1\n2", true),
+        ("$${env:TOKEN}", "${env:TOKEN}", false),
+        ("$$${env:TOKEN}", "$${env:TOKEN}", false),
+        ("$${${env:TOKEN}}", "${hunter2}", true),
+        ("$ $$ { } $}", "$ $$ { } $}", false),
     ] {
         let folder = Folder::new(&with_handler(&format!("env = {{ A = \"{written}\" }}")));
         folder.write("lines", "1\n2\n");
         let file = folder.read().unwrap_or_else(|error| panic!("{error}"));
         let text = &file.config.handlers[0].grants.env[0].1;
         assert_eq!(text.expose(), value, "{written}");
-        assert_eq!(text.is_secret(), written.contains(":TOKEN") && !value.contains("env:") || written.contains("file"));
+        assert_eq!(text.is_secret(), is_secret, "{written}");
     }
 }
 

@@ -15,6 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::{
     compiler::Compiler,
     config::{Config, DEFAULT_LISTEN, HandlerConfig, ServerConfig, Text},
+    control::{self, Control, ControlError, Reserved},
     dispatch::Dispatch,
     gate::Gate,
     guest::{Compiled, DirGrant, Engine, EngineError, EngineOptions, GrantError, LoadError, ModuleInfo, inspect},
@@ -162,6 +163,7 @@ impl HostBuilder {
         let routes = config.handlers.iter().map(|handler| (handler.name.as_str(), &handler.routes[..]));
         let router = Arc::new(Router::new(routes)?);
         let open_files = raise_open_files();
+        let control = Reserved::new(&config.server.control)?;
 
         let engine = Engine::new(&engine_options(&config))?;
         let ids = Arc::new(RequestIds::new());
@@ -206,7 +208,10 @@ impl HostBuilder {
         let server = serve(server, dispatch, &config.server, &engine, open_files)?;
         let steward = Steward::start(&operator).map_err(HostError::Serve)?;
         let watcher = Watcher::start(&operator).map_err(HostError::Serve)?;
-        Ok(RunningHost { server, watcher, steward, operator, loaded, engine })
+        let uploads = control::uploads(config.server.state.as_deref()).map_err(HostError::Uploads)?;
+        let control = control.open(&operator, &engine, config.server.control.max_module, &uploads);
+        let control = control.map_err(HostError::Serve)?;
+        Ok(RunningHost { server, watcher, steward, control, operator, loaded, engine })
     }
 }
 
@@ -295,6 +300,7 @@ pub struct RunningHost {
     server: Handle,
     watcher: Watcher,
     steward: Steward,
+    control: Control,
     operator: Operator,
     loaded: Vec<Loaded>,
     engine: Engine,
@@ -323,6 +329,12 @@ impl RunningHost {
         self.server.local_addrs()
     }
 
+    /// The control socket's path, if there is one.
+    #[must_use]
+    pub fn control_path(&self) -> Option<&Path> {
+        self.control.path()
+    }
+
     /// What it was started with, in the order of the configuration.
     #[must_use]
     pub fn loaded(&self) -> &[Loaded] {
@@ -348,6 +360,7 @@ impl RunningHost {
         drop(self.watcher);
         let is_whole = self.server.shutdown(drain);
         drop(self.steward);
+        self.control.shutdown();
         is_whole
     }
 }
@@ -370,6 +383,12 @@ pub enum HostError {
         /// Why not.
         source: io::Error,
     },
+    /// It cannot be operated as asked for.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// There is no place for modules that operators send.
+    #[error("modules that are sent cannot be kept: {0}")]
+    Uploads(String),
     /// The sandbox cannot be set up as asked for.
     #[error("cannot set up the engine")]
     Engine(#[from] EngineError),

@@ -265,6 +265,10 @@ impl Operator {
         options: &SwapOptions,
     ) -> Result<Receipt, OperatorError> {
         let swapped = self.try_swap(handler, &Origin::Operator { module, source }, options);
+        let swapped = swapped.map_err(|error| match error {
+            OperatorError::Load(error) => OperatorError::Load(error.called(source)),
+            error => error,
+        });
         self.told(handler, swapped, options.no_wait)
     }
 

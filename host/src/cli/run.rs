@@ -275,6 +275,9 @@ impl Run {
             let size = config::format_size(info.size);
             say(&format!("{}: {}, {size}, {compiled}", module.display(), info.kind));
         }
+        if let Some(path) = host.control_path().filter(|_| !self.flags.quiet) {
+            say(&format!("control socket {}", path.display()));
+        }
         for address in host.local_addrs() {
             say(&format!("listening on http://{address}"));
         }

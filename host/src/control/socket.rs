@@ -133,7 +133,13 @@ pub fn default_path(name: &str) -> Result<PathBuf, SocketError> {
     let mut reason = String::new();
     for dir in directories(user) {
         match private_dir::prepare(&dir) {
-            Ok(()) => return Ok(dir.join(file_name(name, process::id()))),
+            Ok(()) => {
+                let path = dir.join(file_name(name, process::id()));
+                match SocketAddr::from_pathname(&path) {
+                    Ok(_) => return Ok(path),
+                    Err(_) => reason = format!("`{}` is too long for a socket", path.display()),
+                }
+            }
             Err(why) => reason = why,
         }
     }

@@ -67,6 +67,7 @@ fn receipt(handler: &str) -> Receipt {
         code: "cached".to_owned(),
         probe: None,
         live: "2026-01-01T12:03:07.113Z".to_owned(),
+        saved_ms: None,
         share: None,
         new_imports: Vec::new(),
         outlives_restart: true,

@@ -146,3 +146,28 @@ pub enum LoadError {
         key: &'static str,
     },
 }
+
+impl LoadError {
+    /// The same of a file that was handed in under another name, which the one who reads this knows.
+    pub(crate) fn called(mut self, name: &str) -> Self {
+        match &mut self {
+            Self::Read { path, .. }
+            | Self::NotWasm { path, .. }
+            | Self::Truncated { path, .. }
+            | Self::Malformed { path, .. }
+            | Self::CoreModule { path, .. }
+            | Self::NoHandler { path, .. }
+            | Self::Wasi03 { path, .. }
+            | Self::Untrusted { path, .. }
+            | Self::Precompiled { path, .. }
+            | Self::Compile { path, .. }
+            | Self::CompileTimeout { path, .. }
+            | Self::CompileMemory { path, .. }
+            | Self::MissingImport { path, .. }
+            | Self::Link { path, .. }
+            | Self::Instantiate { path, .. }
+            | Self::DoesNotFit { path, .. } => *path = PathBuf::from(name),
+        }
+        self
+    }
+}

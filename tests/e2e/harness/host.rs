@@ -1,9 +1,12 @@
 //! A host in a process of its own: started on a free port, its lines collected, stopped when the test is over.
 
 use std::{
+    env,
     ffi::OsString,
+    fs,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -58,6 +61,8 @@ impl Setup {
                 ("XDG_CACHE_HOME".into(), Some(target_dir().join("cache").into())),
                 ("CARGO_TARGET_DIR".into(), Some(target_dir().into())),
                 ("RUSTFLAGS".into(), None),
+                ("XDG_RUNTIME_DIR".into(), Some(runtime_dir().into())),
+                ("XDG_STATE_HOME".into(), Some(target_dir().join("state").into())),
             ],
         }
     }
@@ -154,6 +159,13 @@ impl Setup {
         let patience = self.patience();
         self.begin().ended_within(patience)
     }
+}
+
+/// Where control sockets are by default: a path that is short, as those of sockets have to be.
+fn runtime_dir() -> PathBuf {
+    let dir = env::temp_dir().join(format!("astra-e2e-{}", rustix::process::geteuid().as_raw()));
+    fs::create_dir_all(&dir).expect("the temporary directory can be written to");
+    dir
 }
 
 /// What a start-up line says about where the host listens, if it is about that.
@@ -332,7 +344,7 @@ impl Host {
     /// A number of bytes from `/proc/PID/status`.
     #[cfg(target_os = "linux")]
     pub(crate) fn memory(&self, key: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).expect("Linux has it");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
     }

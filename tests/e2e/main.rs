@@ -17,6 +17,7 @@ mod grants;
 mod heads;
 mod limits;
 mod logs;
+mod operating;
 mod other_sdks;
 mod packages;
 mod refusals;

@@ -11,9 +11,20 @@ pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     pub(crate) fn new() -> Self {
+        Self::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join(Self::name()))
+    }
+
+    /// One whose path is short enough for a socket in it.
+    pub(crate) fn short() -> Self {
+        Self::at(std::env::temp_dir().join(Self::name()))
+    }
+
+    fn name() -> String {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("e2e-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        format!("e2e-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn at(path: PathBuf) -> Self {
         // A process before this one may have had its number and died.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).expect("the target directory can be written to");

@@ -71,15 +71,12 @@ impl Check {
             }
             return Ok("Cargo package, not built".to_owned());
         }
+        if self.probe && handler.probe.is_some() {
+            bail!("probes cannot be asked yet: leave out `--probe`");
+        }
         let revision = Revision::load(engine, &handler.module, file.config.server.trust_precompiled)?;
         let info = revision.info();
-        let mut module = format!("{}, {}", info.kind, format_size(info.size));
-        if self.probe
-            && let Some(probe) = &handler.probe
-        {
-            module += &format!(", probe {} not asked", probe.path);
-        }
-        Ok(module)
+        Ok(format!("{}, {}", info.kind, format_size(info.size)))
     }
 
     /// `hello  /hello/*  hello.wasm  component, WASI HTTP 0.2.3, 66.2KiB`

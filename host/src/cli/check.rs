@@ -3,7 +3,10 @@
 //! All that is wrong is said, a line each. A file that is wrong is a failure (1), not wrong usage (2): the command was typed correctly, and
 //! a script that deploys wants to tell the two apart.
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use anyhow::bail;
 use clap::Args;
@@ -82,7 +85,8 @@ impl Check {
     /// `hello  /hello/*  hello.wasm  component, WASI HTTP 0.2.3, 66.2KiB`
     fn line(&self, handler: &HandlerConfig, module: &str) -> String {
         let routes = handler.routes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let folder = self.file.parent().and_then(|folder| std::path::absolute(folder).ok());
+        let file = std::path::absolute(&self.file).ok();
+        let folder = file.as_deref().and_then(Path::parent);
         let path = folder.and_then(|folder| handler.module.strip_prefix(folder).ok()).unwrap_or(&handler.module);
         format!("{}  {routes}  {}  {module}", handler.name, path.display())
     }

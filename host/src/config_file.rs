@@ -312,7 +312,7 @@ fn check_routes(source: &Source<'_>, handlers: &[HandlerConfig]) {
     }
     let router = match Router::new(handlers.iter().map(|handler| (handler.name.as_str(), &handler.routes[..]))) {
         Ok(router) => router,
-        Err(error) => return source.problem(&error.to_string()),
+        Err(error) => return source.problem(&with_routes_as_written(source, handlers, error.to_string())),
     };
     for (index, handler) in handlers.iter().enumerate() {
         let Some(probe) = &handler.probe else { continue };
@@ -325,12 +325,24 @@ fn check_routes(source: &Source<'_>, handlers: &[HandlerConfig]) {
         }
         let whose = found.map_or("no handler".to_owned(), |other| format!("handler `{}`", handlers[other].name));
         let routes = handler.routes.iter().map(|route| format!("`{route}`")).collect::<Vec<_>>().join(", ");
-        source.problem(&format!(
+        let problem = format!(
             "handler `{}`: `probe.path` must be a path that its routes match ({routes}), found `{}`, which {whose} answers",
             handler.name,
             source.shown(index + 1, "probe.path", &probe.path),
-        ));
+        );
+        source.problem(&with_routes_as_written(source, handlers, problem));
     }
+}
+
+fn with_routes_as_written(source: &Source<'_>, handlers: &[HandlerConfig], mut text: String) -> String {
+    for (index, handler) in handlers.iter().enumerate() {
+        for (at, route) in handler.routes.iter().enumerate() {
+            let route = route.to_string();
+            let written = source.shown(index + 1, &format!("route[{at}]"), &route);
+            text = text.replace(&format!("`{route}`"), &format!("`{written}`"));
+        }
+    }
+    text
 }
 
 fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str, &str) -> Result<Duration, ValueError> {

@@ -59,11 +59,11 @@ pub enum RouteError {
         /// A handler.
         first: String,
         /// Its route.
-        first_route: Route,
+        first_route: String,
         /// The other handler, or the same one.
         second: String,
         /// Its route.
-        second_route: Route,
+        second_route: String,
     },
 }
 
@@ -208,14 +208,14 @@ impl Router {
     /// A route is none, or two cannot be told apart: same host, and the same path but for the names of parameters.
     pub fn new<'a>(handlers: impl IntoIterator<Item = (&'a str, &'a [Route])>) -> Result<Self, RouteError> {
         let mut router = Self::default();
-        let mut shapes: HashMap<(Option<String>, String), (&str, Route)> = HashMap::new();
+        let mut shapes: HashMap<(Option<String>, String), (&str, String)> = HashMap::new();
         for (handler, (name, routes)) in handlers.into_iter().enumerate() {
             for route in routes {
                 let route = Route::parse(route.host.as_deref(), &route.path)?;
                 let shape = (route.host.clone(), pattern(&route.path, |_| "{}".to_owned()));
-                if let Some((first, first_route)) = shapes.insert(shape, (name, route.clone())) {
+                if let Some((first, first_route)) = shapes.insert(shape, (name, route.to_string())) {
                     let (first, second) = (first.to_owned(), name.to_owned());
-                    return Err(RouteError::Overlap { first, first_route, second, second_route: route });
+                    return Err(RouteError::Overlap { first, first_route, second, second_route: route.to_string() });
                 }
                 router.add(handler, route)?;
             }

@@ -50,6 +50,17 @@ fn a_good_file_is_ok_and_its_handlers_are_told() {
 }
 
 #[test]
+fn a_file_may_be_named_without_its_folder() {
+    let dir = folder();
+    dir.file("astra.toml", GOOD);
+    let script = format!("cd '{}' && exec \"$@\"", dir.path().display());
+    let setup = Setup::bare().environment("TOKEN", "hunter2").arg("check").arg("astra.toml");
+    let ended = setup.through_shell(&script).end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.starts_with("astra.toml: ok, 2 handlers\nhello  /hello/*, /hi  hello.wasm  "), "{ended:?}");
+}
+
+#[test]
 fn what_is_printed_is_a_whole_file_without_secrets() {
     let dir = folder();
     let ended = check(&dir, GOOD, &["--print"]);

@@ -84,7 +84,7 @@ fn requests_that_take_longer_than_drain_are_cut() {
     assert!(!rest.ends_with(b"0\r\n\r\n"), "a cut response is not complete");
     let ended = host.ended();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stderr.contains("--drain 300ms"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("longer than `drain` (300ms)"), "{}", ended.stderr);
 }
 
 #[test]

@@ -3,7 +3,11 @@
 //! All that is wrong is said, a line each. A file that is wrong is a failure (1), not wrong usage (2): the command was typed correctly, and
 //! a script that deploys wants to tell the two apart.
 
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::bail;
 use clap::Args;
@@ -11,9 +15,12 @@ use clap::Args;
 use super::say;
 use crate::{
     config::{HandlerConfig, format_size},
-    config_file::{self, ConfigFile},
-    guest::{Engine, LoadedModule},
+    config_file,
+    gate::Gate,
+    guest::Engine,
     host::engine_options,
+    request_id::RequestIds,
+    router::Router,
 };
 
 /// Check a configuration file: keys and values, routes, grants, and that every module loads
@@ -36,10 +43,18 @@ impl Check {
         if self.print {
             say(file.print().trim_end());
         }
-        let engine = Engine::new(&engine_options(&file.config))?;
+        let routes = file.config.handlers.iter().map(|handler| (handler.name.as_str(), &handler.routes[..]));
+        let router = Router::new(routes)?;
+        let gate = Gate {
+            engine: Engine::new(&engine_options(&file.config))?,
+            trust_precompiled: file.config.server.trust_precompiled,
+            compiler: None,
+            ids: Arc::new(RequestIds::new()),
+            log: None,
+        };
         let (mut lines, mut problems) = (Vec::new(), Vec::new());
         for handler in &file.config.handlers {
-            match self.check(&file, handler, &engine) {
+            match self.check(handler, &gate, &router) {
                 Ok(module) => lines.push((handler, module)),
                 Err(error) => {
                     problems.push(format!("{}: handler `{}`: {error:#}", self.file.display(), handler.name));
@@ -60,7 +75,8 @@ impl Check {
     }
 
     /// What is known about the handler's module when all is well.
-    fn check(&self, file: &ConfigFile, handler: &HandlerConfig, engine: &Engine) -> anyhow::Result<String> {
+    fn check(&self, handler: &HandlerConfig, gate: &Gate, router: &Router) -> anyhow::Result<String> {
+        let mut handler = handler.clone();
         handler.grants.check()?;
         if handler.module.is_dir() {
             if !handler.module.join("Cargo.toml").is_file() {
@@ -71,21 +87,20 @@ impl Check {
             }
             return Ok("Cargo package, not built".to_owned());
         }
-        let revision = LoadedModule::load(engine, &handler.module, file.config.server.trust_precompiled, None)?;
-        let info = revision.info();
-        let mut module = format!("{}, {}", info.kind, format_size(info.size));
-        if self.probe
-            && let Some(probe) = &handler.probe
-        {
-            module += &format!(", probe {} not asked", probe.path);
+        if !self.probe {
+            handler.probe = None;
         }
-        Ok(module)
+        let admitted = gate.admit(&handler.module, None, &handler, router)?;
+        let info = admitted.module.info();
+        let probed = admitted.probed.map(|probed| format!(", probe {} in {:.1} ms", probed.status, probed.ms));
+        Ok(format!("{}, {}{}", info.kind, format_size(info.size), probed.unwrap_or_default()))
     }
 
     /// `hello  /hello/*  hello.wasm  component, WASI HTTP 0.2.3, 66.2KiB`
     fn line(&self, handler: &HandlerConfig, module: &str) -> String {
         let routes = handler.routes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let folder = self.file.parent().and_then(|folder| std::path::absolute(folder).ok());
+        let file = std::path::absolute(&self.file).ok();
+        let folder = file.as_deref().and_then(Path::parent);
         let path = folder.and_then(|folder| handler.module.strip_prefix(folder).ok()).unwrap_or(&handler.module);
         format!("{}  {routes}  {}  {module}", handler.name, path.display())
     }

@@ -189,7 +189,7 @@ impl Run {
         let drain = host.operator().drain();
         log::info!("finishing what runs, for at most {}; a second signal ends it", humantime::format_duration(drain));
         if !host.shutdown(drain) {
-            log::warn!("requests were cut: they took longer than {}", humantime::format_duration(drain));
+            log::warn!("requests were cut: they took longer than `drain` ({})", humantime::format_duration(drain));
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ impl<'a> Source<'a> {
     pub(super) fn new(path: &Path, environment: &'a dyn Fn(&str) -> Option<String>) -> Self {
         Self {
             file: path.display().to_string(),
-            base: absolute(path.parent().unwrap_or(Path::new(""))),
+            base: absolute(path).parent().map(Path::to_owned).unwrap_or_default(),
             environment,
             problems: RefCell::default(),
             written: RefCell::default(),

@@ -429,6 +429,12 @@ fn a_wrong_value_is_shown_as_it_was_written() {
         assert!(error.contains("found `${env:"), "{lines}: {error}");
         assert!(!error.contains("hunter2"), "{lines}: {error}");
     }
+    let twice = with_handler("route = [\"/${env:TOKEN}\", \"/${env:TOKEN}\"]");
+    let elsewhere = with_handler("route = \"/${env:TOKEN}\"\nprobe = { path = \"/x\" }");
+    for text in [twice, elsewhere] {
+        let error = Folder::new(&text).error();
+        assert!(error.contains("`/${env:TOKEN}`") && !error.contains("hunter2"), "{error}");
+    }
     let server = "[server]\nlisten = \"${env:TOKEN}\"\ntrusted_proxies = \"${env:TOKEN}\"\n";
     let error = Folder::new(&(server.to_owned() + &with_handler(""))).error();
     assert!(error.lines().count() == 2 && !error.contains("hunter2"), "{error}");

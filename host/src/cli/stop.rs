@@ -29,12 +29,15 @@ impl Stop {
             say("stopping");
             return Ok(());
         }
-        let _spinner = Spinner::start("stopping".to_owned());
-        lock.and_then(|lock| lock.lock_shared()).with_context(|| {
-            format!(
-                "the host is stopping, but when it is gone cannot be told without the lock of `{}`",
-                client.path().display()
-            )
-        })
+        let gone = {
+            let _spinner = Spinner::start("stopping".to_owned());
+            lock.and_then(|lock| lock.lock_shared())
+        };
+        let path = client.path().display();
+        gone.with_context(|| {
+            format!("the host is stopping; without the lock of `{path}` there is no waiting for its end")
+        })?;
+        say("stopped");
+        Ok(())
     }
 }

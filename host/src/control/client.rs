@@ -6,6 +6,8 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    pin::Pin,
+    task::{Context, Poll},
 };
 
 use astra_server::Body;
@@ -14,6 +16,7 @@ use http::{
     Method, Request, Response, StatusCode,
     header::{CONTENT_LENGTH, HOST},
 };
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -144,7 +147,8 @@ impl Client {
         let Question { method, target, body, length } = question;
         // There is no other host to speak of on this socket, but HTTP/1.1 wants a name.
         let request = Request::builder().method(method).uri(target).header(HOST, "localhost");
-        let request = if length > 0 { request.header(CONTENT_LENGTH, length) } else { request }.body(body)?;
+        let request = if length > 0 { request.header(CONTENT_LENGTH, length) } else { request };
+        let request = request.body(Paced { body, is_due: true })?;
         let stream = UnixStream::connect(&self.path).await.map_err(|error| self.no_connection(error))?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Lost)?;
         // What ends the connection ends the answer too, which says so.
@@ -154,7 +158,9 @@ impl Client {
     }
 
     fn block_on<T>(&self, future: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
-        let runtime = runtime::Builder::new_current_thread().enable_io().build().map_err(ClientError::Runtime)?;
+        // It looks for what has arrived at every turn, not at every 61st: see `Paced`.
+        let runtime = runtime::Builder::new_current_thread().enable_io().event_interval(1).build();
+        let runtime = runtime.map_err(ClientError::Runtime)?;
         runtime.block_on(future)
     }
 
@@ -182,6 +188,31 @@ async fn refused(response: Response<Incoming>) -> ClientError {
         None => format!("the host answered {status}: {}", String::from_utf8_lossy(&text).trim()),
     };
     ClientError::Refused { message }
+}
+
+/// A body that lets hyper look for an answer after each piece: a host that does not want a module says so before it has it all, and
+/// then hangs up.
+struct Paced {
+    body: Body,
+    is_due: bool,
+}
+
+impl http_body::Body for Paced {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.is_due = !self.is_due;
+        if self.is_due {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
 }
 
 /// Cuts what arrives into lines.
@@ -252,6 +283,26 @@ mod tests {
         let answer = "HTTP/1.1 404 Not Found\r\ncontent-length: 29\r\n\r\n{\"error\":\"no \\u001b[2Jhello\"}\n";
         let (_, error) = asked("refused", answer, |client| client.ask(Question::new(Method::GET, &["v1", "status"])));
         assert_eq!(error.expect_err("is refused").to_string(), "no \\u{1b}[2Jhello");
+    }
+
+    #[test]
+    fn a_host_that_refuses_before_it_has_all_is_heard() {
+        let answer = "HTTP/1.1 413 Payload Too Large\r\ncontent-length: 22\r\n\r\n{\"error\":\"too large\"}\n";
+        let path = std::env::temp_dir().join(format!("astra-client-{}-early.sock", std::process::id()));
+        let listener = UnixListener::bind(&path).expect("binds");
+        let host = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("accepts");
+            stream.read_exact(&mut [0; 16]).expect("reads");
+            stream.write_all(answer.as_bytes()).expect("writes");
+            // As a server does, so that the answer is seen.
+            io::copy(&mut stream.take(256 << 10), &mut io::sink()).expect("reads");
+        });
+        let question = Question::new(Method::POST, &["v1", "handlers", "hello", "swap"]);
+        let question = question.body(io::repeat(0).take(64 << 20), 64 << 20);
+        let error = Client::find(Some(&path)).expect("is given").ask(question).expect_err("is refused");
+        assert_eq!(error.to_string(), "too large");
+        host.join().expect("does not panic");
+        fs::remove_file(&path).expect("removes");
     }
 
     #[test]

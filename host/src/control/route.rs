@@ -191,15 +191,15 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
 mod tests {
     use super::*;
 
-    fn ask(method: Method, uri: &str) -> Result<Asked, Refused> {
-        Asked::of(&method, &uri.parse().expect("a URI"))
+    fn ask(method: &Method, uri: &str) -> Result<Asked, Refused> {
+        Asked::of(method, &uri.parse().expect("a URI"))
     }
 
     #[test]
     fn every_route_is_found_by_its_path() {
         for route in &ROUTES {
             let path = route.path.replace("{name}", "my%20app%2Fv1").replace("{id}", "my%20app%2Fv1");
-            let asked = ask(route.method.parse().expect("a method"), &path).expect("is known");
+            let asked = ask(&route.method.parse().expect("a method"), &path).expect("is known");
             assert_eq!(asked.task, route.task);
             assert_eq!(asked.name, if route.path.contains('{') { "my app/v1" } else { "" });
         }
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_wrong_method_is_told_the_right_one() {
-        let refused = ask(Method::GET, "/v1/handlers/hello/swap").expect_err("is POST");
+        let refused = ask(&Method::GET, "/v1/handlers/hello/swap").expect_err("is POST");
         assert_eq!(
             (refused.status, refused.into_response().headers()[ALLOW].as_bytes()),
             (StatusCode::METHOD_NOT_ALLOWED, &b"POST"[..])
@@ -219,7 +219,7 @@ mod tests {
         for path in
             ["/v1", "/v1/status/", "/v1/requests/", "/v1/handlers//swap", "/v1/handlers/a/b/swap", "/v1/handlers/a"]
         {
-            assert_eq!(ask(Method::POST, path).expect_err("is unknown").status, StatusCode::NOT_FOUND, "{path}");
+            assert_eq!(ask(&Method::POST, path).expect_err("is unknown").status, StatusCode::NOT_FOUND, "{path}");
         }
     }
 
@@ -228,20 +228,20 @@ mod tests {
         for (query, key) in
             [("canray=1", "canray"), ("no_wait=yes", "no_wait"), ("no_wait=true&no_wait=true", "no_wait")]
         {
-            let asked = ask(Method::POST, &format!("/v1/handlers/hello/swap?{query}"));
+            let asked = ask(&Method::POST, &format!("/v1/handlers/hello/swap?{query}"));
             let refused = asked.and_then(|asked| asked.query.flag("no_wait")).expect_err("is bad");
             assert_eq!(refused.status, StatusCode::BAD_REQUEST);
             assert!(refused.error.contains(&format!("`{key}`")), "{}", refused.error);
         }
-        let asked = ask(Method::POST, "/v1/handlers/hello/rollback?revision=r").expect("is known");
+        let asked = ask(&Method::POST, "/v1/handlers/hello/rollback?revision=r").expect("is known");
         assert!(asked.query.number("revision").expect_err("is no number").error.contains("`revision`"));
-        assert!(ask(Method::GET, "/v1/status?a=1").expect_err("takes none").error.contains("there is none"));
+        assert!(ask(&Method::GET, "/v1/status?a=1").expect_err("takes none").error.contains("there is none"));
     }
 
     #[test]
     fn values_are_decoded() {
-        let asked =
-            ask(Method::POST, "/v1/handlers/hello/swap?canary=10%25&source=a+b%2B.wasm&no_wait=true").expect("is good");
+        let asked = ask(&Method::POST, "/v1/handlers/hello/swap?canary=10%25&source=a+b%2B.wasm&no_wait=true")
+            .expect("is good");
         assert_eq!((asked.query.text("canary"), asked.query.text("source")), (Some("10%"), Some("a b+.wasm")));
         assert_eq!(
             (asked.query.flag("no_wait").ok(), asked.query.flag("until_restart").ok()),

@@ -53,12 +53,15 @@ pub(crate) enum Access {
     Bearer(Token),
 }
 
+/// What runs around the life of a worker thread; see [`Server::around_worker`].
+type AroundWorker = Box<dyn Fn(&mut dyn FnMut()) + Send + Sync>;
+
 /// What the caller knows.
 pub(crate) struct Settings {
     /// Stack of its workers in bytes: guests are instantiated and probed on them.
     pub(crate) worker_stack: usize,
     /// What guests need around the threads they run on.
-    pub(crate) around_worker: Box<dyn Fn(&mut dyn FnMut()) + Send + Sync>,
+    pub(crate) around_worker: AroundWorker,
     /// Largest module that is taken, in bytes.
     pub(crate) max_module: u64,
     /// A directory that is ours alone, where modules are kept while they are swapped in.

@@ -337,7 +337,7 @@ mod tests {
         let dir = Scratch::new("live");
         let path = dir.0.join("a.sock");
         let _live = ControlSocket::bind(&path).expect("binds");
-        let error = ControlSocket::bind(&path).err().expect("is in use").to_string();
+        let error = ControlSocket::bind(&path).expect_err("is in use").to_string();
         assert!(error.contains(&format!("running host (pid {})", process::id())), "{error}");
         UnixStream::connect(&path).expect("still there");
     }
@@ -366,7 +366,7 @@ mod tests {
         for (socket, file) in [("notes", "notes"), ("Cargo", "Cargo.lock")] {
             let file = dir.0.join(file);
             fs::write(&file, "mine").expect("writes");
-            let error = ControlSocket::bind(&dir.0.join(socket)).err().expect("is not ours");
+            let error = ControlSocket::bind(&dir.0.join(socket)).expect_err("is not ours");
             assert!(matches!(&error, SocketError::NotOurs { path } if *path == file), "{error}");
             assert_eq!(fs::read(&file).expect("reads"), b"mine");
         }
@@ -422,7 +422,7 @@ mod tests {
     fn a_path_that_is_too_long_or_nowhere_is_refused() {
         let long = env::temp_dir().join("x".repeat(120));
         assert!(matches!(ControlSocket::bind(&long), Err(SocketError::TooLong { .. })));
-        let error = ControlSocket::bind(&env::temp_dir().join("astra-none/a.sock")).err().expect("is nowhere");
+        let error = ControlSocket::bind(&env::temp_dir().join("astra-none/a.sock")).expect_err("is nowhere");
         assert!(matches!(error, SocketError::Make { .. }), "{error}");
     }
 

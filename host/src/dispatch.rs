@@ -107,7 +107,13 @@ impl Dispatch {
     }
 }
 
-fn ongoing(id: RequestId, revision: Option<&Arc<Revision>>, info: &ConnectionInfo, method: &Method, uri: &Uri) -> Ongoing {
+fn ongoing(
+    id: RequestId,
+    revision: Option<&Arc<Revision>>,
+    info: &ConnectionInfo,
+    method: &Method,
+    uri: &Uri,
+) -> Ongoing {
     Ongoing {
         id,
         handler: revision.map_or_else(|| Arc::from("-"), |revision| Arc::clone(&revision.handler)),

@@ -74,7 +74,8 @@ impl Farewell {
 
     /// The revision that it waits for is kept no longer, or is live again.
     pub(crate) fn part(&mut self, revision: &Revision, is_live: bool) {
-        let Some(draining) = self.draining.as_mut().filter(|draining| std::ptr::eq(&*draining.revision, revision)) else {
+        let Some(draining) = self.draining.as_mut().filter(|draining| std::ptr::eq(&*draining.revision, revision))
+        else {
             return;
         };
         draining.is_kept = false;

@@ -153,7 +153,8 @@ impl Gate {
             thread::scope(|scope| {
                 let name = "astra-probe".to_owned();
                 let guest = thread::Builder::new().name(name).stack_size(self.engine.worker_stack());
-                let guest = guest.spawn_scoped(scope, run).map_err(|error| format!("no thread to run it on: {error}"))?;
+                let guest =
+                    guest.spawn_scoped(scope, run).map_err(|error| format!("no thread to run it on: {error}"))?;
                 let status = answer.recv().ok().map(|response| read(response, until));
                 let report = guest.join().map_err(|_| "the host panicked".to_owned())?;
                 conclude(status, &report)
@@ -176,10 +177,7 @@ fn read(response: Response<GuestBody>, until: Instant) -> Result<http::StatusCod
 }
 
 /// What the guest made of it comes first: it knows why.
-fn conclude(
-    status: Option<Result<http::StatusCode, String>>,
-    report: &Report,
-) -> Result<http::StatusCode, String> {
+fn conclude(status: Option<Result<http::StatusCode, String>>, report: &Report) -> Result<http::StatusCode, String> {
     match (&report.outcome, status) {
         (Outcome::Failed(failure), _) => Err(failure.to_string()),
         (Outcome::Ok, Some(status)) => status,

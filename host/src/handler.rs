@@ -194,10 +194,10 @@ impl Handler {
 
     pub(crate) fn status(&self, farewells: &[Farewell], differs: Option<String>) -> HandlerStatus {
         let revision = self.main.status();
-        let canary = self.canary.as_ref().map(|canary| CanaryStatus {
-            share: canary.share.to_string(),
-            revision: canary.revision.status(),
-        });
+        let canary = self
+            .canary
+            .as_ref()
+            .map(|canary| CanaryStatus { share: canary.share.to_string(), revision: canary.revision.status() });
         let kept: Vec<RevisionStatus> = self.kept.iter().rev().map(|kept| kept.status()).collect();
         let draining: Vec<RevisionStatus> = self.draining(farewells).map(|revision| revision.status()).collect();
         let sum = |of: fn(&RevisionStatus) -> u64| {

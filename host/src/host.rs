@@ -418,6 +418,7 @@ pub enum HostError {
 pub(crate) fn engine_options(config: &Config) -> EngineOptions {
     EngineOptions {
         instances: config.server.max_workers.saturating_add(SPARE_INSTANCES),
+        handlers: u32::try_from(config.handlers.len()).unwrap_or(u32::MAX),
         max_memory: config.handlers.iter().map(|handler| handler.limits.memory).max().unwrap_or_default(),
         memory_budget: config.server.memory_budget,
         reset: config.server.reset,

@@ -178,20 +178,8 @@ impl Inner {
 
 impl Operator {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts {
-            gate,
-            tables,
-            in_flight,
-            bell,
-            server,
-            router,
-            handlers,
-            state,
-            listen,
-            config,
-            read_config,
-            stop,
-        } = parts;
+        let Parts { gate, tables, in_flight, bell, server, router, handlers, state, listen, config, read_config, stop } =
+            parts;
         let book = Mutex::new(Book { handlers, router, farewells: Vec::new(), is_stopping: false });
         let (events, started) = (Events::default(), now());
         Self(Arc::new(Inner {
@@ -246,8 +234,7 @@ impl Operator {
     /// # Errors
     /// None has it.
     pub fn kill(&self, id: &str) -> Result<RequestStatus, OperatorError> {
-        let request =
-            self.0.in_flight.kill(id).ok_or_else(|| OperatorError::UnknownRequest { id: id.to_owned() })?;
+        let request = self.0.in_flight.kill(id).ok_or_else(|| OperatorError::UnknownRequest { id: id.to_owned() })?;
         let text = format!("request {id} was cut by the operator after {:.0} ms", request.age_ms);
         self.0.events.tell(Urgency::Normal, "kill", Some(&request.handler), text, None);
         Ok(request)

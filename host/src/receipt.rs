@@ -125,7 +125,9 @@ impl Receipt {
             (Action::Unchanged, _) => return format!("r{to} unchanged"),
             (Action::Remove, _) => return format!("r{to} removed"),
             (Action::Add, _) | (_, None) => format!("r{to} new"),
-            (Action::Canary, Some(from)) => format!("r{from}, canary r{to} {}", self.share.as_deref().unwrap_or_default()),
+            (Action::Canary, Some(from)) => {
+                format!("r{from}, canary r{to} {}", self.share.as_deref().unwrap_or_default())
+            }
             (action, Some(from)) => {
                 let how = match action {
                     Action::Promote => "  promoted",
@@ -156,9 +158,10 @@ impl Receipt {
             let kept = if *kept { ", kept for rollback" } else { "" };
             format!("r{revision} drained in {ms:.0} ms: {finished} finished, {cut} cut{kept}")
         });
-        let freed = self.freed.iter().map(|Freed { revision, bytes }| {
-            format!("r{revision} freed ({} of code and images)", format_size(*bytes))
-        });
+        let freed = self
+            .freed
+            .iter()
+            .map(|Freed { revision, bytes }| format!("r{revision} freed ({} of code and images)", format_size(*bytes)));
         let parts: Vec<_> = drained.into_iter().chain(freed).collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }

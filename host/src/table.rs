@@ -79,12 +79,6 @@ impl Tables {
         }
     }
 
-    /// The name of the handler that a request would go to.
-    pub(crate) fn handler(&self, host: Option<&str>, path: &str) -> Option<Arc<str>> {
-        let table = self.0.load();
-        table.router.find(host, path).map(|found| Arc::clone(&table.entries[found.handler].main.handler))
-    }
-
     /// From here on requests see `table`, and the count of pins on what it replaces tells all there will be.
     pub(crate) fn publish(&self, table: Table) {
         self.0.store(Arc::new(table));

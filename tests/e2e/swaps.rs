@@ -370,7 +370,10 @@ fn new_imports_are_shown_and_can_be_refused() {
     options.no_new_imports = true;
     let error = host.operator().swap("app", &module, "test", &options).expect_err("it imports more");
     let error = error.to_string();
-    assert!(error.starts_with("the module imports what r1 does not: ") && error.contains("wasi:filesystem/"), "{error}");
+    assert!(
+        error.starts_with("the module imports what r1 does not: ") && error.contains("wasi:filesystem/"),
+        "{error}"
+    );
     assert_eq!(get(&host, "/"), version(1));
     let receipt = swap(host.operator(), &module).expect("it is not refused");
     assert!(receipt.new_imports.iter().any(|import| import.starts_with("wasi:filesystem/types@")), "{receipt}");

@@ -12,7 +12,6 @@ use clap::Args;
 use http::Method;
 
 use super::{
-
     control::{Control, say_receipt},
     spinner::Spinner,
 };

@@ -46,6 +46,8 @@ const TRIAL_TICK: Duration = Duration::from_millis(5);
 pub struct EngineOptions {
     /// Guests that can run or wait at a time; at least 128 are made.
     pub instances: u32,
+    /// Handlers at the start: each keeps some slots for itself between requests.
+    pub handlers: u32,
     /// Most bytes that any linear memory can have.
     pub max_memory: u64,
     /// Most bytes of linear memory that all guests may have together; by default 70 % of what the control group or the machine has.
@@ -58,7 +60,14 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { instances: 1024, max_memory: 128 << 20, memory_budget: None, reset: Reset::Copy, cache: CacheMode::On }
+        Self {
+            instances: 1024,
+            handlers: 1,
+            max_memory: 128 << 20,
+            memory_budget: None,
+            reset: Reset::Copy,
+            cache: CacheMode::On,
+        }
     }
 }
 
@@ -310,7 +319,7 @@ fn pool(options: &EngineOptions) -> PoolingAllocationConfig {
         .max_memories_per_module(MEMORIES_EACH)
         .table_elements(TABLE_ENTRIES)
         .max_memory_size(usize::try_from(options.max_memory).unwrap_or(usize::MAX))
-        .max_unused_warm_slots(instances)
+        .max_unused_warm_slots(warm_slots(options.handlers).min(instances))
         .linear_memory_keep_resident(MEMORY_KEPT)
         .table_keep_resident(TABLE_KEPT)
         .pagemap_scan(match options.reset {
@@ -318,6 +327,14 @@ fn pool(options: &EngineOptions) -> PoolingAllocationConfig {
             Reset::Scan => Enabled::Yes,
         });
     pool
+}
+
+/// Free slots that keep their memory before a module that has none free takes another's. A module's own come first in any case: this is
+/// what modules that come and go leave behind, 128 KiB a slot, so it is not the number of all slots. And not so few that handlers which
+/// take turns take each other's slots each time.
+fn warm_slots(handlers: u32) -> u32 {
+    let cores = thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
+    cores.saturating_mul(2).saturating_mul(handlers.max(4))
 }
 
 #[cfg(test)]

@@ -40,7 +40,8 @@ impl Contenders {
             let guests =
                 ["build", "--profile", "guest", "--target", "wasm32-wasip2", "-p", "hello", "-p", "slow", "-p", "echo"];
             cargo(&guests, Some(GUEST_RUSTFLAGS))?;
-            let example = ["build", "--profile", "guest", "--target", "wasm32-wasip2", "-p", "test-guests", "--example"];
+            let example =
+                ["build", "--profile", "guest", "--target", "wasm32-wasip2", "-p", "test-guests", "--example"];
             cargo(&[&example[..], &["says_its_version"]].concat(), Some(GUEST_RUSTFLAGS))?;
         }
         let wasmtime = options.wasmtime.clone().unwrap_or_else(|| "wasmtime".into());

@@ -100,7 +100,11 @@ fn run(options: &Options, contenders: &Contenders, report: &mut Report, pin: Pin
     report.at_most(format!("swap, {name}: answers of two revisions"), mixed as f64, 0.0);
     report.at_most(format!("swap, {name}: p99 during swaps / without"), during.p99_ms() / calm, 1.5);
     report.at_most(format!("swap, {name}: RSS after / before"), rss_after as f64 / rss_before as f64, 1.1);
-    report.at_most(format!("swap, {name}: p99 while a large module compiles / without"), compiling.p99_ms() / calm, 2.0);
+    report.at_most(
+        format!("swap, {name}: p99 while a large module compiles / without"),
+        compiling.p99_ms() / calm,
+        2.0,
+    );
     Ok(())
 }
 
@@ -115,7 +119,8 @@ fn first_answers(answers: &Answers, receipts: &[Value]) -> Vec<f64> {
         let live = receipt["live"].as_str().and_then(|time| humantime::parse_rfc3339(time).ok());
         let live = live.and_then(|live| live.duration_since(std::time::UNIX_EPOCH).ok());
         // The text changes with each swap, so the first sight of it after the receipt's time is the first answer of it.
-        let first = live.and_then(|live| answers.changes.iter().find(|change| **change >= live).map(|change| *change - live));
+        let first =
+            live.and_then(|live| answers.changes.iter().find(|change| **change >= live).map(|change| *change - live));
         delays.extend(first.map(|delay| delay.as_secs_f64() * 1e3));
     }
     delays

@@ -42,11 +42,12 @@ struct Leaving {
 }
 
 impl Leaving {
-    fn new(revision: Arc<Revision>) -> Self {
+    /// Of a revision that the caller lets go of.
+    fn of(revision: &Arc<Revision>) -> Self {
         // A module that other revisions have too is not freed with this one.
         let is_last = Arc::strong_count(&revision.module) == 1;
         let bytes = if is_last { revision.module.code_size() } else { 0 };
-        Self { number: revision.number, bytes, revision: Arc::downgrade(&revision) }
+        Self { number: revision.number, bytes, revision: Arc::downgrade(revision) }
     }
 }
 
@@ -86,8 +87,8 @@ impl Farewell {
     }
 
     /// A revision that has no requests is kept no longer.
-    pub(crate) fn evict(&mut self, revision: Arc<Revision>) {
-        self.leaving.push(Leaving::new(revision));
+    pub(crate) fn evict(&mut self, revision: &Arc<Revision>) {
+        self.leaving.push(Leaving::of(revision));
     }
 
     /// Does what is due. The complete receipt, or when to look again (at the latest: requests that end ring).
@@ -111,7 +112,7 @@ impl Farewell {
             });
         }
         if let Some(Draining { revision, is_kept: false, .. }) = self.draining.take() {
-            self.leaving.push(Leaving::new(revision));
+            self.leaving.push(Leaving::of(&revision));
         }
         let freed = self.leaving.extract_if(.., |leaving| leaving.revision.strong_count() == 0);
         self.receipt.freed.extend(freed.map(|Leaving { number, bytes, .. }| Freed { revision: number, bytes }));

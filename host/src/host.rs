@@ -175,6 +175,8 @@ impl HostBuilder {
             log: log.clone(),
         };
         let state = open_state(config.server.state.as_deref())?;
+        let uploads = state.as_ref().map_or_else(control::uploads, |state| Ok(state.uploads()));
+        let uploads = uploads.map_err(HostError::Uploads)?;
         let bell = Arc::new(Bell::default());
         let (mut handlers, mut loaded) = (Vec::new(), Vec::new());
         for handler in config.handlers {
@@ -208,7 +210,6 @@ impl HostBuilder {
         let server = serve(server, dispatch, &config.server, &engine, open_files)?;
         let steward = Steward::start(&operator).map_err(HostError::Serve)?;
         let watcher = Watcher::start(&operator).map_err(HostError::Serve)?;
-        let uploads = control::uploads(config.server.state.as_deref()).map_err(HostError::Uploads)?;
         let control = control.open(&operator, &engine, config.server.control.max_module, &uploads);
         let control = control.map_err(HostError::Serve)?;
         Ok(RunningHost { server, watcher, steward, control, operator, loaded, engine })
@@ -235,12 +236,13 @@ fn first_revision(
     state: Option<&StateDir>,
     bell: &Arc<Bell>,
 ) -> Result<(Handler, PathBuf), HostError> {
-    let path = package::module(&config.module)?;
+    let path = package::module(&config.module);
     if let Some(state) = state
         && let Some(recorded) = state.recorded(&config.name)
     {
-        // A file that is gone cannot be newer.
-        let configured = inspect(&path).map_or_else(|_| recorded.base_sha256.clone(), |info| info.digest);
+        // A file that is gone, or that cannot be built, cannot be newer.
+        let there = path.as_ref().ok().and_then(|path| inspect(path).ok());
+        let configured = there.map_or_else(|| recorded.base_sha256.clone(), |info| info.digest);
         if configured == recorded.base_sha256 {
             match gate.load_first(&recorded.module) {
                 Ok(module) => {
@@ -260,6 +262,7 @@ fn first_revision(
             log::error!("handler `{}`: what was swapped in cannot be forgotten: {error}", config.name);
         }
     }
+    let path = path?;
     let module = gate.load_first(&path)?;
     let (source, configured) = (config.module.display().to_string(), module.info().digest.clone());
     Ok((Handler::new(config, module, source, configured, bell), path))

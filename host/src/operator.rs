@@ -118,7 +118,7 @@ impl Book {
         for revision in revisions {
             match self.farewells.iter_mut().find(|other| other.drains(&revision)) {
                 Some(other) => other.part(&revision, false),
-                None => farewell.evict(revision),
+                None => farewell.evict(&revision),
             }
         }
     }
@@ -341,7 +341,7 @@ impl Operator {
                 inner.tables.publish(book.table());
                 None
             }
-            None => Some(self.go_live(&mut book, name, revision, receipt.clone())?),
+            None => Some(self.go_live(&mut book, name, &revision, receipt.clone())?),
         };
         Ok(Done { receipt, report })
     }
@@ -351,16 +351,16 @@ impl Operator {
         &self,
         book: &mut Book,
         name: &str,
-        revision: Arc<Revision>,
+        revision: &Arc<Revision>,
         receipt: Receipt,
     ) -> Result<Arc<Report>, OperatorError> {
         let handler = book.handler(name)?;
         let drain = handler.config.drain;
-        let before = handler.put(Arc::clone(&revision));
+        let before = handler.put(Arc::clone(revision));
         handler.last = Some(receipt.clone());
         let evicted = handler.keep(Arc::clone(&before));
         for farewell in &mut book.farewells {
-            farewell.part(&revision, true);
+            farewell.part(revision, true);
         }
         self.0.tables.publish(book.table());
         Ok(self.0.bid_farewell(book, receipt, before, evicted, drain))
@@ -412,7 +412,7 @@ impl Operator {
         let outlives_restart = self.record(name, &handler.recording(&revision))?;
         let receipt = self.receipt(Action::Rollback, Some(&handler.main), &revision);
         let receipt = Receipt { outlives_restart, ..receipt };
-        let report = self.go_live(&mut book, name, revision, receipt.clone())?;
+        let report = self.go_live(&mut book, name, &revision, receipt.clone())?;
         Ok(Done { receipt, report: Some(report) })
     }
 
@@ -432,7 +432,7 @@ impl Operator {
         let revision = handler.take_canary()?;
         let receipt = self.receipt(Action::Promote, Some(&handler.main), &revision);
         let receipt = Receipt { outlives_restart, ..receipt };
-        let report = self.go_live(&mut book, name, revision, receipt.clone())?;
+        let report = self.go_live(&mut book, name, &revision, receipt.clone())?;
         Ok(Done { receipt, report: Some(report) })
     }
 
@@ -492,7 +492,7 @@ impl Operator {
         let _claims = names.iter().map(|name| inner.claim(name)).collect::<Result<Vec<_>, _>>()?;
         let plans = config.handlers.into_iter().map(|handler| self.plan(handler, &router));
         let plans = plans.collect::<Result<Vec<_>, _>>()?;
-        Ok(self.carry_out(plans, router))
+        self.carry_out(plans, router)
     }
 
     /// What a running host cannot change must be what it was.
@@ -520,26 +520,37 @@ impl Operator {
             handler.map(|handler| (Arc::clone(&handler.main), handler.configured.clone(), handler.loaded(&configured)))
         };
         // What was swapped in stays, unless the configured file has changed since.
-        let loaded = match known {
-            Some((main, before, _)) if before == configured && main.has_settings(&config) => {
-                return Ok(Plan { config, configured, admitted: None });
+        let loaded = match &known {
+            Some((main, before, _)) if *before == configured && main.has_settings(&config) => {
+                return Ok(Plan { config, configured, planned_on: Some(main.number), admitted: None });
             }
-            Some((main, before, _)) if before == configured => Some(Arc::clone(&main.module)),
-            Some((_, _, loaded)) => loaded,
+            Some((main, before, _)) if *before == configured => Some(Arc::clone(&main.module)),
+            Some((_, _, loaded)) => loaded.clone(),
             None => None,
         };
+        let planned_on = known.map(|(main, ..)| main.number);
         let admitted = Some(self.0.gate.admit(&path, loaded, &config, router)?);
-        Ok(Plan { config, configured, admitted })
+        Ok(Plan { config, configured, planned_on, admitted })
     }
 
     /// Makes the handlers what was planned; all become visible at once.
-    fn carry_out(&self, plans: Vec<Plan>, router: Arc<Router>) -> Vec<Receipt> {
+    ///
+    /// # Errors
+    /// A handler was rolled back since it was planned for, which needs no claim.
+    fn carry_out(&self, plans: Vec<Plan>, router: Arc<Router>) -> Result<Vec<Receipt>, OperatorError> {
         let inner = &*self.0;
         let mut book = inner.lock();
+        for Plan { config, planned_on, .. } in &plans {
+            if let Some(number) = planned_on
+                && book.handler(&config.name)?.main.number != *number
+            {
+                return Err(OperatorError::Busy { name: config.name.clone() });
+            }
+        }
         let book = &mut *book;
         let mut before: Vec<Handler> = std::mem::take(&mut book.handlers);
         let mut done = Vec::new();
-        for Plan { config, configured, admitted } in plans {
+        for Plan { config, configured, admitted, .. } in plans {
             let known = before.iter().position(|handler| *handler.name == *config.name).map(|at| before.remove(at));
             let source = config.module.display().to_string();
             match (known, admitted) {
@@ -582,7 +593,7 @@ impl Operator {
                 inner.bid_farewell(book, receipt.clone(), Arc::clone(replaced), evicted.clone(), *drain);
             }
         }
-        done.into_iter().map(|(receipt, _)| receipt).collect()
+        Ok(done.into_iter().map(|(receipt, _)| receipt).collect())
     }
 
     /// Stops the host as SIGTERM does.
@@ -667,6 +678,8 @@ struct Plan {
     config: HandlerConfig,
     /// The digest of the configured module.
     configured: String,
+    /// The number of the revision that was live then, if the handler is not new.
+    planned_on: Option<u32>,
     /// What has to become a new revision.
     admitted: Option<Admitted>,
 }

@@ -67,7 +67,8 @@ impl StateDir {
     /// It is not ours alone, another host has it, or the disk fails. A `recorded.json` that cannot be understood is reported, and as good
     /// as none.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        for dir in [path, &path.join("modules")] {
+        let uploads = path.join("uploads");
+        for dir in [path, &path.join("modules"), &uploads] {
             private_dir::prepare(dir).map_err(io::Error::other)?;
         }
         let lock = File::create(path.join("lock"))?;
@@ -88,6 +89,9 @@ impl StateDir {
                     fs::remove_file(entry.path())?;
                 }
             }
+        }
+        for entry in fs::read_dir(&uploads)? {
+            fs::remove_file(entry?.path())?;
         }
         let records = Mutex::new(read_records(&path.join("recorded.json"))?);
         Ok(Self { path: path.to_owned(), records, _lock: lock })
@@ -180,6 +184,11 @@ impl StateDir {
             }
         }
         Ok(())
+    }
+
+    /// Where modules are kept while they are swapped in.
+    pub(crate) fn uploads(&self) -> PathBuf {
+        self.path.join("uploads")
     }
 
     fn module(&self, sha256: &str) -> PathBuf {

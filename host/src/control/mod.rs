@@ -139,16 +139,12 @@ impl Control {
     }
 }
 
-/// Where modules are kept while they are swapped in: in the state directory, which has room, or in a temporary one of this user's.
+/// Where modules are kept while they are swapped in if there is no state directory: in a temporary one of this user's.
 ///
 /// # Errors
 /// A sentence that says why there is none.
-pub(crate) fn uploads(state: Option<&Path>) -> Result<PathBuf, String> {
-    let user = rustix::process::geteuid().as_raw();
-    let path = match state {
-        Some(state) => state.join("uploads"),
-        None => std::env::temp_dir().join(format!("astra-host-{user}")),
-    };
+pub(crate) fn uploads() -> Result<PathBuf, String> {
+    let path = std::env::temp_dir().join(format!("astra-host-{}", rustix::process::geteuid().as_raw()));
     crate::private_dir::prepare(&path)?;
     Ok(path)
 }

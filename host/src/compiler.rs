@@ -149,18 +149,22 @@ impl Compiler {
 
     fn start(&self) -> io::Result<Process> {
         let mut command = Command::new(&self.program);
+        // Printing a backtrace takes memory and a lock: who runs out of memory over it would wait for itself.
+        command.env("RUST_BACKTRACE", "0").env("RUST_LIB_BACKTRACE", "0");
         command.args(&self.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().map(Process)
     }
 
     fn explain(&self, status: io::Result<ExitStatus>, complaint: &str) -> CompileError {
-        let last = complaint.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let says = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: "); // a panic ends with a note
+        let last = complaint.lines().rev().find(says).unwrap_or_default();
         let status = match status {
             Ok(status) => status,
             Err(error) => return CompileError::Other(format!("nobody knows what became of the compiler: {error}")),
         };
-        // Rust's words when an allocation fails, the system's when a mapping does; a kill that is not ours is the system's too.
-        let out_of_memory = ["memory allocation of", "annot allocate memory", "out of memory"];
+        // Rust's words when an allocation fails, the system's when a mapping does, rayon's when there is no room for a thread's stack; a
+        // kill that is not ours is the system's too.
+        let out_of_memory = ["memory allocation of", "annot allocate memory", "ThreadPoolBuildError"];
         let is_killed = status.signal() == Some(9);
         if is_killed || out_of_memory.iter().any(|words| complaint.contains(words)) {
             return CompileError::Memory(self.memory);
@@ -275,6 +279,7 @@ mod tests {
             error => panic!("another error: {error:?}"),
         };
         assert_eq!(reason("echo careful >&2; echo 'astra-host: error: no export' >&2; exit 1"), "no export");
+        assert_eq!(reason("echo panicked >&2; echo 'note: run with' >&2; exit 101"), "panicked");
         assert_eq!(reason("echo compiled; exit 3"), "the compiler ended with exit status: 3");
         assert!(reason("echo usage").contains("not this astra-host"));
         assert_eq!(reason("printf '%1000s\n' x | tr ' ' y >&2; exit 1").len(), MAX_REASON);

@@ -11,6 +11,7 @@ use crate::harness::{Scratch, Setup, guest};
 fn compile(module: &[u8], memory: u64) -> Output {
     let mut process = Command::new(env!("CARGO_BIN_EXE_astra-host"))
         .args(["compile", "--for-host", &memory.to_string(), "--no-cache"])
+        .env("RUST_BACKTRACE", "0") // as a host does
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

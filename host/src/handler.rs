@@ -35,6 +35,8 @@ pub(crate) struct Handler {
     pub(crate) guard: Option<Watchman>,
     /// Somebody is loading a module for it.
     pub(crate) is_busy: bool,
+    /// The digest of that module, once it is known.
+    pub(crate) expected: Option<String>,
     /// The digest that the configured module had when it was last looked at.
     pub(crate) configured: String,
     pub(crate) last: Option<Receipt>,
@@ -64,6 +66,7 @@ impl Handler {
             history: History::default(),
             guard: None,
             is_busy: false,
+            expected: None,
             configured,
             last: None,
             bell: Arc::clone(bell),
@@ -74,10 +77,17 @@ impl Handler {
         Entry { main: Arc::clone(&self.main), canary: self.canary.clone() }
     }
 
-    /// The digests of the modules that are live, have a share or are kept.
+    /// The digests of the modules that are live, have a share, are kept or are being loaded.
     pub(crate) fn digests(&self) -> impl Iterator<Item = &str> {
         let canary = self.canary.as_ref().map(|canary| &canary.revision);
-        [&self.main].into_iter().chain(canary).chain(&self.kept).map(|revision| revision.sha256())
+        let revisions = [&self.main].into_iter().chain(canary).chain(&self.kept);
+        revisions.map(|revision| revision.sha256()).chain(self.expected.as_deref())
+    }
+
+    /// The module with this digest will come: its copy is not to be removed. Returns it if it is loaded already.
+    pub(crate) fn expect(&mut self, sha256: &str) -> Option<Arc<LoadedModule>> {
+        self.expected = Some(sha256.to_owned());
+        self.loaded(sha256)
     }
 
     /// The module with this digest, if it is loaded.

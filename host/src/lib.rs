@@ -130,7 +130,7 @@ mod private_dir;
 mod request_id;
 mod revision;
 mod state_dir;
-mod steward;
+
 mod table;
 mod watch;
 mod watcher;

@@ -96,7 +96,8 @@ pub struct RequestStatus {
     pub age_ms: f64,
     /// Milliseconds of CPU time; none where the system does not tell.
     pub cpu_ms: Option<f64>,
-    /// `running`, or what it waits for: `body`, `sleep`, `client`, `file`…, several joined by commas.
+    /// `running`, or what it waits for: `body` (more of the request's), `sleep`, `client` (which takes no more of the response), `io` (anything
+    /// else), several joined by commas.
     pub waits_for: String,
     /// The client's address; none on a Unix socket.
     pub peer: Option<String>,

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command};
 
-use crate::harness::{BOTH, Scratch, Setup, root, target_dir};
+use crate::harness::{BOTH, Http, Scratch, Setup, root, target_dir};
 
 /// `astra-host new NAME` in `dir`.
 fn new(dir: &Scratch, name: &str) -> Setup {
@@ -43,6 +43,38 @@ fn a_new_package_tests_natively_and_is_served() {
         assert_eq!((answer.status, answer.text()), (200, "Hello Ada!\n"));
         assert_eq!(host.access(&answer)["handler"], "my_app");
     }
+}
+
+#[test]
+fn dev_serves_what_was_saved_last_and_builds() {
+    let dir = Scratch::new();
+    assert_eq!(new(&dir, "draft").end().code, Some(0));
+    let package = dir.join("draft");
+    fs::copy(root().join("Cargo.lock"), package.join("Cargo.lock")).expect("cargo has made it");
+    let source = package.join("src/lib.rs");
+    let first = fs::read_to_string(&source).expect("it was made");
+    let save = |text: &str| fs::write(&source, text).expect("can be written");
+    let saying = |text: &str| first.replace("Hello World!", text);
+
+    // It waits for a package that does not build yet.
+    save("this is not Rust");
+    let mut host = Setup::dev(&package).begin();
+    host.stderr_with("waiting for a change");
+    save(&first);
+    host.listens();
+    assert_eq!(host.get(Http::One, "/").text(), "Hello World!\n");
+
+    save(&saying("Hello again!"));
+    let line = host.stderr_with(" after it was saved");
+    assert!(line.contains("draft") && line.contains("r1 -> r2"), "{line}");
+    assert_eq!(host.get(Http::One, "/").text(), "Hello again!\n");
+
+    save("this is not Rust either");
+    host.stderr_with("cargo could not build");
+    assert_eq!(host.get(Http::One, "/").text(), "Hello again!\n", "the last good one");
+    save(&saying("Hello there!"));
+    host.stderr_with("r2 -> r3");
+    assert_eq!(host.get(Http::One, "/").text(), "Hello there!\n");
 }
 
 #[test]

@@ -212,8 +212,9 @@ impl Run {
             let addresses = self.flags.places.listen.iter().map(|text| config::address("--listen", text));
             server.listen = addresses.collect::<Result<_, _>>()?;
         }
-        // What a swap compiles is compiled by this program.
-        server.compile.program = env::current_exe().ok();
+        // What a swap compiles is compiled by this program, on Linux even when its file has been replaced by a newer one.
+        server.compile.program =
+            if cfg!(target_os = "linux") { Some("/proc/self/exe".into()) } else { env::current_exe().ok() };
         let name = config.handlers.first().map_or("astra-host", |handler| handler.name.as_str());
         let name = if self.is_file() { stem(&self.path) } else { name.to_owned() };
         match &self.flags.places {

@@ -25,6 +25,8 @@ use super::{
 pub(crate) struct Setup {
     program: OsString,
     arguments: Vec<OsString>,
+    /// The command and what it serves.
+    command: &'static str,
     module: Option<OsString>,
     listen: bool,
     log: bool,
@@ -53,6 +55,7 @@ impl Setup {
         Self {
             program: env!("CARGO_BIN_EXE_astra-host").into(),
             arguments: Vec::new(),
+            command: "run",
             module: None,
             listen: false,
             log: false,
@@ -70,6 +73,11 @@ impl Setup {
     /// `astra-host run PATH` on a free port, with an access log in JSON.
     pub(crate) fn run(path: impl Into<OsString>) -> Self {
         Self { module: Some(path.into()), listen: true, log: true, ..Self::bare() }
+    }
+
+    /// `astra-host dev PATH`, the same way.
+    pub(crate) fn dev(path: impl Into<OsString>) -> Self {
+        Self { command: "dev", ..Self::run(path) }
     }
 
     pub(crate) fn arg(mut self, argument: impl Into<OsString>) -> Self {
@@ -102,7 +110,8 @@ impl Setup {
     pub(crate) fn through_shell(mut self, script: &str) -> Self {
         let program = std::mem::replace(&mut self.program, "sh".into());
         let arguments = std::mem::take(&mut self.arguments);
-        let module: Vec<OsString> = self.module.take().map(|module| vec!["run".into(), module]).unwrap_or_default();
+        let module: Vec<OsString> =
+            self.module.take().map(|module| vec![self.command.into(), module]).unwrap_or_default();
         self.arguments = vec!["-c".into(), script.into(), "sh".into(), program];
         self.arguments.extend(module);
         self.arguments.extend(arguments);
@@ -118,7 +127,7 @@ impl Setup {
     fn spawn(self) -> (Child, Lines, Lines) {
         let mut command = Command::new(&self.program);
         if let Some(module) = &self.module {
-            command.arg("run").arg(module);
+            command.arg(self.command).arg(module);
         }
         command.args(&self.arguments);
         if self.listen {
@@ -150,7 +159,7 @@ impl Setup {
     pub(crate) fn start(self) -> Host {
         let patience = self.patience();
         let mut host = self.begin();
-        host.addr = Some(host.stdout.find(patience, "where it listens", listening));
+        host.listens_within(patience);
         host
     }
 
@@ -182,6 +191,15 @@ impl Host {
     /// The same, to be changed.
     pub(crate) fn with(name: &str) -> Setup {
         Setup::run(guest(name))
+    }
+
+    /// Waits until one that was only begun says where it listens; it may build a package first.
+    pub(crate) fn listens(&mut self) {
+        self.listens_within(PATIENCE * 10);
+    }
+
+    fn listens_within(&mut self, patience: Duration) {
+        self.addr = Some(self.stdout.find(patience, "where it listens", listening));
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {

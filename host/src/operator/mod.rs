@@ -1,0 +1,331 @@
+//! What can be done to a running host: look at it, swap modules, roll back, cut requests, reload, stop.
+//!
+//! Everything that changes what is served goes through the one [`Book`], under its lock, and becomes visible to requests by one
+//! exchange of the table. Loading modules takes long and happens outside of the lock, one at a time for each handler. `swaps.rs` has
+//! what is done to one handler, `reload.rs` what is done to all, `steward.rs` what happens afterwards.
+
+mod book;
+mod reload;
+mod steward;
+mod swaps;
+
+pub(crate) use self::steward::Steward;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use self::{
+    book::Book,
+    swaps::{Done, Origin},
+};
+use crate::{
+    config::{Config, ServerConfig, Share},
+    events::{Events, Urgency, now},
+    farewell::Farewell,
+    gate::Gate,
+    handler::Handler,
+    in_flight::InFlight,
+    operator_error::OperatorError,
+    package::Cancel,
+    receipt::{Action, Receipt},
+    revision::Bell,
+    router::Router,
+    state_dir::StateDir,
+    status::{RequestStatus, Status},
+    table::Tables,
+};
+
+/// What can be done to a running host. Cheap to clone; any thread may use it, and calls may take long (compiling, draining).
+#[derive(Clone)]
+pub struct Operator(Arc<Inner>);
+
+/// How to swap.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SwapOptions {
+    /// The share of the requests that the new revision gets; all, and at once, unless set.
+    pub canary: Option<Share>,
+    /// Whether to refuse a module that imports what the one before did not.
+    pub no_new_imports: bool,
+    /// Whether a restart serves the configured module again.
+    pub until_restart: bool,
+    /// Whether to return when the new revision is live, rather than when the one before has drained.
+    pub no_wait: bool,
+}
+
+/// Reads the configuration again.
+pub(crate) type ReadConfig = Box<dyn Fn() -> Result<Config, String> + Send + Sync>;
+
+/// What an operator works with.
+pub(crate) struct Parts {
+    pub(crate) gate: Gate,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) server: ServerConfig,
+    pub(crate) router: Arc<Router>,
+    pub(crate) handlers: Vec<Handler>,
+    pub(crate) state: Option<StateDir>,
+    pub(crate) listen: Vec<String>,
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) read_config: Option<ReadConfig>,
+    pub(crate) stop: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+struct Inner {
+    book: Mutex<Book>,
+    events: Events,
+    started: String,
+    gate: Gate,
+    tables: Arc<Tables>,
+    in_flight: Arc<InFlight>,
+    bell: Arc<Bell>,
+    /// Rung when what is to be watched may have changed.
+    watch_bell: Bell,
+    builds: Cancel,
+    server: ServerConfig,
+    state: Option<StateDir>,
+    listen: Vec<String>,
+    config: Option<PathBuf>,
+    read_config: Option<ReadConfig>,
+    stop: Option<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Operator {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { gate, tables, in_flight, bell, server, router, handlers, state, listen, config, read_config, stop } =
+            parts;
+        let book = Mutex::new(Book::new(handlers, router));
+        let (events, started) = (Events::default(), now());
+        Self(Arc::new(Inner {
+            book,
+            events,
+            started,
+            gate,
+            tables,
+            in_flight,
+            bell,
+            watch_bell: Bell::default(),
+            builds: Cancel::default(),
+            server,
+            state,
+            listen,
+            config,
+            read_config,
+            stop,
+        }))
+    }
+
+    /// The whole host.
+    pub fn status(&self) -> Status {
+        let book = self.0.lock();
+        let handlers = book.handlers.iter().map(|handler| handler.status(&book.farewells, self.differs(handler)));
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: self.0.started.clone(),
+            listen: self.0.listen.clone(),
+            config: self.0.config.as_ref().map(|path| path.display().to_string()),
+            handlers: handlers.collect(),
+        }
+    }
+
+    /// Why a start from the configuration alone would serve something else.
+    fn differs(&self, handler: &Handler) -> Option<String> {
+        if handler.main.sha256() == handler.configured {
+            return None;
+        }
+        let from = self.0.config.as_ref().unwrap_or(&handler.config.module);
+        Some(format!("differs from {}", from.file_name().unwrap_or_default().display()))
+    }
+
+    /// Every request that runs or waits, the oldest first.
+    pub fn requests(&self) -> Vec<RequestStatus> {
+        self.0.in_flight.list()
+    }
+
+    /// Cuts the request with this id.
+    ///
+    /// # Errors
+    /// None has it.
+    pub fn kill(&self, id: &str) -> Result<RequestStatus, OperatorError> {
+        let request = self.0.in_flight.kill(id).ok_or_else(|| OperatorError::UnknownRequest { id: id.to_owned() })?;
+        let text = format!("request {id} was cut by the operator after {:.0} ms", request.age_ms);
+        self.0.events.tell(Urgency::Normal, "kill", Some(&request.handler), text, None);
+        Ok(request)
+    }
+
+    /// Publishes the module in the file at `module` as a new revision of `handler`; `source` is what status calls it.
+    ///
+    /// # Errors
+    /// It was not published; what served before serves on.
+    pub fn swap(
+        &self,
+        handler: &str,
+        module: &Path,
+        source: &str,
+        options: &SwapOptions,
+    ) -> Result<Receipt, OperatorError> {
+        let swapped = self.try_swap(handler, &Origin::Operator { module, source }, options);
+        let swapped = swapped.map_err(|error| match error {
+            OperatorError::Load(error) => OperatorError::Load(error.called(source)),
+            error => error,
+        });
+        self.told(handler, swapped, options.no_wait)
+    }
+
+    /// Publishes the configured module of a handler, which was saved so long ago, if it is another than when it was last looked at. Tells
+    /// of success only: whoever watches knows whether a failure is one.
+    ///
+    /// # Errors
+    /// It was not published; what served before serves on.
+    pub(crate) fn swap_changed(&self, handler: &str, age: impl Fn() -> Duration) -> Result<(), OperatorError> {
+        let done = self.try_swap(handler, &Origin::Configured { age: &age }, &SwapOptions::default())?;
+        if done.receipt.action != Action::Unchanged {
+            self.told(handler, Ok(done), true)?;
+        }
+        Ok(())
+    }
+
+    /// Goes back to revision `to`, or to the newest of those before the live one that is kept.
+    ///
+    /// # Errors
+    /// It is not kept.
+    pub fn rollback(&self, handler: &str, to: Option<u32>, no_wait: bool) -> Result<Receipt, OperatorError> {
+        self.told(handler, self.try_rollback(handler, to), no_wait)
+    }
+
+    /// Gives the canary all requests.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn promote(&self, handler: &str, no_wait: bool) -> Result<Receipt, OperatorError> {
+        self.told(handler, self.try_promote(handler), no_wait)
+    }
+
+    /// Takes the canary back.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn abort(&self, handler: &str, no_wait: bool) -> Result<Receipt, OperatorError> {
+        self.told(handler, self.try_abort(handler), no_wait)
+    }
+
+    /// Reads the configuration again and does what differs, all or nothing.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub fn reload(&self) -> Result<Vec<Receipt>, OperatorError> {
+        let events = &self.0.events;
+        match self.try_reload() {
+            Ok(receipts) => {
+                for receipt in &receipts {
+                    let (kind, handler) = (receipt.action.name(), receipt.handler.as_str());
+                    events.tell(Urgency::Normal, kind, Some(handler), receipt.headline(), Some(receipt.clone()));
+                }
+                let text = format!("{} of the handlers changed", receipts.len());
+                events.tell(Urgency::Normal, "reload", None, text, None);
+                Ok(receipts)
+            }
+            Err(error) => {
+                events.tell(Urgency::Loud, "failed", None, format!("reload: {}", chain(&error)), None);
+                Err(error)
+            }
+        }
+    }
+
+    /// Stops the host as SIGTERM does.
+    pub fn stop(&self) {
+        if let Some(stop) = &self.0.stop {
+            stop();
+        }
+    }
+
+    /// How long requests may take to finish when the host stops.
+    pub fn drain(&self) -> Duration {
+        self.0.server.drain
+    }
+
+    /// What happens to handlers.
+    pub fn events(&self) -> &Events {
+        &self.0.events
+    }
+
+    /// Tells why something was not done.
+    pub(crate) fn tell_failed(&self, name: &str, error: &OperatorError) {
+        self.0.events.tell(Urgency::Loud, "failed", Some(name), chain(error), None);
+    }
+
+    /// Tells what was done, or why it was not, and waits for the drain if that is wanted.
+    fn told(&self, name: &str, done: Result<Done, OperatorError>, no_wait: bool) -> Result<Receipt, OperatorError> {
+        let events = &self.0.events;
+        match done {
+            Err(error) => {
+                self.tell_failed(name, &error);
+                Err(error)
+            }
+            Ok(Done { receipt, report }) => {
+                let (kind, told) = (receipt.action.name(), Some(receipt.clone()));
+                events.tell(Urgency::Normal, kind, Some(name), receipt.headline(), told);
+                self.collect();
+                let waits_for = report.filter(|_| !no_wait);
+                Ok(waits_for.and_then(|report| report.wait()).unwrap_or(receipt))
+            }
+        }
+    }
+}
+
+/// For the threads that see to swaps.
+impl Operator {
+    /// The handlers whose modules are watched, and where those are.
+    pub(crate) fn watched(&self) -> Vec<(Arc<str>, PathBuf)> {
+        let book = self.0.lock();
+        let watched = book.handlers.iter().filter(|handler| handler.config.watch);
+        watched.map(|handler| (Arc::clone(&handler.name), handler.config.module.clone())).collect()
+    }
+
+    /// From here on nothing is swapped, and what is being built for that is given up.
+    pub(crate) fn begin_stop(&self) {
+        self.0.lock().is_stopping = true;
+        self.0.builds.cancel();
+        if let Some(compiler) = &self.0.gate.compiler {
+            compiler.stop();
+        }
+        self.0.watch_bell.ring();
+        self.0.bell.ring();
+    }
+
+    /// Nobody will look after anything any more: tells all who wait.
+    pub(crate) fn end(&self) {
+        let farewells = std::mem::take(&mut self.0.lock().farewells);
+        farewells.into_iter().for_each(Farewell::end);
+        self.0.events.end();
+    }
+
+    /// The native stack that a thread needs to load modules.
+    pub(crate) fn worker_stack(&self) -> usize {
+        self.0.gate.engine.worker_stack()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.lock().is_stopping
+    }
+
+    pub(crate) fn watch_bell(&self) -> &Bell {
+        &self.0.watch_bell
+    }
+}
+
+/// An error with all its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,145 @@
+//! What is done to all handlers: the configuration is read again, and what differs is done, all or nothing.
+
+use std::sync::Arc;
+
+use super::{Operator, swaps::new_imports};
+use crate::{
+    config::{Config, HandlerConfig},
+    config_file::restart_keys,
+    gate::Admitted,
+    guest::inspect,
+    handler::Handler,
+    host::HostError,
+    operator_error::OperatorError,
+    package,
+    receipt::{Action, Receipt},
+    router::Router,
+};
+
+/// A handler as a reload wants it.
+struct Plan {
+    config: HandlerConfig,
+    /// The digest of the configured module.
+    configured: String,
+    /// The number of the revision that was live then, if the handler is not new.
+    planned_on: Option<u32>,
+    /// What has to become a new revision.
+    admitted: Option<Admitted>,
+}
+
+impl Operator {
+    pub(super) fn try_reload(&self) -> Result<Vec<Receipt>, OperatorError> {
+        let inner = &*self.0;
+        let read = inner.read_config.as_ref().ok_or(OperatorError::NothingToReload)?;
+        let mut config = read().map_err(|reason| OperatorError::Config { reason })?;
+        self.check_fits(&mut config)?;
+        let routes = config.handlers.iter().map(|handler| (handler.name.as_str(), &handler.routes[..]));
+        let router = Arc::new(Router::new(routes)?);
+        let names: Vec<String> = inner.lock().handlers.iter().map(|handler| handler.name.to_string()).collect();
+        let _claims = names.iter().map(|name| inner.claim(name)).collect::<Result<Vec<_>, _>>()?;
+        let plans = config.handlers.into_iter().map(|handler| self.plan(handler, &router));
+        let plans = plans.collect::<Result<Vec<_>, _>>()?;
+        self.carry_out(plans, router)
+    }
+
+    /// What a running host cannot change must be what it was.
+    fn check_fits(&self, config: &mut Config) -> Result<(), OperatorError> {
+        let inner = &*self.0;
+        let mut keys: Vec<String> =
+            restart_keys(&inner.server, &config.server).into_iter().map(|key| format!("`server.{key}`")).collect();
+        for handler in &mut config.handlers {
+            handler.grants.check().map_err(HostError::from)?;
+            handler.limits.measure_cpu = inner.gate.measures_cpu();
+            if handler.limits.memory > inner.gate.engine.max_memory() {
+                keys.push(format!("`limits.memory` of handler `{}` to more than any had at the start", handler.name));
+            }
+        }
+        if keys.is_empty() { Ok(()) } else { Err(OperatorError::NeedsRestart { keys }) }
+    }
+
+    /// Has whatever is new about a handler pass the gate.
+    fn plan(&self, config: HandlerConfig, router: &Router) -> Result<Plan, OperatorError> {
+        let path = package::module_until(&config.module, &self.0.builds)?;
+        let configured = inspect(&path)?.digest;
+        let known = {
+            let book = self.0.lock();
+            let handler = book.handlers.iter().find(|handler| *handler.name == *config.name);
+            handler.map(|handler| (Arc::clone(&handler.main), handler.configured.clone(), handler.loaded(&configured)))
+        };
+        // What was swapped in stays, unless the configured file has changed since.
+        let loaded = match &known {
+            Some((main, before, _)) if *before == configured && main.has_settings(&config) => {
+                return Ok(Plan { config, configured, planned_on: Some(main.number), admitted: None });
+            }
+            Some((main, before, _)) if *before == configured => Some(Arc::clone(&main.module)),
+            Some((_, _, loaded)) => loaded.clone(),
+            None => None,
+        };
+        let planned_on = known.map(|(main, ..)| main.number);
+        let admitted = Some(self.0.gate.admit(&path, loaded, &config, router)?);
+        Ok(Plan { config, configured, planned_on, admitted })
+    }
+
+    /// Makes the handlers what was planned; all become visible at once.
+    ///
+    /// # Errors
+    /// A handler was rolled back since it was planned for, which needs no claim.
+    fn carry_out(&self, plans: Vec<Plan>, router: Arc<Router>) -> Result<Vec<Receipt>, OperatorError> {
+        let inner = &*self.0;
+        let mut book = inner.lock();
+        for Plan { config, planned_on, .. } in &plans {
+            if let Some(number) = planned_on
+                && book.handler(&config.name)?.main.number != *number
+            {
+                return Err(OperatorError::Busy { name: config.name.clone() });
+            }
+        }
+        let book = &mut *book;
+        let mut before: Vec<Handler> = std::mem::take(&mut book.handlers);
+        let mut done = Vec::new();
+        for Plan { config, configured, admitted, .. } in plans {
+            let known = before.iter().position(|handler| *handler.name == *config.name).map(|at| before.remove(at));
+            let source = config.module.display().to_string();
+            match (known, admitted) {
+                (Some(mut handler), admitted) => {
+                    (handler.config, handler.configured) = (config, configured);
+                    if let Some(Admitted { module, code, probed }) = admitted {
+                        let new_imports = new_imports(&module, &handler.main.module);
+                        let revision = handler.make(module, source);
+                        let receipt = self.receipt(Action::Swap, Some(&handler.main), &revision);
+                        let receipt = Receipt { code, probe: probed, new_imports, ..receipt };
+                        let replaced = handler.put(revision);
+                        handler.last = Some(receipt.clone());
+                        let evicted = handler.keep(Arc::clone(&replaced));
+                        done.push((receipt, Some((replaced, evicted, handler.config.drain))));
+                    }
+                    book.handlers.push(handler);
+                }
+                (None, Some(Admitted { module, code, probed })) => {
+                    let mut handler = Handler::new(config, module, source, configured, &inner.bell);
+                    let receipt = Receipt { code, probe: probed, ..self.receipt(Action::Add, None, &handler.main) };
+                    handler.last = Some(receipt.clone());
+                    done.push((receipt, None));
+                    book.handlers.push(handler);
+                }
+                // A handler that is not known has been through the gate.
+                (None, None) => {}
+            }
+        }
+        for mut handler in before {
+            let receipt = self.receipt(Action::Remove, None, &handler.main);
+            handler.main.replaced(true);
+            let evicted = handler.keep_none();
+            done.push((receipt, Some((Arc::clone(&handler.main), evicted, handler.config.drain))));
+        }
+        book.router = router;
+        inner.tables.publish(book.table());
+        inner.watch_bell.ring();
+        for (receipt, drains) in &done {
+            if let Some((replaced, evicted, drain)) = drains {
+                inner.bid_farewell(book, receipt.clone(), Arc::clone(replaced), evicted.clone(), *drain);
+            }
+        }
+        Ok(done.into_iter().map(|(receipt, _)| receipt).collect())
+    }
+}

@@ -7,6 +7,7 @@ use std::{
 
 use super::Inner;
 use crate::{
+    events::Urgency,
     farewell::{Farewell, Report},
     handler::Handler,
     operator_error::OperatorError,
@@ -109,7 +110,13 @@ impl Inner {
         Ok(self.bid_farewell(book, receipt, before, evicted, drain))
     }
 
-    /// Sees to it that a revision which the table does not have any more drains, and that those which are kept no longer are freed (it may
+    /// Tells what is live now.
+    pub(super) fn announce(&self, receipt: &Receipt) {
+        let (kind, handler) = (receipt.action.name(), Some(receipt.handler.as_str()));
+        self.events.tell(Urgency::Normal, kind, handler, receipt.headline(), Some(receipt.clone()));
+    }
+
+    /// Announces a receipt, sees to it that a revision which the table does not have any more drains, and that those which are kept no longer are freed (it may
     /// be one of them).
     pub(super) fn bid_farewell(
         &self,
@@ -119,6 +126,7 @@ impl Inner {
         evicted: Vec<Arc<Revision>>,
         drain: Duration,
     ) -> Arc<Report> {
+        self.announce(&receipt); // before the steward can tell how it went on
         let is_kept = !evicted.iter().any(|evicted| Arc::ptr_eq(evicted, &replaced));
         let others = evicted.into_iter().filter(|evicted| !Arc::ptr_eq(evicted, &replaced)).collect();
         let mut farewell = Farewell::new(receipt, replaced, is_kept, drain);

@@ -222,11 +222,10 @@ impl Operator {
         let events = &self.0.events;
         match self.try_reload() {
             Ok(receipts) => {
-                for receipt in &receipts {
-                    let (kind, handler) = (receipt.action.name(), receipt.handler.as_str());
-                    events.tell(Urgency::Normal, kind, Some(handler), receipt.headline(), Some(receipt.clone()));
-                }
-                let text = format!("{} of the handlers changed", receipts.len());
+                let text = match receipts.len() {
+                    0 => "nothing differs".to_owned(),
+                    count => format!("{count} done"),
+                };
                 events.tell(Urgency::Normal, "reload", None, text, None);
                 Ok(receipts)
             }
@@ -259,17 +258,14 @@ impl Operator {
         self.0.events.tell(Urgency::Loud, "failed", Some(name), chain(error), None);
     }
 
-    /// Tells what was done, or why it was not, and waits for the drain if that is wanted.
+    /// Tells why something was not done; waits for the drain of what was, if that is wanted.
     fn told(&self, name: &str, done: Result<Done, OperatorError>, no_wait: bool) -> Result<Receipt, OperatorError> {
-        let events = &self.0.events;
         match done {
             Err(error) => {
                 self.tell_failed(name, &error);
                 Err(error)
             }
             Ok(Done { receipt, report }) => {
-                let (kind, told) = (receipt.action.name(), Some(receipt.clone()));
-                events.tell(Urgency::Normal, kind, Some(name), receipt.headline(), told);
                 self.collect();
                 let waits_for = report.filter(|_| !no_wait);
                 Ok(waits_for.and_then(|report| report.wait()).unwrap_or(receipt))

@@ -136,8 +136,11 @@ impl Operator {
         inner.tables.publish(book.table());
         inner.watch_bell.ring();
         for (receipt, drains) in &done {
-            if let Some((replaced, evicted, drain)) = drains {
-                inner.bid_farewell(book, receipt.clone(), Arc::clone(replaced), evicted.clone(), *drain);
+            match drains {
+                Some((replaced, evicted, drain)) => {
+                    inner.bid_farewell(book, receipt.clone(), Arc::clone(replaced), evicted.clone(), *drain);
+                }
+                None => inner.announce(receipt),
             }
         }
         Ok(done.into_iter().map(|(receipt, _)| receipt).collect())

@@ -106,6 +106,7 @@ impl Operator {
                 handler.put_canary(revision, share);
                 handler.last = Some(receipt.clone());
                 inner.tables.publish(book.table());
+                inner.announce(&receipt);
                 None
             }
             None => Some(inner.go_live(&mut book, name, &revision, receipt.clone())?),

@@ -3,18 +3,15 @@
 #![cfg(target_os = "linux")]
 
 use std::{
-    fs, thread,
+    fs,
+    sync::PoisonError,
+    thread,
     time::{Duration, Instant},
 };
 
-use std::sync::{Mutex, PoisonError};
-
 use astra_host::{Host, HostBuilder, guest::CacheMode};
 
-use crate::harness::{Client, PATIENCE, guest};
-
-/// Hosts of this process, one at a time: one test counts their threads.
-static ONE: Mutex<()> = Mutex::new(());
+use crate::harness::{Client, HOSTS_HERE, PATIENCE, guest};
 
 fn builder(name: &str) -> HostBuilder {
     let mut builder = Host::builder().module(guest(name)).listen("127.0.0.1:0");
@@ -24,7 +21,7 @@ fn builder(name: &str) -> HostBuilder {
 
 #[test]
 fn a_client_that_stops_in_the_middle_of_its_body_gets_408() {
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _here = HOSTS_HERE.read().unwrap_or_else(PoisonError::into_inner);
     let mut builder = builder("reads_body_stalled");
     builder.config_mut().server.body_timeout = Duration::from_millis(50);
     let host = builder.start().expect("it can be served");
@@ -36,7 +33,7 @@ fn a_client_that_stops_in_the_middle_of_its_body_gets_408() {
 
 #[test]
 fn an_embedded_host_serves_and_leaves_no_thread_behind() {
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _no_other = HOSTS_HERE.write().unwrap_or_else(PoisonError::into_inner);
     let host = builder("hello").start().expect("it can be served");
     let addr = host.local_addrs()[0];
     assert_eq!(Client::connect(addr).get("/").text(), "Hello World!");

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    ops::Deref,
     path::Path,
-    sync::Mutex,
+    sync::{Mutex, PoisonError, RwLockReadGuard},
     thread,
     time::{Duration, Instant},
 };
@@ -18,11 +19,33 @@ use astra_host::{
     status::HandlerStatus,
 };
 
-use crate::harness::{Client, PATIENCE, Scratch, guest, version, version_file};
+use crate::harness::{Client, HOSTS_HERE, PATIENCE, Scratch, guest, version, version_file};
+
+/// A host of this process, while which nobody counts the process's threads.
+struct Served {
+    // Dropped in this order.
+    host: RunningHost,
+    _here: RwLockReadGuard<'static, ()>,
+}
+
+impl Served {
+    fn start(builder: HostBuilder) -> Self {
+        let here = HOSTS_HERE.read().unwrap_or_else(PoisonError::into_inner);
+        Self { host: builder.start().expect("it can be served"), _here: here }
+    }
+}
+
+impl Deref for Served {
+    type Target = RunningHost;
+
+    fn deref(&self) -> &RunningHost {
+        &self.host
+    }
+}
 
 /// A host that serves version 1 as handler `app`, changed by `change`.
-fn host(scratch: &Scratch, change: impl FnOnce(&mut HandlerConfig)) -> RunningHost {
-    builder(scratch, change).start().expect("it can be served")
+fn host(scratch: &Scratch, change: impl FnOnce(&mut HandlerConfig)) -> Served {
+    Served::start(builder(scratch, change))
 }
 
 fn builder(scratch: &Scratch, change: impl FnOnce(&mut HandlerConfig)) -> HostBuilder {
@@ -378,6 +401,7 @@ fn new_imports_are_shown_and_can_be_refused() {
     let receipt = swap(host.operator(), &module).expect("it is not refused");
     assert!(receipt.new_imports.iter().any(|import| import.starts_with("wasi:filesystem/types@")), "{receipt}");
 
+    drop(host);
     let refusing = self::host(&scratch, |handler| handler.new_imports = NewImports::Refuse);
     assert!(matches!(swap(refusing.operator(), &module), Err(OperatorError::NewImports { from: 1, .. })));
 }
@@ -435,16 +459,16 @@ fn nothing_is_swapped_in_a_host_that_stops() {
     let scratch = Scratch::new();
     let host = host(&scratch, |_| {});
     let operator = host.operator().clone();
-    assert!(host.shutdown(PATIENCE));
+    assert!(host.host.shutdown(PATIENCE));
     assert!(matches!(swap(&operator, &version_file(&scratch, 2)), Err(OperatorError::Stopping)));
     assert_eq!(operator.events().after(u64::MAX, PATIENCE).map(|events| events.len()), None, "no more events");
 }
 
 /// A host whose configuration is read anew from the first of `configs` at each reload.
-fn reloading(first: Config, configs: Vec<Result<Config, String>>) -> RunningHost {
+fn reloading(first: Config, configs: Vec<Result<Config, String>>) -> Served {
     let configs = Mutex::new(configs.into_iter());
     let next = move || configs.lock().expect("not poisoned").next().expect("one for each reload");
-    Host::from_config(first).reload_with(next).start().expect("it can be served")
+    Served::start(Host::from_config(first).reload_with(next))
 }
 
 fn config(handlers: &[(&str, &Path, &str)]) -> Config {

@@ -12,7 +12,7 @@ mod http2;
 mod scratch;
 mod versions;
 
-use std::time::Duration;
+use std::{sync::RwLock, time::Duration};
 
 pub(crate) use client::{Answer, Client, field};
 pub(crate) use guests::{guest, root, target_dir};
@@ -23,6 +23,9 @@ pub(crate) use versions::{version, version_bytes, version_file};
 
 /// How long a test waits for something that should happen soon.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Held by each test with a host inside of this process, alone by the one that counts the process's threads.
+pub(crate) static HOSTS_HERE: RwLock<()> = RwLock::new(());
 
 /// What a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

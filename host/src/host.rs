@@ -15,18 +15,19 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::{
     compiler::Compiler,
     config::{Config, DEFAULT_LISTEN, HandlerConfig, ServerConfig, Text},
-    control::{self, Control, ControlError, Reserved},
+    control::{self, Control, Reserved},
     dispatch::Dispatch,
     gate::Gate,
-    guest::{Compiled, DirGrant, Engine, EngineError, EngineOptions, GrantError, LoadError, ModuleInfo, inspect},
+    guest::{Compiled, DirGrant, Engine, EngineOptions, ModuleInfo, inspect},
     handler::Handler,
+    host_error::HostError,
     in_flight::InFlight,
     log_writer::Log,
     operator::{Operator, Parts, ReadConfig, Steward},
-    package::{self, BuildError},
+    package,
     request_id::RequestIds,
     revision::Bell,
-    router::{Route, RouteError, Router},
+    router::{Route, Router},
     state_dir::StateDir,
     table::{Table, Tables},
     watcher::Watcher,
@@ -365,55 +366,6 @@ impl RunningHost {
         self.control.shutdown();
         is_whole
     }
-}
-
-/// Why a host did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum HostError {
-    /// No module was set.
-    #[error("there is no module to serve")]
-    NoModule,
-    /// Something is granted that is not there or is not what it should be.
-    #[error("cannot grant")]
-    Grant(#[from] GrantError),
-    /// The state directory cannot be used.
-    #[error("the state directory `{}` cannot be used", path.display())]
-    State {
-        /// The directory.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// It cannot be operated as asked for.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// There is no place for modules that operators send.
-    #[error("modules that are sent cannot be kept: {0}")]
-    Uploads(String),
-    /// The sandbox cannot be set up as asked for.
-    #[error("cannot set up the engine")]
-    Engine(#[from] EngineError),
-    /// Routes that cannot be told apart, or are wrong.
-    #[error(transparent)]
-    Route(#[from] RouteError),
-    /// The module is not there, not a handler, or does not fit.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The handler's package cannot be built.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// An address is in use, not ours, not allowed, or its name is unknown.
-    #[error("cannot listen on `{address}`")]
-    Listen {
-        /// As it was given.
-        address: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// Threads or poll cannot be set up.
-    #[error("cannot serve")]
-    Serve(#[source] io::Error),
 }
 
 /// The sandbox that a configuration asks for.

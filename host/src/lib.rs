@@ -109,6 +109,7 @@ pub mod failure;
 pub mod forwarded;
 pub mod guest;
 pub mod host;
+pub mod host_error;
 pub mod log_line;
 pub mod log_writer;
 pub mod operator;
@@ -137,4 +138,5 @@ mod watcher;
 mod whole_file;
 
 pub use config::Config;
-pub use host::{Host, HostBuilder, HostError, RunningHost};
+pub use host::{Host, HostBuilder, RunningHost};
+pub use host_error::HostError;

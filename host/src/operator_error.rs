@@ -1,6 +1,6 @@
 //! Why something that an operator asked for was not done. Whatever it is, what was served before is served on.
 
-use crate::{guest::LoadError, host::HostError, package::BuildError, router::RouteError};
+use crate::{guest::LoadError, host_error::HostError, package::BuildError, router::RouteError};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]

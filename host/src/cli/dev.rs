@@ -11,7 +11,7 @@ use super::{
     run::{Flags, Run, catch_signals},
 };
 use crate::{
-    host::HostError,
+    host_error::HostError,
     watch::{Change, Watched},
 };
 

@@ -33,7 +33,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use crate::{
     config::ValueError,
     guest::{GrantError, LoadError},
-    host::HostError,
+    host_error::HostError,
 };
 
 const FAILED: u8 = 1;

@@ -9,7 +9,7 @@ use crate::{
     gate::Admitted,
     guest::inspect,
     handler::Handler,
-    host::HostError,
+    host_error::HostError,
     operator_error::OperatorError,
     package,
     receipt::{Action, Receipt},

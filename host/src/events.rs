@@ -1,6 +1,6 @@
 //! What happens to handlers, told to whoever listens: the log, and those who follow `GET /v1/events`.
 //!
-//! The last [`KEPT`] events can be asked for; who is slower than that misses some. Any thread may tell, any may wait.
+//! The last 256 events can be asked for; who is slower than that misses some. Any thread may tell, any may wait.
 
 use std::{
     collections::VecDeque,

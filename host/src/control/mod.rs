@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `socket` | the socket's file: made, found, told live from dead |
 //! | `token` | who may come in over TCP |
-//! | `operate` | what can be asked of a host: the seam between this room and [`Operator`](crate::operator::Operator) |
+//! | `operate` | what can be asked of a host: the seam between this room and [`Operator`] |
 //! | `route`, `server` | what can be asked for, and how it is answered, on a server of its own that works while the other is busy |
 //! | `upload`, `event_stream` | a module on its way in, events on their way out |
 //! | `client` | the command line's end |

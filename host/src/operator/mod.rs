@@ -1,6 +1,6 @@
 //! What can be done to a running host: look at it, swap modules, roll back, cut requests, reload, stop.
 //!
-//! Everything that changes what is served goes through the one [`Book`], under its lock, and becomes visible to requests by one
+//! Everything that changes what is served goes through the one book, under its lock, and becomes visible to requests by one
 //! exchange of the table. Loading modules takes long and happens outside of the lock, one at a time for each handler. `swaps.rs` has
 //! what is done to one handler, `reload.rs` what is done to all, `steward.rs` what happens afterwards.
 

@@ -161,7 +161,7 @@ async fn ask_on(
     let result = async {
         while !shared.is_over.load(Ordering::Relaxed) {
             number += 1;
-            let path = if number % LARGE == 0 { "/big" } else { "/" };
+            let path = if number.is_multiple_of(LARGE) { "/big" } else { "/" };
             let request = Request::get(format!("http://{addr}{path}")).header("host", addr.to_string());
             // A request of constants.
             let Ok(request) = request.body(Empty::new()) else { continue };

@@ -95,10 +95,16 @@
 //! may wait for up to 200 µs while other short requests are ready: answers that go out in a row cost a tenth less. `run DIR` links guests
 //! with a stack of 96 KiB, not 128, so that small ones have two pages of memory.
 //!
-//! In the server, requests queue first in, first out; what keeps one connection from crowding out the others is that it may have
-//! only twice as many queued as there are seats. Queues per handler come with the second handler. The monitor does not notice a
+//! In the server, requests queue first in, first out, whatever their handler; what keeps one connection from crowding out the others is
+//! that it may have only twice as many queued as there are seats. Queues per handler need the route before the queue, and come with
+//! limits per handler. The monitor does not notice a
 //! poller that was descheduled between the kernel's answer and the run queue: the kernel runs it again within its time slice.
 //! An idle HTTP/1 connection is taken apart after 250 ms, because hyper's buffers are nearly all that it costs.
+//!
+//! A handler may be swapped while an earlier revision of it still drains, up to 16 of them: a fix need not wait for somebody's stream.
+//! A revision is a module *with its settings*: a reload that changes grants or limits makes a new one of the same loaded module. Free
+//! pool slots keep their memory only up to a number that goes with the cores and handlers, not all of them, so that modules that come and
+//! go leave nothing behind. Over a Unix socket there is no reset, so the end of a cut HTTP/1.0 response without a length looks like a whole one.
 
 pub mod cli;
 pub mod config;

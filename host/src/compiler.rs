@@ -1,6 +1,6 @@
 //! Compiling in a process of its own, so that a module that comes while the host serves cannot take its memory, its time or its life.
 //!
-//! The process is our own program, `astra-host compile --for-host`: lowest priority, bounded memory, killed with us. It reads the module
+//! The process is our own program, `astra-host compile --for-host`: low priority, bounded memory, killed with us. It reads the module
 //! from its standard input and writes the machine code to its standard output, pipes that nobody else has. Everything here runs on
 //! the thread that loads the module, which is no worker, and on three more that feed the pipes and are joined. Knows nothing of wasmtime.
 
@@ -26,8 +26,9 @@ use crate::{config::CompileConfig, guest::CacheMode};
 const MAX_COMPLAINT: u64 = 16 * 1024;
 /// Longer reasons are cut.
 const MAX_REASON: usize = 500;
-/// `nice` for what can wait.
-const LOWEST_PRIORITY: i32 = 19;
+/// `nice` for what can wait: a tenth of a core that a busy host shares with it. At 19 it would get a seventieth, and a module of 8 MiB four
+/// minutes.
+const PRIORITY: i32 = 10;
 /// The first line of the output when the machine code was in the cache.
 pub(crate) const CACHED: &str = "cached\n";
 /// The first line of the output when it had to be made.
@@ -224,7 +225,7 @@ impl Drop for Process {
     }
 }
 
-/// What the process does to itself before it compiles, while it has no other thread: lowest priority, so that serving goes first;
+/// What the process does to itself before it compiles, while it has no other thread: low priority, so that serving goes first;
 /// `memory` bytes of its own, no core file, and no life after its host's.
 ///
 /// # Errors
@@ -236,7 +237,7 @@ pub(crate) fn confine(memory: u64) -> io::Result<()> {
     };
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    rustix::process::setpriority_process(None, LOWEST_PRIORITY)?;
+    rustix::process::setpriority_process(None, PRIORITY)?;
     limit(Resource::Core, 0)?;
     // Not the address space, of which wasmtime and the allocator take far more than they use.
     limit(Resource::Data, memory)?;

@@ -2,7 +2,7 @@
 //! `/` says it, `/big` says it 5,000 times, `/stream?count=3&ms=10` says it as often and slowly as it is told, `/sleep?ms=10` says it
 //! late, `/trap` traps, `/500` answers 500.
 
-use std::{hint::black_box, io::Write, thread, time::Duration};
+use std::{hint::black_box, thread, time::Duration};
 
 use guest_sdk::{Body, Request, Response, handler, http::StatusCode};
 

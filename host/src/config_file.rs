@@ -302,6 +302,12 @@ fn check_names(source: &Source<'_>, handlers: &[HandlerConfig]) {
             let (name, first, second) = (&handler.name, first + 1, index + 1);
             source.problem(&format!("handlers {first} and {second} are both called `{name}`: rename one"));
         }
+        if handler.guard.is_some() && handler.keep == 0 {
+            source.problem(&format!(
+                "handler `{}`: a `guard` goes back to the revision before: `keep` must be at least 1",
+                handler.name
+            ));
+        }
     }
 }
 

@@ -4,7 +4,9 @@
 //! Pure bookkeeping: the steward looks in from time to time, and whoever made the swap may wait for the [`Report`].
 
 use std::{
-    sync::{Arc, Condvar, Mutex, PoisonError, Weak},
+    future::poll_fn,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -61,6 +63,15 @@ impl Farewell {
 
     pub(crate) fn report(&self) -> Arc<Report> {
         Arc::clone(&self.report)
+    }
+
+    pub(crate) fn receipt(&mut self) -> &mut Receipt {
+        &mut self.receipt
+    }
+
+    /// Whether it is on its way to this receipt.
+    pub(crate) fn is_of(&self, receipt: &Receipt) -> bool {
+        self.receipt.is_same_as(receipt)
     }
 
     /// Whether it still waits for requests on `revision`.
@@ -127,21 +138,39 @@ impl Farewell {
 
 /// Where the one who made a swap waits for its complete receipt.
 #[derive(Default)]
-pub(crate) struct Report {
-    receipt: Mutex<Option<Receipt>>,
-    is_complete: Condvar,
+pub(crate) struct Report(Mutex<Completion>);
+
+#[derive(Default)]
+struct Completion {
+    receipt: Option<Receipt>,
+    waiting: Vec<Waker>,
 }
 
 impl Report {
     pub(crate) fn complete(&self, receipt: Receipt) {
-        *self.receipt.lock().unwrap_or_else(PoisonError::into_inner) = Some(receipt);
-        self.is_complete.notify_all();
+        let mut completion = self.lock();
+        completion.receipt = Some(receipt);
+        let waiting = std::mem::take(&mut completion.waiting);
+        drop(completion);
+        waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Blocks until the drain is over.
+    /// Blocks until the drain is over; `None` if whoever wants to know has left (on a worker of a server's).
     pub(crate) fn wait(&self) -> Option<Receipt> {
-        let receipt = self.receipt.lock().unwrap_or_else(PoisonError::into_inner);
-        let complete = self.is_complete.wait_while(receipt, |receipt| receipt.is_none());
-        complete.unwrap_or_else(PoisonError::into_inner).clone()
+        let complete = poll_fn(|cx| {
+            let mut completion = self.lock();
+            match &completion.receipt {
+                Some(receipt) => Poll::Ready(receipt.clone()),
+                None => {
+                    completion.waiting.push(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        });
+        astra_server::wait(complete, None).ok()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Completion> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     compiler::Compiler,
     config::{HandlerConfig, ProbeConfig},
     dispatch::{self, PrintedLines},
-    failure::Outcome,
+    failure::{FailureKind, Outcome},
     guest::{self, Engine, GuestBody, LoadError, LoadedModule, Report},
     log_writer::Log,
     operator_error::OperatorError,
@@ -99,7 +99,8 @@ impl Gate {
         if status == probe.status {
             return Ok(answer);
         }
-        let (path, wanted) = (&probe.path, probe.status.as_u16());
+        // Without the query, which may hold secrets.
+        let (path, wanted) = (probe.path.split('?').next().unwrap_or_default(), probe.status.as_u16());
         Err(failed(format!("`{path}` was answered {}, expected is {wanted}", answer.status)))
     }
 
@@ -117,7 +118,7 @@ impl Gate {
             .header(header::HOST, &host)
             .header(header::USER_AGENT, HeaderValue::from_static("astra-host-probe"))
             .body(astra_server::Body::empty())
-            .map_err(|error| format!("`{}` is no path: {error}", probe.path))?;
+            .map_err(|error| format!("its path is none: {error}"))?;
         dispatch::put_route(request.headers_mut(), dispatch::told_route(&found));
         dispatch::prepare(request.headers_mut(), &self.ids.next());
         Ok(request)
@@ -176,9 +177,10 @@ fn read(response: Response<GuestBody>, until: Instant) -> Result<http::StatusCod
     }
 }
 
-/// What the guest made of it comes first: it knows why.
+/// What the guest made of it comes first: it knows why. Unless it was us who did not listen to the end.
 fn conclude(status: Option<Result<http::StatusCode, String>>, report: &Report) -> Result<http::StatusCode, String> {
     match (&report.outcome, status) {
+        (Outcome::Failed(failure), Some(Err(reason))) if failure.kind() == FailureKind::ClientGone => Err(reason),
         (Outcome::Failed(failure), _) => Err(failure.to_string()),
         (Outcome::Ok, Some(status)) => status,
         (Outcome::Ok, None) => Err("there was no answer".to_owned()),

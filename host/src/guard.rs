@@ -17,10 +17,14 @@ use crate::{
 const SAMPLES: u32 = 30;
 
 /// What a revision had answered, from time to time, for as long as a guard would look back.
-#[derive(Default)]
 pub(crate) struct History(VecDeque<(Instant, Tally)>);
 
 impl History {
+    /// What a revision will answer from here on.
+    pub(crate) fn from_now(revision: &Revision) -> Self {
+        Self(VecDeque::from([(Instant::now(), revision.tally())]))
+    }
+
     /// Takes a sample if it is time, and says when it is again.
     pub(crate) fn sample(&mut self, revision: &Revision, config: &GuardConfig) -> Instant {
         let now = Instant::now();
@@ -38,7 +42,9 @@ impl History {
     fn within(&self, revision: &Revision, window: Duration) -> Tally {
         let start = Instant::now().checked_sub(window);
         let before = self.0.iter().rev().find(|(at, _)| start.is_some_and(|start| *at <= start));
-        since(revision.tally(), before.map(|(_, tally)| *tally).unwrap_or_default())
+        // One that is not as old has all of it.
+        let before = before.or(self.0.front()).map(|(_, tally)| *tally);
+        since(revision.tally(), before.unwrap_or_default())
     }
 }
 
@@ -101,10 +107,12 @@ impl Watchman {
         let number = self.revision.number;
         let Tally { ended, failed } = tally;
         let text = format!("{failed} of {ended} requests on r{number} failed, allowed is {:.1} %", allowed * 100.0);
-        if ended >= self.config.min_requests && rate(tally) > allowed {
+        let is_enough = ended >= self.config.min_requests;
+        if is_enough && rate(tally) > allowed {
             Verdict::Failed(text)
         } else if Instant::now() >= self.until {
-            Verdict::Passed(text)
+            let too_few = if is_enough { "" } else { "; too few to judge" };
+            Verdict::Passed(text + too_few)
         } else {
             Verdict::Waits
         }

@@ -12,7 +12,6 @@ use crate::{
     operator_error::OperatorError,
     receipt::Receipt,
     revision::{Bell, Past, Revision},
-    state_dir::Recording,
     status::{CanaryStatus, HandlerStatus, RevisionStatus},
     table::{Canary, Entry},
 };
@@ -32,7 +31,8 @@ pub(crate) struct Handler {
     last_number: u32,
     past: Arc<Past>,
     pub(crate) history: History,
-    pub(crate) guard: Option<Watchman>,
+    /// At most one for the live revision and one for the canary.
+    pub(crate) guards: Vec<Watchman>,
     /// Somebody is loading a module for it.
     pub(crate) is_busy: bool,
     /// The digest of that module, once it is known.
@@ -56,6 +56,7 @@ impl Handler {
         let past = Arc::default();
         let main = Revision::new(&name, 1, module, source, &config, bell, &past);
         Self {
+            history: History::from_now(&main),
             config,
             name,
             main,
@@ -63,8 +64,7 @@ impl Handler {
             kept: VecDeque::new(),
             last_number: 1,
             past,
-            history: History::default(),
-            guard: None,
+            guards: Vec::new(),
             is_busy: false,
             expected: None,
             configured,
@@ -104,21 +104,22 @@ impl Handler {
 
     /// Makes `revision` the live one; the table has to follow. Returns the one before.
     pub(crate) fn put(&mut self, revision: Arc<Revision>) -> Arc<Revision> {
-        self.guard = None;
+        self.guards.clear();
         revision.replaced(false);
+        revision.withdrawn(false);
         self.kept.retain(|kept| !Arc::ptr_eq(kept, &revision));
         let before = std::mem::replace(&mut self.main, revision);
         before.replaced(true);
         if let Some(config) = &self.config.guard {
-            self.guard = Some(Watchman::after(&self.main, &before, &self.history, config));
+            self.guards.push(Watchman::after(&self.main, &before, &self.history, config));
         }
-        self.history = History::default();
+        self.history = History::from_now(&self.main);
         before
     }
 
     /// Gives a revision a share of the requests; the table has to follow.
     pub(crate) fn put_canary(&mut self, revision: Arc<Revision>, share: Share) {
-        self.guard = self.config.guard.as_ref().map(|config| Watchman::beside(&revision, &self.main, config));
+        self.guards.extend(self.config.guard.as_ref().map(|config| Watchman::beside(&revision, &self.main, config)));
         self.canary = Some(Canary::new(revision, share));
     }
 
@@ -129,22 +130,23 @@ impl Handler {
         Ok(Arc::clone(&canary.revision))
     }
 
-    /// What is recorded when `revision` becomes the live one.
-    pub(crate) fn recording<'a>(&'a self, revision: &'a Revision) -> Recording<'a> {
-        Recording { sha256: revision.sha256(), configured: &self.configured, source: &revision.source }
-    }
-
     /// # Errors
     /// There is no canary.
     pub(crate) fn take_canary(&mut self) -> Result<Arc<Revision>, OperatorError> {
         let canary = self.canary()?;
-        (self.canary, self.guard) = (None, None);
+        self.canary = None;
+        self.guards.retain(|guard| !Arc::ptr_eq(&guard.revision, &canary));
         Ok(canary)
     }
 
     /// Keeps a revision that was replaced, for rollback, and returns those that are therefore kept no longer (itself, if none is kept).
     pub(crate) fn keep(&mut self, revision: Arc<Revision>) -> Vec<Arc<Revision>> {
         self.kept.push_back(revision);
+        self.trim()
+    }
+
+    /// Those that are kept beyond what the configuration says are kept no longer.
+    pub(crate) fn trim(&mut self) -> Vec<Arc<Revision>> {
         let surplus = self.kept.len().saturating_sub(self.config.keep);
         self.kept.drain(..surplus).collect()
     }
@@ -154,7 +156,7 @@ impl Handler {
         self.kept.drain(..).collect()
     }
 
-    /// The revision to go back to: number `to`, or the newest of those before the live one.
+    /// The revision to go back to: number `to`, or the one that was replaced last and was not rolled back from.
     ///
     /// # Errors
     /// It is not kept.
@@ -162,7 +164,7 @@ impl Handler {
         let name = || self.name.to_string();
         let found = match to {
             Some(number) => self.kept.iter().find(|kept| kept.number == number),
-            None => self.kept.iter().filter(|kept| kept.number < self.main.number).max_by_key(|kept| kept.number),
+            None => self.kept.iter().rev().find(|kept| !kept.is_withdrawn()),
         };
         found.cloned().ok_or_else(|| match to {
             Some(number) if !self.kept.is_empty() => {
@@ -175,14 +177,10 @@ impl Handler {
 
     /// # Errors
     /// It is not the time for a new revision.
-    pub(crate) fn check_free(&self, farewells: &[Farewell]) -> Result<(), OperatorError> {
-        let name = || self.name.to_string();
-        if self.is_busy {
-            return Err(OperatorError::Busy { name: name() });
-        }
+    pub(crate) fn check_ready(&self, farewells: &[Farewell]) -> Result<(), OperatorError> {
         let draining = self.draining(farewells).count();
         if draining >= MAX_DRAINING {
-            return Err(OperatorError::Draining { name: name(), count: draining });
+            return Err(OperatorError::Draining { name: self.name.to_string(), count: draining });
         }
         self.check_no_canary()
     }
@@ -226,7 +224,8 @@ impl Handler {
             kept,
             draining,
             differs,
-            guard: self.guard.as_ref().map(Watchman::status),
+            guard: (!self.guards.is_empty())
+                .then(|| self.guards.iter().map(Watchman::status).collect::<Vec<_>>().join(", ")),
             last: self.last.clone(),
         }
     }

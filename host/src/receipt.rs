@@ -64,6 +64,8 @@ pub enum Action {
     Abort,
     /// An earlier revision is back.
     Rollback,
+    /// Something about the handler was changed that needs no new revision: routes, watch, probe, guard, drain, keep.
+    Adjust,
     /// The handler is gone.
     Remove,
 }
@@ -112,18 +114,25 @@ impl Action {
             Self::Promote => "promote",
             Self::Abort => "abort",
             Self::Rollback => "rollback",
+            Self::Adjust => "adjust",
             Self::Remove => "remove",
         }
     }
 }
 
 impl Receipt {
+    /// Whether both tell of the same thing, of which one may know more.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        (&self.handler, self.action, self.to, &self.live) == (&other.handler, other.action, other.to, &other.live)
+    }
+
     /// What was done, on one line, without the handler.
     pub fn headline(&self) -> String {
         let to = self.to;
         let mut line = match (self.action, self.from) {
             (Action::Unchanged, _) => return format!("r{to} unchanged"),
             (Action::Remove, _) => return format!("r{to} removed"),
+            (Action::Adjust, _) => return format!("r{to} adjusted"),
             (Action::Add, _) | (_, None) => format!("r{to} new"),
             (Action::Canary, Some(from)) => {
                 format!("r{from}, canary r{to} {}", self.share.as_deref().unwrap_or_default())

@@ -38,6 +38,8 @@ pub(crate) struct Revision {
     failed: AtomicU64,
     /// It has been replaced: its requests ring when they end. Set and cleared by the operator.
     is_replaced: AtomicBool,
+    /// It was rolled back from: nobody goes back to it who does not name it. Set and cleared by the operator.
+    is_withdrawn: AtomicBool,
     /// A guard watches it: its failures ring.
     is_guarded: AtomicBool,
     bell: Arc<Bell>,
@@ -69,11 +71,12 @@ impl Revision {
             since: now(),
             grants: Arc::new(config.grants.clone()),
             limits: config.limits.clone(),
-            counts_5xx: config.guard.as_ref().is_some_and(|guard| guard.count_5xx),
+            counts_5xx: counts_5xx(config),
             started: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             is_replaced: AtomicBool::new(false),
+            is_withdrawn: AtomicBool::new(false),
             is_guarded: AtomicBool::new(false),
             bell: Arc::clone(bell),
             past: Arc::clone(past),
@@ -87,7 +90,7 @@ impl Revision {
     /// Whether it was made with these settings.
     pub(crate) fn has_settings(&self, config: &HandlerConfig) -> bool {
         let limits = Limits { measure_cpu: self.limits.measure_cpu, ..config.limits.clone() };
-        *self.grants == config.grants && self.limits == limits
+        *self.grants == config.grants && self.limits == limits && self.counts_5xx == counts_5xx(config)
     }
 
     /// Starts a request on it.
@@ -111,6 +114,14 @@ impl Revision {
         self.is_replaced.store(is_replaced, Ordering::SeqCst);
     }
 
+    pub(crate) fn withdrawn(&self, is_withdrawn: bool) {
+        self.is_withdrawn.store(is_withdrawn, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.is_withdrawn.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn guarded(&self, is_guarded: bool) {
         self.is_guarded.store(is_guarded, Ordering::SeqCst);
     }
@@ -126,8 +137,13 @@ impl Revision {
             in_flight,
             requests: ended + in_flight,
             failures: failed,
+            withdrawn: self.is_withdrawn(),
         }
     }
+}
+
+fn counts_5xx(config: &HandlerConfig) -> bool {
+    config.guard.as_ref().is_some_and(|guard| guard.count_5xx)
 }
 
 impl Drop for Revision {

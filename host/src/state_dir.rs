@@ -168,12 +168,14 @@ impl StateDir {
         None
     }
 
-    /// Removes the modules that are neither recorded nor `in_use`.
+    /// Removes the modules that are neither recorded nor in use. Whoever keeps a module must have said before that it is: it is asked for
+    /// while nobody keeps any.
     ///
     /// # Errors
     /// The disk fails.
-    pub(crate) fn collect(&self, in_use: &[&str]) -> io::Result<()> {
+    pub(crate) fn collect(&self, in_use: impl FnOnce() -> Vec<String>) -> io::Result<()> {
         let records = self.lock();
+        let in_use = in_use();
         for entry in fs::read_dir(self.path.join("modules"))? {
             let path = entry?.path();
             let stem = path.file_stem().unwrap_or_default();
@@ -403,7 +405,7 @@ mod tests {
             keep_and_record(&state, &sha256, "", &path).expect("records");
             sha256
         });
-        state.collect(&[&digests[0]]).expect("collects");
+        state.collect(|| vec![digests[0].clone()]).expect("collects");
         let left = digests.map(|sha256| state.module(&sha256).exists());
         assert_eq!(left, [true, false, true], "in use, nobody's, recorded");
     }

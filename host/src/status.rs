@@ -70,6 +70,8 @@ pub struct RevisionStatus {
     pub requests: u64,
     /// How many of them failed.
     pub failures: u64,
+    /// Whether it was rolled back from: going back without a number passes it over.
+    pub withdrawn: bool,
 }
 
 /// A revision with a share of the requests.

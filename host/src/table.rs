@@ -46,13 +46,16 @@ impl Canary {
 }
 
 impl Entry {
-    /// The revision for the next request.
-    fn choose(&self) -> &Arc<Revision> {
-        match &self.canary {
+    /// The revision for a request. What was decided for it is kept, should it have to choose again.
+    fn choose(&self, decided: &mut Option<(Arc<Canary>, bool)>) -> &Arc<Revision> {
+        let Some(canary) = &self.canary else { return &self.main };
+        let takes = match decided {
+            Some((before, takes)) if Arc::ptr_eq(before, canary) => *takes,
             // Nothing else depends on the count.
-            Some(canary) if canary.share.takes(canary.requests.fetch_add(1, Ordering::Relaxed)) => &canary.revision,
-            _ => &self.main,
-        }
+            _ => canary.share.takes(canary.requests.fetch_add(1, Ordering::Relaxed)),
+        };
+        *decided = Some((Arc::clone(canary), takes));
+        if takes { &canary.revision } else { &self.main }
     }
 }
 
@@ -66,10 +69,11 @@ impl Tables {
 
     /// Pins the revision for a request, after `tell` was told which route it came by. `None`: there is no route.
     pub(crate) fn pin(&self, host: Option<&str>, path: &str, mut tell: impl FnMut(&Match<'_>)) -> Option<Pin> {
+        let mut decided = None;
         loop {
             let table = self.0.load();
             let found = table.router.find(host, path)?;
-            let pin = table.entries[found.handler].choose().pin();
+            let pin = table.entries[found.handler].choose(&mut decided).pin();
             fence(Ordering::SeqCst); // the pin before the look
             if std::ptr::eq(Arc::as_ptr(&table), Arc::as_ptr(&self.0.load())) {
                 tell(&found);

@@ -243,8 +243,9 @@ fn a_swap_outlives_a_restart_unless_told_otherwise() {
     let receipt = operated.json(&["swap", "app", &file, "--until-restart"]);
     assert_eq!((operated.get(), &receipt["outlives_restart"]), (version(3), &false.into()));
     operated.restart(Signal::TERM);
-    assert_eq!(operated.get(), version(2));
+    assert_eq!(operated.get(), version(1), "what is configured");
     // Back to what the configuration says: there is nothing to record any more.
+    operated.swap(2);
     operated.swap(1);
     assert_eq!(operated.status()["differs"], Value::Null);
     operated.restart(Signal::TERM);
@@ -269,6 +270,54 @@ fn a_rollback_outlives_a_restart() {
     assert_eq!(operated.json(&["rollback", "app"])["outlives_restart"], true);
     operated.restart(Signal::TERM);
     assert_eq!(operated.get(), version(2));
+}
+
+#[test]
+fn a_rollback_does_not_need_the_disk() {
+    let operated = Operated::start();
+    operated.swap(2);
+    fs::remove_dir_all(operated.scratch.join("state")).expect("ours");
+    let receipt = operated.json(&["rollback", "app", "--no-wait"]);
+    assert_eq!(operated.get(), version(1), "{receipt}");
+    // A swap that cannot be recorded is refused, since it says that it outlives a restart.
+    let file = operated.version(3).display().to_string();
+    operated.operate(&["swap", "app", &file]).expect_complaint(1, &["state directory", "--until-restart"]);
+    assert_eq!(operated.get(), version(1));
+}
+
+#[test]
+fn a_reload_to_the_configured_module_is_what_a_restart_serves() {
+    let mut operated = Operated::start();
+    let path = operated.scratch.join("app.wasm");
+    operated.swap(2);
+    replace(&path, &version_bytes(3));
+    assert_eq!(operated.json(&["reload"])[0]["to"], 3);
+    replace(&path, &version_bytes(1));
+    operated.json(&["reload"]);
+    assert_eq!(operated.get(), version(1));
+    operated.restart(Signal::TERM);
+    assert_eq!(operated.get(), version(1));
+}
+
+#[test]
+fn who_waits_for_a_drain_keeps_nobody_else_from_swapping() {
+    let operated = Operated::start();
+    let mut streams = Vec::new();
+    thread::scope(|scope| {
+        for n in 2..12 {
+            let mut client = operated.host().connect();
+            client.ask("/stream?count=1000000&ms=20");
+            assert_eq!(client.head().status, 200);
+            streams.push(client);
+            let file = operated.version(n).display().to_string();
+            let operated = &operated;
+            scope.spawn(move || operated.operate(&["swap", "app", &file]));
+            operated.until(n);
+        }
+        // All ten wait; their streams' clients leave.
+        streams.clear();
+    });
+    assert_eq!(operated.status()["revision"]["number"], 11);
 }
 
 #[test]

@@ -64,8 +64,14 @@ fn connect(host: &RunningHost) -> Client {
     Client::connect(host.local_addrs()[0])
 }
 
+/// The receipt when all has drained.
 fn swap(operator: &Operator, module: &Path) -> Result<Receipt, OperatorError> {
-    operator.swap("app", module, "test", &SwapOptions::default())
+    let swapped = operator.swap("app", module, "test", &SwapOptions::default());
+    swapped.map(|receipt| operator.wait_for_drain(receipt))
+}
+
+fn promote(operator: &Operator) -> Receipt {
+    operator.wait_for_drain(operator.promote("app").expect("there is a canary"))
 }
 
 fn status(host: &RunningHost) -> HandlerStatus {
@@ -143,7 +149,7 @@ fn what_runs_finishes_on_its_revision() {
     let host = host(&scratch, |_| {});
     load(host.operator(), &version_file(&scratch, 2));
     let mut stream = stream(&host);
-    let receipt = host.operator().promote("app", false).expect("there is a canary");
+    let receipt = promote(host.operator());
     let drained = receipt.drained.expect("it waits for the drain");
     assert_eq!((drained.finished, drained.cut), (1, 0));
     assert_eq!(rest(&mut stream), version(1).repeat(40));
@@ -172,12 +178,12 @@ fn without_keep_a_drained_revision_is_freed() {
     let host = host(&scratch, |handler| handler.keep = 0);
     load(host.operator(), &version_file(&scratch, 2));
     let _stream = stream(&host);
-    let receipt = host.operator().promote("app", false).expect("there is a canary");
+    let receipt = promote(host.operator());
     // Told when no reference is left.
     assert_eq!(receipt.freed.iter().map(|freed| freed.revision).collect::<Vec<_>>(), [1]);
     assert!(receipt.freed[0].bytes > 10_000, "{receipt}");
     assert!(receipt.drained.is_some_and(|drained| !drained.kept && drained.finished == 1));
-    let error = host.operator().rollback("app", None, false).expect_err("nothing is kept");
+    let error = host.operator().rollback("app", None).expect_err("nothing is kept");
     assert_eq!(error.to_string(), "handler `app` has nothing to roll back to: no earlier revision is kept");
     assert_eq!(error.refusal(), Refusal::Conflict);
     assert_eq!(status(&host).requests, 1, "what it has answered still counts");
@@ -195,15 +201,15 @@ fn the_last_revisions_are_kept_and_rolled_back_to() {
     }
     assert_eq!(status(&host).kept.iter().map(|kept| kept.number).collect::<Vec<_>>(), [3, 2]);
 
-    let receipt = operator.rollback("app", None, false).expect("r3 is kept");
+    let receipt = operator.rollback("app", None).expect("r3 is kept");
     assert_eq!((receipt.action, receipt.from, receipt.to), (Action::Rollback, Some(4), 3));
     assert_eq!(get(&host, "/"), version(3));
     // Back again means further back, not to what one has just left.
-    operator.rollback("app", None, false).expect("r2 is kept");
+    operator.rollback("app", None).expect("r2 is kept");
     assert_eq!(get(&host, "/"), version(2));
-    let error = operator.rollback("app", Some(1), false).expect_err("r1 was freed");
+    let error = operator.rollback("app", Some(1)).expect_err("r1 was freed");
     assert_eq!(error.to_string(), "handler `app` does not keep r1; it keeps r4, r3");
-    operator.rollback("app", Some(4), false).expect("forward is allowed");
+    operator.rollback("app", Some(4)).expect("forward is allowed");
     assert_eq!(get(&host, "/"), version(4));
     assert_eq!(status(&host).revision.number, 4);
 }
@@ -215,9 +221,9 @@ fn a_revision_that_is_live_again_before_it_has_drained_is_not_cut() {
     let operator = host.operator();
     load(operator, &version_file(&scratch, 2));
     let mut stream = stream(&host);
-    let receipt = operator.promote("app", true).expect("there is a canary");
+    let receipt = operator.promote("app").expect("there is a canary");
     assert_eq!(receipt.drained, None, "it does not wait");
-    operator.rollback("app", None, true).expect("r1 is kept");
+    operator.rollback("app", None).expect("r1 is kept");
     assert_eq!(get(&host, "/"), version(1));
     assert_eq!(rest(&mut stream), version(1).repeat(40));
 }
@@ -240,11 +246,11 @@ fn a_canary_gets_exactly_its_share() {
 
     let error = operator.swap("app", &version_file(&scratch, 3), "test", &options).expect_err("there is one");
     assert_eq!(error.to_string(), "handler `app` has a canary, r2: promote or abort it first");
-    assert!(operator.rollback("app", None, false).is_err());
-    let receipt = operator.promote("app", false).expect("there is one");
+    assert!(operator.rollback("app", None).is_err());
+    let receipt = promote(operator);
     assert_eq!((receipt.action, receipt.from, receipt.to), (Action::Promote, Some(1), 2));
     assert_eq!(taken(20), 20);
-    let error = operator.abort("app", false).expect_err("it is live now");
+    let error = operator.abort("app").expect_err("it is live now");
     assert_eq!(error.to_string(), "handler `app` has no canary");
 }
 
@@ -257,7 +263,7 @@ fn an_aborted_canary_drains_and_is_freed() {
     options.canary = Some(Share::ALL);
     operator.swap("app", &version_file(&scratch, 2), "test", &options).expect("it can be served");
     let mut stream = stream(&host);
-    let receipt = operator.abort("app", false).expect("there is one");
+    let receipt = operator.wait_for_drain(operator.abort("app").expect("there is one"));
     assert_eq!((receipt.action, receipt.from, receipt.to), (Action::Abort, Some(2), 1));
     assert_eq!(receipt.freed.len(), 1, "{receipt}");
     assert!(receipt.drained.is_some_and(|drained| drained.finished == 1 && drained.cut == 0));
@@ -283,11 +289,46 @@ fn a_guard_rolls_back_what_fails() {
     assert_eq!(client.get("/500").status, 500, "which the guest has chosen");
     assert_eq!(status(&host).revision.number, 2);
     assert_eq!(client.get("/trap").status, 500);
-    until("it is rolled back", || status(&host).revision.number == 1);
-    assert_eq!(get(&host, "/"), version(1));
+    until("it is rolled back and told", || {
+        host.operator()
+            .events()
+            .after(0, Duration::ZERO)
+            .is_some_and(|events| events.iter().any(|event| event.kind == "guard"))
+    });
+    assert_eq!((status(&host).revision.number, get(&host, "/")), (1, version(1)));
     let events = host.operator().events().after(0, Duration::ZERO).expect("it serves");
     let guard = events.iter().find(|event| event.kind == "guard").expect("it says so");
-    assert!(guard.text.starts_with("1 of 11 requests on r2 failed, allowed is 5.0 %: rolling back"), "{}", guard.text);
+    assert_eq!(guard.text, "1 of 11 requests on r2 failed, allowed is 5.0 %: rolled back, r1 serves");
+}
+
+#[test]
+fn a_guard_never_goes_back_to_what_was_taken_back_before() {
+    let scratch = Scratch::new();
+    let host = host(&scratch, |handler| handler.guard = guard(1));
+    let mut client = connect(&host);
+    for n in [2, 3] {
+        swap(host.operator(), &version_file(&scratch, n)).expect("it can be served");
+        assert_eq!(client.get("/trap").status, 500);
+        until("it is rolled back", || status(&host).revision.number == 1);
+        assert_eq!(client.get("/").text(), version(1));
+    }
+    let kept = status(&host).kept;
+    assert!(kept.iter().all(|kept| kept.withdrawn), "{kept:?}");
+    assert!(host.operator().rollback("app", None).is_err(), "there is nothing good before r1");
+    // Named, it is what is wanted.
+    host.operator().rollback("app", Some(2)).expect("r2 is kept");
+    assert_eq!(client.get("/").text(), version(2));
+}
+
+#[test]
+fn a_canary_beside_a_guarded_revision_does_not_end_its_guard() {
+    let scratch = Scratch::new();
+    let host = host(&scratch, |handler| handler.guard = guard(1));
+    let operator = host.operator();
+    swap(operator, &version_file(&scratch, 2)).expect("it can be served");
+    load(operator, &version_file(&scratch, 3));
+    operator.abort("app").expect("there is one");
+    assert!(status(&host).guard.is_some_and(|guard| guard.starts_with("watches r2")));
 }
 
 #[test]
@@ -499,7 +540,8 @@ fn a_reload_does_what_differs() {
 
     let receipts = host.operator().reload().expect("it can be done");
     let did: Vec<_> = receipts.iter().map(|one| (one.handler.as_str(), one.action, one.to)).collect();
-    assert_eq!(did, [("d", Action::Add, 1), ("a", Action::Swap, 2), ("c", Action::Remove, 1)]);
+    let expected = [("d", Action::Add, 1), ("a", Action::Swap, 2), ("b", Action::Adjust, 1), ("c", Action::Remove, 1)];
+    assert_eq!(did, expected);
     assert_eq!(get(&host, "/a/x"), version(1));
     assert_eq!(get(&host, "/b/moved"), version(2));
     assert_eq!(get(&host, "/d"), version(3));
@@ -507,6 +549,9 @@ fn a_reload_does_what_differs() {
         assert_eq!(connect(&host).get(gone).status, 404, "{gone}");
     }
     assert_eq!(host.operator().reload().expect("nothing differs"), []);
+    // Of a handler that is gone nothing is kept.
+    let removed = host.operator().wait_for_drain(receipts[3].clone());
+    assert!(removed.drained.as_ref().is_some_and(|drained| !drained.kept) && removed.freed.len() == 1, "{removed}");
 }
 
 #[test]
@@ -535,6 +580,31 @@ fn a_reload_is_all_or_nothing() {
         assert_eq!(get(&host, "/a"), version(1));
         assert_eq!(get(&host, "/b"), version(2));
     }
+}
+
+#[test]
+fn a_reload_refuses_new_imports_too() {
+    let scratch = Scratch::new();
+    let one = version_file(&scratch, 1);
+    let mut first = config(&[("app", &one, "/*")]);
+    first.handlers[0].new_imports = NewImports::Refuse;
+    let host = reloading(first.clone(), vec![Ok(first)]);
+    fs::copy(guest("opens_dir"), &one).expect("can be written");
+    assert!(matches!(host.operator().reload(), Err(OperatorError::NewImports { from: 1, .. })));
+    assert_eq!(get(&host, "/"), version(1));
+}
+
+#[test]
+fn fewer_kept_revisions_are_let_go_at_the_reload() {
+    let scratch = Scratch::new();
+    let first = config(&[("app", &version_file(&scratch, 1), "/*")]);
+    let mut second = first.clone();
+    second.handlers[0].keep = 0;
+    let host = reloading(first, vec![Ok(second)]);
+    swap(host.operator(), &version_file(&scratch, 2)).expect("it can be served");
+    assert_eq!(status(&host).kept.len(), 1);
+    assert_eq!(host.operator().reload().expect("it can be done")[0].action, Action::Adjust);
+    assert!(status(&host).kept.is_empty());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, thread, time::Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use signal_hook::{consts::SIGHUP, iterator::Signals};
 
@@ -31,6 +31,9 @@ impl Dev {
         flags.handler.watch = true;
         // What is being written is what should be served, also after a restart.
         flags.places.no_state = flags.places.state.is_none();
+        if !path.exists() {
+            bail!("`{}` is not there: `astra-host new NAME` makes a package", path.display());
+        }
         let run = Run { path, flags };
 
         let config = run.config()?;

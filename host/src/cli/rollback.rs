@@ -11,7 +11,7 @@ use crate::control::client::Question;
 pub(super) struct Rollback {
     /// The handler
     handler: String,
-    /// Its number, such as 7 or r7 [default: the newest that is kept]
+    /// Its number, such as 7 or r7 [default: the one before that was not itself rolled back from]
     #[arg(value_parser = revision)]
     revision: Option<u32>,
     /// Return when it is live, rather than when the revision before has drained

@@ -6,7 +6,12 @@
 use std::{
     env, io,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::AtomicBool,
+        mpsc::{self, Sender},
+    },
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -28,6 +33,7 @@ use crate::{
     host::{Host, Loaded, RunningHost},
     log_line::LogFormat,
     log_writer::LogWriter,
+    operator::Operator,
     package, state_dir,
 };
 
@@ -179,18 +185,16 @@ impl Run {
     /// Says where it listens, and waits until it is told to stop.
     pub(super) fn serve(&self, host: RunningHost, signals: &mut Signals) -> anyhow::Result<()> {
         self.report(&host);
-        for signal in signals.forever() {
-            if signal != SIGHUP {
-                break;
-            }
-            // What came of it is in the log.
-            let _ = host.operator().reload();
+        let reloads = Reloads::new(host.operator());
+        while signals.forever().next() == Some(SIGHUP) {
+            reloads.one_more()?;
         }
         let drain = host.operator().drain();
         log::info!("finishing what runs, for at most {}; a second signal ends it", humantime::format_duration(drain));
         if !host.shutdown(drain) {
             log::warn!("requests were cut: they took longer than `drain` ({})", humantime::format_duration(drain));
         }
+        reloads.end();
         Ok(())
     }
 
@@ -282,6 +286,39 @@ impl Run {
         for address in host.local_addrs() {
             say(&format!("listening on http://{address}"));
         }
+    }
+}
+
+/// Reads the configuration again on a thread of its own, since that may compile for minutes: who stops us meanwhile is heard.
+struct Reloads {
+    wanted: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Reloads {
+    fn new(operator: &Operator) -> Self {
+        let (wanted, received) = mpsc::channel();
+        let operator = operator.clone();
+        let thread = thread::spawn(move || {
+            while received.recv().is_ok() {
+                // Those that came meanwhile want what is there now.
+                while received.try_recv().is_ok() {}
+                // What came of it is in the log.
+                let _ = operator.reload();
+            }
+        });
+        Self { wanted, thread }
+    }
+
+    fn one_more(&self) -> anyhow::Result<()> {
+        self.wanted.send(()).context("the thread that reads the configuration again is gone")
+    }
+
+    /// The host has stopped, so what is under way has been given up.
+    fn end(self) {
+        drop(self.wanted);
+        // It does nothing that panics; if it did, it has said so.
+        let _ = self.thread.join();
     }
 }
 

@@ -57,12 +57,13 @@ fn rows(handler: &HandlerStatus) -> Vec<Vec<String>> {
     let mut rows = vec![row(&handler.name, "live", &handler.revision)];
     rows.extend(handler.canary.iter().map(|canary| row("", &format!("canary {}", canary.share), &canary.revision)));
     rows.extend(handler.draining.iter().map(|revision| row("", "draining", revision)));
-    rows.extend(handler.kept.iter().map(|revision| row("", "kept", revision)));
+    let kept = |revision: &RevisionStatus| if revision.withdrawn { "withdrawn" } else { "kept" };
+    rows.extend(handler.kept.iter().map(|revision| row("", kept(revision), revision)));
     rows
 }
 
 fn row(handler: &str, state: &str, revision: &RevisionStatus) -> Vec<String> {
-    let RevisionStatus { number, sha256, source, since: _, in_flight, requests, failures } = revision;
+    let RevisionStatus { number, sha256, source, since: _, in_flight, requests, failures, withdrawn: _ } = revision;
     vec![
         word(handler),
         format!("r{number}"),
@@ -89,6 +90,7 @@ mod tests {
             in_flight: 2,
             requests,
             failures: 0,
+            withdrawn: false,
         }
     }
 

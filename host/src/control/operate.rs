@@ -16,9 +16,10 @@ pub(crate) trait Operate: Send + Sync + 'static {
     fn requests(&self) -> Vec<RequestStatus>;
     fn kill(&self, id: &str) -> Result<RequestStatus, OperatorError>;
     fn swap(&self, handler: &str, module: &Path, source: &str, how: &SwapOptions) -> Result<Receipt, OperatorError>;
-    fn rollback(&self, handler: &str, to: Option<u32>, no_wait: bool) -> Result<Receipt, OperatorError>;
-    fn promote(&self, handler: &str, no_wait: bool) -> Result<Receipt, OperatorError>;
-    fn abort(&self, handler: &str, no_wait: bool) -> Result<Receipt, OperatorError>;
+    fn rollback(&self, handler: &str, to: Option<u32>) -> Result<Receipt, OperatorError>;
+    fn promote(&self, handler: &str) -> Result<Receipt, OperatorError>;
+    fn abort(&self, handler: &str) -> Result<Receipt, OperatorError>;
+    fn wait_for_drain(&self, receipt: Receipt) -> Receipt;
     fn reload(&self) -> Result<Vec<Receipt>, OperatorError>;
     fn stop(&self);
     fn events(&self) -> &Events;
@@ -41,16 +42,20 @@ impl Operate for Operator {
         self.swap(handler, module, source, how)
     }
 
-    fn rollback(&self, handler: &str, to: Option<u32>, no_wait: bool) -> Result<Receipt, OperatorError> {
-        self.rollback(handler, to, no_wait)
+    fn rollback(&self, handler: &str, to: Option<u32>) -> Result<Receipt, OperatorError> {
+        self.rollback(handler, to)
     }
 
-    fn promote(&self, handler: &str, no_wait: bool) -> Result<Receipt, OperatorError> {
-        self.promote(handler, no_wait)
+    fn promote(&self, handler: &str) -> Result<Receipt, OperatorError> {
+        self.promote(handler)
     }
 
-    fn abort(&self, handler: &str, no_wait: bool) -> Result<Receipt, OperatorError> {
-        self.abort(handler, no_wait)
+    fn abort(&self, handler: &str) -> Result<Receipt, OperatorError> {
+        self.abort(handler)
+    }
+
+    fn wait_for_drain(&self, receipt: Receipt) -> Receipt {
+        self.wait_for_drain(receipt)
     }
 
     fn reload(&self) -> Result<Vec<Receipt>, OperatorError> {

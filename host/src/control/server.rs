@@ -31,6 +31,7 @@ use crate::{
     config,
     operator::SwapOptions,
     operator_error::{OperatorError, Refusal},
+    receipt::Receipt,
 };
 
 const WORKERS: usize = 32;
@@ -40,7 +41,10 @@ const QUEUE: usize = 16;
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Swaps at once, those of which the module is still arriving included.
-const SWAPS: usize = 4;
+const SWAPS: usize = 8;
+
+/// Characters of what a module is called by who sends it.
+const MAX_SOURCE: usize = 1024;
 
 /// Clients that follow events at once, so that they leave workers for the others.
 const FOLLOWERS: usize = 8;
@@ -135,10 +139,10 @@ impl<O: Operate> Control<O> {
             Task::Status => Ok(json(StatusCode::OK, &operator.status())),
             Task::Requests => Ok(json(StatusCode::OK, &operator.requests())),
             Task::Kill => done(operator.kill(&name)),
-            Task::Swap => self.swap(&name, &query, request.body_mut()),
-            Task::Rollback => done(operator.rollback(&name, query.number("revision")?, no_wait)),
-            Task::Promote => done(operator.promote(&name, no_wait)),
-            Task::Abort => done(operator.abort(&name, no_wait)),
+            Task::Swap => self.live(self.swap(&name, &query, request.body_mut())?, no_wait),
+            Task::Rollback => self.live(operator.rollback(&name, query.number("revision")?), no_wait),
+            Task::Promote => self.live(operator.promote(&name), no_wait),
+            Task::Abort => self.live(operator.abort(&name), no_wait),
             Task::Reload => done(operator.reload()),
             Task::Stop => {
                 operator.stop();
@@ -148,17 +152,22 @@ impl<O: Operate> Control<O> {
         }
     }
 
-    fn swap(&self, handler: &str, query: &Query, body: &mut Body) -> Result<Response, Refused> {
+    /// The answer to what is live now: when the revision before has drained, unless nobody wants to wait for that.
+    fn live(&self, result: Result<Receipt, OperatorError>, no_wait: bool) -> Result<Response, Refused> {
+        done(result.map(|receipt| if no_wait { receipt } else { self.operator.wait_for_drain(receipt) }))
+    }
+
+    fn swap(&self, handler: &str, query: &Query, body: &mut Body) -> Result<Result<Receipt, OperatorError>, Refused> {
         let canary = query.text("canary").map(|text| config::share("canary", text)).transpose();
         let how = SwapOptions {
             canary: canary.map_err(|error| Refused::bad(error.to_string()))?,
             no_new_imports: query.flag("no_new_imports")?,
             until_restart: query.flag("until_restart")?,
-            no_wait: query.flag("no_wait")?,
         };
         let _place = self.swaps.take().ok_or_else(|| busy("swaps are under way"))?;
         let module = Upload::receive(body, self.max_module, &self.uploads)?;
-        done(self.operator.swap(handler, module.path(), query.text("source").unwrap_or("upload"), &how))
+        let source: String = query.text("source").unwrap_or("upload").chars().take(MAX_SOURCE).collect();
+        Ok(self.operator.swap(handler, module.path(), &source, &how))
     }
 
     fn follow(&self, headers: &HeaderMap) -> Result<Response, Refused> {

@@ -107,18 +107,23 @@ impl Operate for Arc<Fake> {
         self.result(handler)
     }
 
-    fn rollback(&self, handler: &str, to: Option<u32>, no_wait: bool) -> Result<Receipt, OperatorError> {
-        self.note(format!("rollback {handler} {to:?} {no_wait}"));
+    fn rollback(&self, handler: &str, to: Option<u32>) -> Result<Receipt, OperatorError> {
+        self.note(format!("rollback {handler} {to:?}"));
         self.result(handler)
     }
 
-    fn promote(&self, handler: &str, no_wait: bool) -> Result<Receipt, OperatorError> {
-        self.note(format!("promote {handler} {no_wait}"));
+    fn wait_for_drain(&self, receipt: Receipt) -> Receipt {
+        self.note("wait".to_owned());
+        receipt
+    }
+
+    fn promote(&self, handler: &str) -> Result<Receipt, OperatorError> {
+        self.note(format!("promote {handler}"));
         self.result(handler)
     }
 
-    fn abort(&self, handler: &str, no_wait: bool) -> Result<Receipt, OperatorError> {
-        self.note(format!("abort {handler} {no_wait}"));
+    fn abort(&self, handler: &str) -> Result<Receipt, OperatorError> {
+        self.note(format!("abort {handler}"));
         self.result(handler)
     }
 
@@ -236,26 +241,25 @@ fn a_swap_gets_its_module_and_its_options() {
         canary: Some(crate::config::Share::of_ten_thousand(1000)),
         no_new_imports: true,
         until_restart: true,
-        no_wait: true,
     };
     assert_eq!(control.asked(), [format!("swap hello module new.wasm {how:?}")]);
     assert!(control.has_no_uploads());
 
     control.ask("POST /v1/handlers/my%20app/swap", "", "module");
-    assert_eq!(control.asked(), [format!("swap my app module upload {:?}", SwapOptions::default())]);
+    assert_eq!(control.asked(), [&*format!("swap my app module upload {:?}", SwapOptions::default()), "wait"]);
 }
 
 #[test]
 fn the_other_verbs_arrive() {
     let control = Control::start();
     for (path, asked) in [
-        ("rollback", "rollback hello None false"),
-        ("rollback?revision=7&no_wait=true", "rollback hello Some(7) true"),
-        ("promote", "promote hello false"),
-        ("abort?no_wait=true", "abort hello true"),
+        ("rollback", &["rollback hello None", "wait"][..]),
+        ("rollback?revision=7&no_wait=true", &["rollback hello Some(7)"]),
+        ("promote", &["promote hello", "wait"]),
+        ("abort?no_wait=true", &["abort hello"]),
     ] {
         assert_eq!(control.ask(&format!("POST /v1/handlers/hello/{path}"), "", "").status, 200);
-        assert_eq!(control.asked(), [asked]);
+        assert_eq!(control.asked(), asked);
     }
     assert_eq!(control.ask("GET /v1/status", "", "").json()["version"], "0.1.0");
     assert_eq!(control.ask("GET /v1/requests", "", "").json(), Value::Array(Vec::new()));

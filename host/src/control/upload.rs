@@ -45,10 +45,16 @@ impl Upload {
     fn create(dir: &Path) -> io::Result<(Self, File)> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         // Relaxed: each only has to be another number.
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = dir.join(format!("upload-{}-{number}.wasm", process::id()));
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok((Self(path), file))
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = dir.join(format!("upload-{}-{number}.wasm", process::id()));
+            match File::options().write(true).create_new(true).mode(0o600).open(&path) {
+                Ok(file) => return Ok((Self(path), file)),
+                // Of a host that was killed and had our number.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     pub(super) fn path(&self) -> &Path {

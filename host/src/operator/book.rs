@@ -1,6 +1,7 @@
 //! Who serves what, and what is left to do after swaps. Behind one lock, which requests never take.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -24,11 +25,16 @@ pub(super) struct Book {
     pub(super) router: Arc<Router>,
     pub(super) farewells: Vec<Farewell>,
     pub(super) is_stopping: bool,
+    /// The last receipts that are complete.
+    complete: VecDeque<Receipt>,
 }
+
+/// Complete receipts that are remembered, for who asks a little late.
+const RECEIPTS: usize = 64;
 
 impl Book {
     pub(super) fn new(handlers: Vec<Handler>, router: Arc<Router>) -> Self {
-        Self { handlers, router, farewells: Vec::new(), is_stopping: false }
+        Self { handlers, router, farewells: Vec::new(), is_stopping: false, complete: VecDeque::new() }
     }
 
     pub(super) fn table(&self) -> Table {
@@ -48,14 +54,58 @@ impl Book {
         }
     }
 
+    /// # Errors
+    /// There is no such handler, or it is not the time for a new revision of it.
+    pub(super) fn check_ready(&mut self, name: &str) -> Result<(), OperatorError> {
+        self.handler(name)?;
+        let handler = self.handlers.iter().find(|handler| &*handler.name == name);
+        handler.map_or(Ok(()), |handler| handler.check_ready(&self.farewells))
+    }
+
+    /// Notes a complete receipt.
+    pub(super) fn complete(&mut self, receipt: &Receipt) {
+        let handler = self.handlers.iter_mut().find(|handler| *handler.name == *receipt.handler);
+        if let Some(last) = handler.and_then(|handler| handler.last.as_mut())
+            && last.is_same_as(receipt)
+        {
+            *last = receipt.clone();
+        }
+        if self.complete.len() == RECEIPTS {
+            self.complete.pop_front();
+        }
+        self.complete.push_back(receipt.clone());
+    }
+
+    /// Notes whether a restart will serve what a receipt tells of, which is known a little later.
+    pub(super) fn amend(&mut self, receipt: &Receipt) {
+        let farewells = self.farewells.iter_mut().map(Farewell::receipt);
+        let last = self.handlers.iter_mut().filter_map(|handler| handler.last.as_mut());
+        for noted in farewells.chain(last).chain(&mut self.complete).filter(|noted| noted.is_same_as(receipt)) {
+            noted.outlives_restart = receipt.outlives_restart;
+        }
+    }
+
+    /// The complete receipt, or where to wait for it; neither if it is long past, or there was nothing to complete.
+    pub(super) fn find(&self, receipt: &Receipt) -> Result<Receipt, Option<Arc<Report>>> {
+        match self.complete.iter().find(|complete| complete.is_same_as(receipt)) {
+            Some(complete) => Ok(complete.clone()),
+            None => Err(self.farewells.iter().find(|farewell| farewell.is_of(receipt)).map(Farewell::report)),
+        }
+    }
+
     /// A revision is not kept any more: it is freed now, or when the farewell that waits for its requests is over.
     fn evict(&mut self, farewell: &mut Farewell, revisions: Vec<Arc<Revision>>) {
         for revision in revisions {
-            match self.farewells.iter_mut().find(|other| other.drains(&revision)) {
-                Some(other) => other.part(&revision, false),
-                None => farewell.evict(&revision),
+            if !self.let_go(&revision) {
+                farewell.evict(&revision);
             }
         }
+    }
+
+    /// A revision is not kept any more. Whether a farewell waits for its requests, and will tell when it is freed.
+    pub(super) fn let_go(&mut self, revision: &Revision) -> bool {
+        let waiting = self.farewells.iter_mut().find(|farewell| farewell.drains(revision));
+        waiting.map(|farewell| farewell.part(revision, false)).is_some()
     }
 }
 
@@ -78,15 +128,19 @@ impl Inner {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims a handler for a new revision.
+    /// What is served, and what is recorded of it, changes at one place at a time. Taken before the book, never while it is held.
+    pub(super) fn change(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims a handler for a new revision: no other is loaded for it meanwhile.
     pub(super) fn claim(&self, name: &str) -> Result<Busy<'_>, OperatorError> {
         let mut book = self.lock();
-        book.handler(name)?;
-        let Book { handlers, farewells, .. } = &mut *book;
-        if let Some(handler) = handlers.iter_mut().find(|handler| &*handler.name == name) {
-            handler.check_free(farewells)?;
-            handler.is_busy = true;
+        let handler = book.handler(name)?;
+        if handler.is_busy {
+            return Err(OperatorError::Busy { name: name.to_owned() });
         }
+        handler.is_busy = true;
         Ok(Busy { operator: self, name: name.to_owned() })
     }
 
@@ -97,7 +151,7 @@ impl Inner {
         name: &str,
         revision: &Arc<Revision>,
         receipt: Receipt,
-    ) -> Result<Arc<Report>, OperatorError> {
+    ) -> Result<(), OperatorError> {
         let handler = book.handler(name)?;
         let drain = handler.config.drain;
         let before = handler.put(Arc::clone(revision));
@@ -107,7 +161,8 @@ impl Inner {
             farewell.part(revision, true);
         }
         self.tables.publish(book.table());
-        Ok(self.bid_farewell(book, receipt, before, evicted, drain))
+        self.bid_farewell(book, receipt, before, evicted, drain);
+        Ok(())
     }
 
     /// Tells what is live now.
@@ -125,15 +180,13 @@ impl Inner {
         replaced: Arc<Revision>,
         evicted: Vec<Arc<Revision>>,
         drain: Duration,
-    ) -> Arc<Report> {
+    ) {
         self.announce(&receipt); // before the steward can tell how it went on
         let is_kept = !evicted.iter().any(|evicted| Arc::ptr_eq(evicted, &replaced));
         let others = evicted.into_iter().filter(|evicted| !Arc::ptr_eq(evicted, &replaced)).collect();
         let mut farewell = Farewell::new(receipt, replaced, is_kept, drain);
         book.evict(&mut farewell, others);
-        let report = farewell.report();
         book.farewells.push(farewell);
         self.bell.ring();
-        report
     }
 }

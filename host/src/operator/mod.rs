@@ -17,10 +17,7 @@ use std::{
     time::Duration,
 };
 
-use self::{
-    book::Book,
-    swaps::{Done, Origin},
-};
+use self::{book::Book, swaps::Origin};
 use crate::{
     config::{Config, ServerConfig, Share},
     events::{Events, Urgency, now},
@@ -30,7 +27,7 @@ use crate::{
     in_flight::InFlight,
     operator_error::OperatorError,
     package::Cancel,
-    receipt::{Action, Receipt},
+    receipt::Receipt,
     revision::Bell,
     router::Router,
     state_dir::StateDir,
@@ -52,8 +49,6 @@ pub struct SwapOptions {
     pub no_new_imports: bool,
     /// Whether a restart serves the configured module again.
     pub until_restart: bool,
-    /// Whether to return when the new revision is live, rather than when the one before has drained.
-    pub no_wait: bool,
 }
 
 /// Reads the configuration again.
@@ -77,6 +72,8 @@ pub(crate) struct Parts {
 
 struct Inner {
     book: Mutex<Book>,
+    /// See [`Inner::change`].
+    changes: Mutex<()>,
     events: Events,
     started: String,
     gate: Gate,
@@ -102,6 +99,7 @@ impl Operator {
         let (events, started) = (Events::default(), now());
         Self(Arc::new(Inner {
             book,
+            changes: Mutex::new(()),
             events,
             started,
             gate,
@@ -158,7 +156,8 @@ impl Operator {
         Ok(request)
     }
 
-    /// Publishes the module in the file at `module` as a new revision of `handler`; `source` is what status calls it.
+    /// Publishes the module in the file at `module` as a new revision of `handler`; `source` is what status calls it. Returns when it is
+    /// live.
     ///
     /// # Errors
     /// It was not published; what served before serves on.
@@ -174,7 +173,7 @@ impl Operator {
             OperatorError::Load(error) => OperatorError::Load(error.called(source)),
             error => error,
         });
-        self.told(handler, swapped, options.no_wait)
+        self.told(handler, swapped)
     }
 
     /// Publishes the configured module of a handler, which was saved so long ago, if it is another than when it was last looked at. Tells
@@ -183,35 +182,43 @@ impl Operator {
     /// # Errors
     /// It was not published; what served before serves on.
     pub(crate) fn swap_changed(&self, handler: &str, age: impl Fn() -> Duration) -> Result<(), OperatorError> {
-        let done = self.try_swap(handler, &Origin::Configured { age: &age }, &SwapOptions::default())?;
-        if done.receipt.action != Action::Unchanged {
-            self.told(handler, Ok(done), true)?;
-        }
+        self.try_swap(handler, &Origin::Configured { age: &age }, &SwapOptions::default())?;
+        self.collect();
         Ok(())
     }
 
-    /// Goes back to revision `to`, or to the newest of those before the live one that is kept.
+    /// Goes back to revision `to`, or to the one that was live before and was not itself rolled back from. Returns when it is live.
     ///
     /// # Errors
     /// It is not kept.
-    pub fn rollback(&self, handler: &str, to: Option<u32>, no_wait: bool) -> Result<Receipt, OperatorError> {
-        self.told(handler, self.try_rollback(handler, to), no_wait)
+    pub fn rollback(&self, handler: &str, to: Option<u32>) -> Result<Receipt, OperatorError> {
+        self.told(handler, self.try_rollback(handler, to, None))
     }
 
-    /// Gives the canary all requests.
+    /// Gives the canary all requests. Returns when it has them.
     ///
     /// # Errors
     /// There is none.
-    pub fn promote(&self, handler: &str, no_wait: bool) -> Result<Receipt, OperatorError> {
-        self.told(handler, self.try_promote(handler), no_wait)
+    pub fn promote(&self, handler: &str) -> Result<Receipt, OperatorError> {
+        self.told(handler, self.try_promote(handler))
     }
 
-    /// Takes the canary back.
+    /// Takes the canary back. Returns when it gets no requests any more.
     ///
     /// # Errors
     /// There is none.
-    pub fn abort(&self, handler: &str, no_wait: bool) -> Result<Receipt, OperatorError> {
-        self.told(handler, self.try_abort(handler), no_wait)
+    pub fn abort(&self, handler: &str) -> Result<Receipt, OperatorError> {
+        self.told(handler, self.try_abort(handler, None))
+    }
+
+    /// Waits until the revision that was replaced has drained, and returns the complete receipt. On a worker of a server's, it waits no
+    /// longer than for its client.
+    pub fn wait_for_drain(&self, receipt: Receipt) -> Receipt {
+        let found = self.0.lock().find(&receipt);
+        match found {
+            Ok(complete) => complete,
+            Err(report) => report.and_then(|report| report.wait()).unwrap_or(receipt),
+        }
     }
 
     /// Reads the configuration again and does what differs, all or nothing.
@@ -222,6 +229,7 @@ impl Operator {
         let events = &self.0.events;
         match self.try_reload() {
             Ok(receipts) => {
+                self.collect();
                 let text = match receipts.len() {
                     0 => "nothing differs".to_owned(),
                     count => format!("{count} done"),
@@ -258,19 +266,13 @@ impl Operator {
         self.0.events.tell(Urgency::Loud, "failed", Some(name), chain(error), None);
     }
 
-    /// Tells why something was not done; waits for the drain of what was, if that is wanted.
-    fn told(&self, name: &str, done: Result<Done, OperatorError>, no_wait: bool) -> Result<Receipt, OperatorError> {
-        match done {
-            Err(error) => {
-                self.tell_failed(name, &error);
-                Err(error)
-            }
-            Ok(Done { receipt, report }) => {
-                self.collect();
-                let waits_for = report.filter(|_| !no_wait);
-                Ok(waits_for.and_then(|report| report.wait()).unwrap_or(receipt))
-            }
+    /// Tells why something was not done; clears up after what was.
+    fn told(&self, name: &str, done: Result<Receipt, OperatorError>) -> Result<Receipt, OperatorError> {
+        match &done {
+            Ok(_) => self.collect(),
+            Err(error) => self.tell_failed(name, error),
         }
+        done
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Operator, swaps::new_imports};
+use super::{
+    Operator,
+    swaps::{check_new_imports, new_imports},
+};
 use crate::{
     config::{Config, HandlerConfig},
     config_file::restart_keys,
@@ -31,12 +34,13 @@ impl Operator {
     pub(super) fn try_reload(&self) -> Result<Vec<Receipt>, OperatorError> {
         let inner = &*self.0;
         let read = inner.read_config.as_ref().ok_or(OperatorError::NothingToReload)?;
+        let names: Vec<String> = inner.lock().handlers.iter().map(|handler| handler.name.to_string()).collect();
+        let _claims = names.iter().map(|name| inner.claim(name)).collect::<Result<Vec<_>, _>>()?;
+        // Read by who has the claims: of two reloads, the later one reads the later text.
         let mut config = read().map_err(|reason| OperatorError::Config { reason })?;
         self.check_fits(&mut config)?;
         let routes = config.handlers.iter().map(|handler| (handler.name.as_str(), &handler.routes[..]));
         let router = Arc::new(Router::new(routes)?);
-        let names: Vec<String> = inner.lock().handlers.iter().map(|handler| handler.name.to_string()).collect();
-        let _claims = names.iter().map(|name| inner.claim(name)).collect::<Result<Vec<_>, _>>()?;
         let plans = config.handlers.into_iter().map(|handler| self.plan(handler, &router));
         let plans = plans.collect::<Result<Vec<_>, _>>()?;
         self.carry_out(plans, router)
@@ -75,9 +79,16 @@ impl Operator {
             Some((_, _, loaded)) => loaded.clone(),
             None => None,
         };
+        if known.is_some() {
+            self.0.lock().check_ready(&config.name)?;
+        }
+        let admitted = self.0.gate.admit(&path, loaded, &config, router)?;
+        if let Some((main, ..)) = &known {
+            let imports = new_imports(&admitted.module, &main.module);
+            check_new_imports(&imports, main.number, false, config.new_imports)?;
+        }
         let planned_on = known.map(|(main, ..)| main.number);
-        let admitted = Some(self.0.gate.admit(&path, loaded, &config, router)?);
-        Ok(Plan { config, configured, planned_on, admitted })
+        Ok(Plan { config, configured, planned_on, admitted: Some(admitted) })
     }
 
     /// Makes the handlers what was planned; all become visible at once.
@@ -86,7 +97,13 @@ impl Operator {
     /// A handler was rolled back since it was planned for, which needs no claim.
     fn carry_out(&self, plans: Vec<Plan>, router: Arc<Router>) -> Result<Vec<Receipt>, OperatorError> {
         let inner = &*self.0;
+        let _change = inner.change();
         let mut book = inner.lock();
+        for handler in &book.handlers {
+            if !plans.iter().any(|plan| *plan.config.name == *handler.name) {
+                handler.check_no_canary()?;
+            }
+        }
         for Plan { config, planned_on, .. } in &plans {
             if let Some(number) = planned_on
                 && book.handler(&config.name)?.main.number != *number
@@ -94,17 +111,22 @@ impl Operator {
                 return Err(OperatorError::Busy { name: config.name.clone() });
             }
         }
-        let book = &mut *book;
-        let mut before: Vec<Handler> = std::mem::take(&mut book.handlers);
-        let mut done = Vec::new();
+        let mut before = std::mem::take(&mut book.handlers);
+        let (mut done, mut configured_again, mut surplus) = (Vec::new(), Vec::new(), Vec::new());
         for Plan { config, configured, admitted, .. } in plans {
             let known = before.iter().position(|handler| *handler.name == *config.name).map(|at| before.remove(at));
             let source = config.module.display().to_string();
             match (known, admitted) {
                 (Some(mut handler), admitted) => {
+                    let is_adjusted = handler.config != config;
                     (handler.config, handler.configured) = (config, configured);
                     if let Some(Admitted { module, code, probed }) = admitted {
                         let new_imports = new_imports(&module, &handler.main.module);
+                        let is_same = Arc::ptr_eq(&module, &handler.main.module);
+                        let source = if is_same { handler.main.source.clone() } else { source };
+                        if !is_same {
+                            configured_again.push(handler.name.to_string());
+                        }
                         let revision = handler.make(module, source);
                         let receipt = self.receipt(Action::Swap, Some(&handler.main), &revision);
                         let receipt = Receipt { code, probe: probed, new_imports, ..receipt };
@@ -112,6 +134,9 @@ impl Operator {
                         handler.last = Some(receipt.clone());
                         let evicted = handler.keep(Arc::clone(&replaced));
                         done.push((receipt, Some((replaced, evicted, handler.config.drain))));
+                    } else if is_adjusted {
+                        surplus.extend(handler.trim());
+                        done.push((self.receipt(Action::Adjust, Some(&handler.main), &handler.main), None));
                     }
                     book.handlers.push(handler);
                 }
@@ -129,7 +154,9 @@ impl Operator {
         for mut handler in before {
             let receipt = self.receipt(Action::Remove, None, &handler.main);
             handler.main.replaced(true);
-            let evicted = handler.keep_none();
+            let mut evicted = handler.keep_none();
+            evicted.push(Arc::clone(&handler.main));
+            configured_again.push(handler.name.to_string());
             done.push((receipt, Some((Arc::clone(&handler.main), evicted, handler.config.drain))));
         }
         book.router = router;
@@ -138,9 +165,19 @@ impl Operator {
         for (receipt, drains) in &done {
             match drains {
                 Some((replaced, evicted, drain)) => {
-                    inner.bid_farewell(book, receipt.clone(), Arc::clone(replaced), evicted.clone(), *drain);
+                    inner.bid_farewell(&mut book, receipt.clone(), Arc::clone(replaced), evicted.clone(), *drain);
                 }
                 None => inner.announce(receipt),
+            }
+        }
+        for revision in &surplus {
+            book.let_go(revision);
+        }
+        drop(book);
+        // What was swapped in is replaced by what is configured, or gone.
+        for name in configured_again {
+            if let Err(error) = self.forget(&name) {
+                self.tell_failed(&name, &error);
             }
         }
         Ok(done.into_iter().map(|(receipt, _)| receipt).collect())

@@ -8,8 +8,8 @@ use std::{
     time::Instant,
 };
 
-use super::Operator;
-use crate::{events::Urgency, guard::Verdict};
+use super::{Operator, chain};
+use crate::{events::Urgency, guard::Verdict, operator_error::OperatorError, revision::Revision};
 
 /// The thread, joined when it is dropped.
 pub(crate) struct Steward {
@@ -70,25 +70,19 @@ impl Operator {
             }
             book.farewells = going_on;
             for (receipt, _) in &complete {
-                let handler = book.handlers.iter_mut().find(|handler| *handler.name == *receipt.handler);
-                if let Some(last) = handler.and_then(|handler| handler.last.as_mut())
-                    && (last.to, &last.live) == (receipt.to, &receipt.live)
-                {
-                    *last = receipt.clone();
-                }
+                book.complete(receipt);
             }
             for handler in &mut book.handlers {
                 if let Some(config) = &handler.config.guard {
                     sooner(handler.history.sample(&handler.main, config));
                 }
-                if let Some(guard) = &handler.guard {
+                for guard in std::mem::take(&mut handler.guards) {
                     match guard.judge() {
-                        Verdict::Waits => sooner(guard.until),
-                        verdict => {
-                            let is_canary = handler.canary.is_some();
-                            verdicts.push((Arc::clone(&handler.name), is_canary, verdict));
-                            handler.guard = None;
+                        Verdict::Waits => {
+                            sooner(guard.until);
+                            handler.guards.push(guard);
                         }
+                        verdict => verdicts.push((Arc::clone(&handler.name), Arc::clone(&guard.revision), verdict)),
                     }
                 }
             }
@@ -99,24 +93,34 @@ impl Operator {
             }
             farewell.end();
         }
-        for (name, is_canary, verdict) in verdicts {
-            self.follow(&name, is_canary, verdict);
+        for (name, revision, verdict) in verdicts {
+            self.follow(&name, &revision, verdict);
         }
         next
     }
 
-    /// Does what a guard says.
-    fn follow(&self, name: &str, is_canary: bool, verdict: Verdict) {
-        let events = &self.0.events;
+    /// Does what a guard says of a revision.
+    fn follow(&self, name: &str, revision: &Arc<Revision>, verdict: Verdict) {
+        let tell = |urgency, text| self.0.events.tell(urgency, "guard", Some(name), text, None);
         match verdict {
             Verdict::Waits => {}
-            Verdict::Passed(text) => events.tell(Urgency::Normal, "guard", Some(name), format!("passed: {text}"), None),
+            Verdict::Passed(text) => tell(Urgency::Normal, format!("passed: {text}")),
             Verdict::Failed(text) => {
-                let what = if is_canary { "the canary is aborted" } else { "rolling back" };
-                events.tell(Urgency::Loud, "guard", Some(name), format!("{text}: {what}"), None);
-                let done = if is_canary { self.try_abort(name) } else { self.try_rollback(name, None) };
-                // Told in any case; nobody waits for the drain here, since this thread is who sees to it.
-                let _ = self.told(name, done, true);
+                let is_canary = self.0.lock().handler(name).is_ok_and(|handler| !Arc::ptr_eq(&handler.main, revision));
+                let (what, done) = if is_canary {
+                    ("the canary is aborted", self.try_abort(name, Some(revision)))
+                } else {
+                    ("rolled back", self.try_rollback(name, None, Some(revision)))
+                };
+                match done {
+                    Ok(receipt) => tell(Urgency::Loud, format!("{text}: {what}, r{} serves", receipt.to)),
+                    // Somebody was quicker: the revision serves no more.
+                    Err(OperatorError::Busy { .. }) => tell(Urgency::Normal, text),
+                    Err(error) => {
+                        tell(Urgency::Loud, format!("{text}, but it cannot be taken back: {}", chain(&error)))
+                    }
+                }
+                self.collect();
             }
         }
     }

@@ -2,11 +2,10 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use super::{Operator, SwapOptions};
+use super::{Operator, SwapOptions, chain};
 use crate::{
     config::NewImports,
-    events::now,
-    farewell::Report,
+    events::{Urgency, now},
     gate::Admitted,
     guest::{LoadedModule, inspect},
     operator_error::OperatorError,
@@ -24,24 +23,18 @@ pub(super) enum Origin<'a> {
     Configured { age: &'a dyn Fn() -> Duration },
 }
 
-/// What came of a request of an operator's.
-pub(super) struct Done {
-    pub(super) receipt: Receipt,
-    /// Where to wait for the complete receipt, if something drains.
-    pub(super) report: Option<Arc<Report>>,
-}
-
 impl Operator {
     pub(super) fn try_swap(
         &self,
         name: &str,
         origin: &Origin<'_>,
         options: &SwapOptions,
-    ) -> Result<Done, OperatorError> {
+    ) -> Result<Receipt, OperatorError> {
         let inner = &*self.0;
         let _claim = inner.claim(name)?;
         let (config, before, configured, router) = {
             let mut book = inner.lock();
+            book.check_ready(name)?;
             let router = Arc::clone(&book.router);
             let handler = book.handler(name)?;
             (handler.config.clone(), Arc::clone(&handler.main), handler.configured.clone(), router)
@@ -58,33 +51,31 @@ impl Operator {
             Origin::Configured { .. } => configured == sha256,
         };
         if is_known {
-            return Ok(Done { receipt: self.receipt(Action::Unchanged, Some(&before), &before), report: None });
+            return Ok(self.receipt(Action::Unchanged, Some(&before), &before));
         }
-        let loaded = inner.lock().handler(name)?.expect(&sha256);
+        let loaded = inner.lock().handler(name)?.loaded(&sha256);
         let Admitted { module, code, probed } = inner.gate.admit(&path, loaded, &config, &router)?;
         // It may have been replaced since it was looked at.
         let sha256 = module.info().digest.clone();
         let new_imports = new_imports(&module, &before.module);
-        let refuses = options.no_new_imports || config.new_imports == NewImports::Refuse;
-        if refuses && !new_imports.is_empty() {
-            return Err(OperatorError::NewImports { from: before.number, imports: new_imports });
+        check_new_imports(&new_imports, before.number, options.no_new_imports, config.new_imports)?;
+        if let (Origin::Operator { .. }, false, Some(state)) = (origin, options.until_restart, &inner.state) {
+            inner.lock().handler(name)?.expect(&sha256);
+            state.keep(&sha256, &path).map_err(OperatorError::State)?;
         }
-        let outlives_restart = match origin {
-            Origin::Operator { .. } if !options.until_restart => {
-                if let Some(state) = &inner.state {
-                    state.keep(&sha256, &path).map_err(OperatorError::State)?;
-                }
-                // A canary is on trial: a restart serves what is live.
-                options.canary.is_none()
-                    && self.record(name, &Recording { sha256: &sha256, configured: &configured, source: &source })?
-            }
-            Origin::Operator { .. } => false,
-            // The file is what a restart finds.
-            Origin::Configured { .. } => {
-                self.record(name, &Recording { sha256: &sha256, configured: &sha256, source: &source })?
-            }
-        };
 
+        let _change = inner.change();
+        // Who stops, or has found a canary meanwhile, must not find it recorded.
+        inner.lock().check_ready(name)?;
+        let recording = |configured| Recording { sha256: &sha256, configured, source: &source };
+        let outlives_restart = match (origin, options) {
+            // A canary is on trial: a restart serves what is live.
+            (_, SwapOptions { canary: Some(_), .. }) => false,
+            (Origin::Operator { .. }, SwapOptions { until_restart: true, .. }) => self.forget(name).map(|()| false)?,
+            (Origin::Operator { .. }, _) => self.record(name, &recording(&configured))?,
+            // The file is what a restart finds.
+            (Origin::Configured { .. }, _) => self.forget(name).map(|()| true)?,
+        };
         let mut book = inner.lock();
         let handler = book.handler(name)?;
         let revision = handler.make(module, source);
@@ -101,48 +92,75 @@ impl Operator {
             handler.configured = sha256;
             receipt.saved_ms = Some(milliseconds(age()));
         }
-        let report = match options.canary {
+        match options.canary {
             Some(share) => {
                 handler.put_canary(revision, share);
                 handler.last = Some(receipt.clone());
                 inner.tables.publish(book.table());
                 inner.announce(&receipt);
-                None
             }
-            None => Some(inner.go_live(&mut book, name, &revision, receipt.clone())?),
+            None => inner.go_live(&mut book, name, &revision, receipt.clone())?,
+        }
+        Ok(receipt)
+    }
+
+    /// Goes back; if `from` is given, only if that is still the live revision.
+    pub(super) fn try_rollback(
+        &self,
+        name: &str,
+        to: Option<u32>,
+        from: Option<&Arc<Revision>>,
+    ) -> Result<Receipt, OperatorError> {
+        let _change = self.0.change();
+        let (mut receipt, revision, configured) = {
+            let mut book = self.0.lock();
+            let handler = book.handler(name)?;
+            handler.check_no_canary()?;
+            if from.is_some_and(|from| !Arc::ptr_eq(from, &handler.main)) {
+                return Err(OperatorError::Busy { name: name.to_owned() });
+            }
+            let revision = handler.earlier(to)?;
+            let configured = handler.configured.clone();
+            let receipt = self.receipt(Action::Rollback, Some(&handler.main), &revision);
+            let left = Arc::clone(&handler.main);
+            self.0.go_live(&mut book, name, &revision, receipt.clone())?;
+            left.withdrawn(true);
+            // What is gone back to is known.
+            book.handler(name)?.guards.clear();
+            (receipt, revision, configured)
         };
-        Ok(Done { receipt, report })
+        // Serving what works comes before remembering it.
+        let recording = Recording { sha256: revision.sha256(), configured: &configured, source: &revision.source };
+        receipt.outlives_restart = self.record_or_tell(name, &recording);
+        self.0.lock().amend(&receipt);
+        Ok(receipt)
     }
 
-    pub(super) fn try_rollback(&self, name: &str, to: Option<u32>) -> Result<Done, OperatorError> {
-        let mut book = self.0.lock();
-        let handler = book.handler(name)?;
-        handler.check_no_canary()?;
-        let revision = handler.earlier(to)?;
-        let outlives_restart = self.record(name, &handler.recording(&revision))?;
-        let receipt = self.receipt(Action::Rollback, Some(&handler.main), &revision);
-        let receipt = Receipt { outlives_restart, ..receipt };
-        let report = self.0.go_live(&mut book, name, &revision, receipt.clone())?;
-        // What is gone back to is known.
-        book.handler(name)?.guard = None;
-        Ok(Done { receipt, report: Some(report) })
+    pub(super) fn try_promote(&self, name: &str) -> Result<Receipt, OperatorError> {
+        let _change = self.0.change();
+        let (mut receipt, revision, configured) = {
+            let mut book = self.0.lock();
+            let handler = book.handler(name)?;
+            let revision = handler.take_canary()?;
+            let configured = handler.configured.clone();
+            let receipt = self.receipt(Action::Promote, Some(&handler.main), &revision);
+            self.0.go_live(&mut book, name, &revision, receipt.clone())?;
+            (receipt, revision, configured)
+        };
+        let recording = Recording { sha256: revision.sha256(), configured: &configured, source: &revision.source };
+        receipt.outlives_restart = self.record_or_tell(name, &recording);
+        self.0.lock().amend(&receipt);
+        Ok(receipt)
     }
 
-    pub(super) fn try_promote(&self, name: &str) -> Result<Done, OperatorError> {
+    /// Takes the canary back; if `only` is given, only if it is that.
+    pub(super) fn try_abort(&self, name: &str, only: Option<&Arc<Revision>>) -> Result<Receipt, OperatorError> {
+        let _change = self.0.change();
         let mut book = self.0.lock();
         let handler = book.handler(name)?;
-        let canary = handler.canary()?;
-        let outlives_restart = self.record(name, &handler.recording(&canary))?;
-        let revision = handler.take_canary()?;
-        let receipt = self.receipt(Action::Promote, Some(&handler.main), &revision);
-        let receipt = Receipt { outlives_restart, ..receipt };
-        let report = self.0.go_live(&mut book, name, &revision, receipt.clone())?;
-        Ok(Done { receipt, report: Some(report) })
-    }
-
-    pub(super) fn try_abort(&self, name: &str) -> Result<Done, OperatorError> {
-        let mut book = self.0.lock();
-        let handler = book.handler(name)?;
+        if only.is_some_and(|only| !handler.canary().is_ok_and(|canary| Arc::ptr_eq(only, &canary))) {
+            return Err(OperatorError::Busy { name: name.to_owned() });
+        }
         let revision = handler.take_canary()?;
         revision.replaced(true);
         let receipt = self.receipt(Action::Abort, Some(&revision), &handler.main);
@@ -150,36 +168,52 @@ impl Operator {
         let drain = handler.config.drain;
         self.0.tables.publish(book.table());
         let evicted = vec![Arc::clone(&revision)];
-        let report = self.0.bid_farewell(&mut book, receipt.clone(), revision, evicted, drain);
-        Ok(Done { receipt, report: Some(report) })
+        self.0.bid_farewell(&mut book, receipt.clone(), revision, evicted, drain);
+        Ok(receipt)
     }
 
-    /// Records what a handler is about to serve, so that a restart does too. Whether it will.
+    /// Records what a handler serves, so that a restart does too. Whether it will: a module whose file has been replaced, and of which
+    /// there is no copy, cannot be.
     ///
     /// # Errors
     /// The disk fails. What was recorded before still is.
     fn record(&self, name: &str, revision: &Recording<'_>) -> Result<bool, OperatorError> {
+        if revision.sha256 == revision.configured {
+            return self.forget(name).map(|()| true);
+        }
         let Some(state) = &self.0.state else { return Ok(false) };
-        let Recording { sha256, configured, .. } = revision;
-        let recorded = if sha256 == configured {
-            state.forget(name).map(|()| true)
-        } else if state.keeps(sha256) {
-            state.record(name, revision).map(|()| true)
-        } else {
-            // Its file has been replaced: there is nothing that a restart could serve.
-            state.forget(name).map(|()| false)
-        };
-        recorded.map_err(OperatorError::State)
+        if !state.keeps(revision.sha256) {
+            return self.forget(name).map(|()| false);
+        }
+        state.record(name, revision).map(|()| true).map_err(OperatorError::State)
+    }
+
+    /// The same for what is live already: that it cannot be recorded is no reason to take it back.
+    fn record_or_tell(&self, name: &str, revision: &Recording<'_>) -> bool {
+        self.record(name, revision).unwrap_or_else(|error| {
+            let text = format!("a restart will not serve what is live now: {}", chain(&error));
+            self.0.events.tell(Urgency::Loud, "state", Some(name), text, None);
+            false
+        })
+    }
+
+    /// A restart serves what is configured.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(super) fn forget(&self, name: &str) -> Result<(), OperatorError> {
+        let forgotten = self.0.state.as_ref().map(|state| state.forget(name)).transpose();
+        forgotten.map(drop).map_err(OperatorError::State)
     }
 
     /// Removes the copies of modules that nobody can go back to.
     pub(super) fn collect(&self) {
         let Some(state) = &self.0.state else { return };
-        let digests: Vec<String> = {
+        let collected = state.collect(|| {
             let book = self.0.lock();
             book.handlers.iter().flat_map(|handler| handler.digests().map(str::to_owned)).collect()
-        };
-        if let Err(error) = state.collect(&digests.iter().map(String::as_str).collect::<Vec<_>>()) {
+        });
+        if let Err(error) = collected {
             log::warn!("modules that are not needed any more cannot be removed: {error}");
         }
     }
@@ -211,4 +245,18 @@ pub(super) fn new_imports(new: &LoadedModule, old: &LoadedModule) -> Vec<String>
     let interface = |import: &str| import.split('@').next().unwrap_or_default().to_owned();
     let had: Vec<String> = old.info().imports.iter().map(|import| interface(import)).collect();
     new.info().imports.iter().filter(|import| !had.contains(&interface(import))).cloned().collect()
+}
+
+/// # Errors
+/// There are some, and they are not wanted.
+pub(super) fn check_new_imports(
+    imports: &[String],
+    from: u32,
+    is_refused: bool,
+    config: NewImports,
+) -> Result<(), OperatorError> {
+    if imports.is_empty() || !(is_refused || config == NewImports::Refuse) {
+        return Ok(());
+    }
+    Err(OperatorError::NewImports { from, imports: imports.to_vec() })
 }

@@ -276,7 +276,9 @@ fn a_rollback_outlives_a_restart() {
 fn a_rollback_does_not_need_the_disk() {
     let operated = Operated::start();
     operated.swap(2);
-    fs::remove_dir_all(operated.scratch.join("state")).expect("ours");
+    let record = operated.scratch.join("state/recorded.json");
+    fs::remove_file(&record).expect("it was recorded");
+    fs::create_dir(&record).expect("ours"); // which nobody can write a file over
     let receipt = operated.json(&["rollback", "app", "--no-wait"]);
     assert_eq!(operated.get(), version(1), "{receipt}");
     // A swap that cannot be recorded is refused, since it says that it outlives a restart.

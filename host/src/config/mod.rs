@@ -257,8 +257,9 @@ pub const DEFAULT_KEEP: usize = 3;
 /// Largest module that is taken over the control socket unless told otherwise: 256 MiB.
 pub const DEFAULT_MAX_MODULE: u64 = 256 << 20;
 
-/// How long a module may take to compile unless told otherwise. Interpreters compiled to Wasm take half a minute on two cores.
-pub const DEFAULT_COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a module may take to compile unless told otherwise. Interpreters compiled to Wasm take a few seconds of a core, and what is
+/// compiled gets little of one while the host is busy.
+pub const DEFAULT_COMPILE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Memory for compiling a module unless told otherwise.
 pub const DEFAULT_COMPILE_MEMORY: u64 = 2 << 30;

@@ -95,7 +95,7 @@ env = { GREETING = "hi \"there\"\t\u007F", TOKEN = "Bearer ${env:TOKEN}", FILE =
 dirs = { "/data" = "./data", "/rw dir" = { host = "${env:DIR}", write = true } }
 limits = { deadline = "5s", stream_deadline = "1h", cpu = "100ms", memory = "64MiB" }
 drain = "0s"
-keep = 0
+keep = 1
 new_imports = "refuse"
 
 [[handler]]
@@ -155,7 +155,7 @@ fn every_key_is_read() {
     assert_eq!(hello.grants.dirs, [dir("data", "/data", false), dir("modules", "/rw dir", true)]);
     assert_eq!((hello.limits.deadline, hello.limits.memory), (5 * SECOND, 64 << 20));
     assert_eq!((hello.limits.stream_deadline, hello.limits.cpu), (Some(HOUR), Some(100 * MILLISECOND)));
-    assert_eq!((hello.drain, hello.keep, hello.new_imports), (Duration::ZERO, 0, NewImports::Refuse));
+    assert_eq!((hello.drain, hello.keep, hello.new_imports), (Duration::ZERO, 1, NewImports::Refuse));
 
     assert_eq!(rest.module, Path::new("/srv/rest.wasm"));
     assert_eq!(rest.drain, 5 * SECOND, "the server's");
@@ -290,6 +290,7 @@ fn every_value_is_checked_and_blamed() {
         ("limits = { cpu = \"0ms\" }", "`limits.cpu` must be a duration"),
         ("limits = { memmory = \"1MiB\" }", "unknown key `limits.memmory`; did you mean `limits.memory`?"),
         ("drain = \"-1s\"", "`drain` must be a duration"),
+        ("keep = 0\nguard = {}", "a `guard` goes back to the revision before: `keep` must be at least 1"),
         ("keep = 101", "`keep` must be a whole number between 0 and 100, found `101`"),
         ("new_imports = \"deny\"", "`new_imports` must be `allow` or `refuse`, found `deny`"),
     ] {

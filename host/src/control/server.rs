@@ -41,7 +41,7 @@ const QUEUE: usize = 16;
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Swaps at once, those of which the module is still arriving included.
-const SWAPS: usize = 8;
+pub(super) const SWAPS: usize = 8;
 
 /// Characters of what a module is called by who sends it.
 const MAX_SOURCE: usize = 1024;

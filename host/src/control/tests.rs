@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::{
     operate::Operate,
-    server::{Access, Settings, start},
+    server::{Access, SWAPS, Settings, start},
     token::Token,
 };
 use crate::{
@@ -320,12 +320,13 @@ fn a_module_that_is_missing_too_large_or_cut_changes_nothing() {
 
 #[test]
 fn more_swaps_than_places_are_refused_and_the_rest_still_answers() {
-    let slow = Some((Barrier::new(5), Barrier::new(5)));
+    let slow = Some((Barrier::new(SWAPS + 1), Barrier::new(SWAPS + 1)));
     let control = Control::of(Fake { slow, ..Fake::default() }, Access::Owner);
     let (arrived, go) = control.fake.slow.as_ref().expect("is slow");
     std::thread::scope(|scope| {
-        let swaps: Vec<_> =
-            (0..4).map(|_| scope.spawn(|| control.ask("POST /v1/handlers/slow/swap", "", "module").status)).collect();
+        let swaps: Vec<_> = (0..SWAPS)
+            .map(|_| scope.spawn(|| control.ask("POST /v1/handlers/slow/swap", "", "module").status))
+            .collect();
         arrived.wait();
         let refused = control.ask("POST /v1/handlers/hello/swap", "", "module");
         assert_eq!((refused.status, refused.head.contains("retry-after: 1")), (503, true));

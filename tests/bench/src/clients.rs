@@ -205,10 +205,10 @@ impl Shared {
     }
 }
 
-/// Whether the text of one module comes next after that of another; after the last comes the first.
+/// Whether the text of one module comes next after that of another; after the last, which is the third or the eighth, comes the first.
 fn is_after(text: &[u8], before: &[u8]) -> bool {
     match (text.last(), before.last()) {
-        (Some(text), Some(before)) => *text == *before + 1 || (*text == b'1' && *before == b'8'),
+        (Some(text), Some(before)) => *text == *before + 1 || (*text == b'1' && matches!(before, b'3' | b'8')),
         _ => false,
     }
 }

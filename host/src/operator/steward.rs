@@ -117,7 +117,7 @@ impl Operator {
                     // Somebody was quicker: the revision serves no more.
                     Err(OperatorError::Busy { .. }) => tell(Urgency::Normal, text),
                     Err(error) => {
-                        tell(Urgency::Loud, format!("{text}, but it cannot be taken back: {}", chain(&error)))
+                        tell(Urgency::Loud, format!("{text}, but it cannot be taken back: {}", chain(&error)));
                     }
                 }
                 self.collect();

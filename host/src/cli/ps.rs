@@ -43,8 +43,10 @@ impl Ps {
         }
         loop {
             match rustix::termios::tcgetwinsize(io::stdout()) {
-                Ok(size) if io::stdout().is_terminal() => redraw(&lines, size.ws_row.into(), size.ws_col.into()),
-                // A block each time, and an empty line between two.
+                Ok(size) if io::stdout().is_terminal() && size.ws_row > 0 => {
+                    redraw(&lines, size.ws_row.into(), size.ws_col.into());
+                }
+                // No terminal, or one that does not say how large it is: a block each time, and an empty line between two.
                 _ => lines.iter().map(String::as_str).chain([""]).for_each(say),
             }
             thread::sleep(TURN);

@@ -11,6 +11,7 @@ use std::{
 };
 
 use crate::{
+    guest::LoadedModule,
     in_flight::InFlight,
     receipt::{Drained, Freed, Receipt, milliseconds},
     revision::Revision,
@@ -31,7 +32,8 @@ struct Draining {
     revision: Arc<Revision>,
     since: Instant,
     until: Instant,
-    running: u64,
+    /// Requests that had ended on it before.
+    ended: u64,
     cut: u64,
     is_kept: bool,
 }
@@ -39,25 +41,29 @@ struct Draining {
 /// A revision that nobody keeps, and that somebody may still be reading.
 struct Leaving {
     number: u32,
-    bytes: u64,
     revision: Weak<Revision>,
+    /// A module that other revisions have too is not freed with this one.
+    module: Weak<LoadedModule>,
+    bytes: u64,
 }
 
 impl Leaving {
     /// Of a revision that the caller lets go of.
     fn of(revision: &Arc<Revision>) -> Self {
-        // A module that other revisions have too is not freed with this one.
-        let is_last = Arc::strong_count(&revision.module) == 1;
-        let bytes = if is_last { revision.module.code_size() } else { 0 };
-        Self { number: revision.number, bytes, revision: Arc::downgrade(revision) }
+        let (number, bytes) = (revision.number, revision.module.code_size());
+        Self { number, revision: Arc::downgrade(revision), module: Arc::downgrade(&revision.module), bytes }
+    }
+
+    fn freed(self) -> Freed {
+        Freed { revision: self.number, bytes: if self.module.strong_count() == 0 { self.bytes } else { 0 } }
     }
 }
 
 impl Farewell {
     /// `receipt` is complete but for what becomes of `replaced`, which the table does not have any more.
     pub(crate) fn new(receipt: Receipt, replaced: Arc<Revision>, is_kept: bool, drain: Duration) -> Self {
-        let (since, running) = (Instant::now(), replaced.in_flight());
-        let draining = Draining { revision: replaced, since, until: since + drain, running, cut: 0, is_kept };
+        let (since, ended) = (Instant::now(), replaced.tally().ended);
+        let draining = Draining { revision: replaced, since, until: since + drain, ended, cut: 0, is_kept };
         Self { receipt, draining: Some(draining), leaving: Vec::new(), report: Arc::default() }
     }
 
@@ -113,11 +119,12 @@ impl Farewell {
                 draining.cut += in_flight.cut(&draining.revision);
                 return Err(now + SOON);
             }
-            let cut = draining.cut.min(draining.running);
+            let ended = draining.revision.tally().ended - draining.ended;
+            let cut = draining.cut.min(ended);
             self.receipt.drained = Some(Drained {
                 revision: draining.revision.number,
                 ms: milliseconds(now - draining.since),
-                finished: draining.running - cut,
+                finished: ended - cut,
                 cut,
                 kept: draining.is_kept,
             });
@@ -126,7 +133,7 @@ impl Farewell {
             self.leaving.push(Leaving::of(&revision));
         }
         let freed = self.leaving.extract_if(.., |leaving| leaving.revision.strong_count() == 0);
-        self.receipt.freed.extend(freed.map(|Leaving { number, bytes, .. }| Freed { revision: number, bytes }));
+        self.receipt.freed.extend(freed.map(Leaving::freed));
         if self.leaving.is_empty() { Ok(self.receipt.clone()) } else { Err(now + SOON) }
     }
 

@@ -5,7 +5,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc},
     thread,
     time::Instant,
 };
@@ -18,11 +18,11 @@ use crate::{
     config::{HandlerConfig, ProbeConfig},
     dispatch::{self, PrintedLines},
     failure::{FailureKind, Outcome},
-    guest::{self, Engine, GuestBody, LoadError, LoadedModule, Report},
+    guest::{self, CutBy, Engine, GuestBody, LoadError, LoadedModule, Report, Watch},
     log_writer::Log,
     operator_error::OperatorError,
     receipt::{Probed, milliseconds},
-    request_id::RequestIds,
+    request_id::{RequestId, RequestIds},
     router::Router,
 };
 
@@ -34,6 +34,41 @@ pub(crate) struct Gate {
     pub(crate) compiler: Option<Compiler>,
     pub(crate) ids: Arc<RequestIds>,
     pub(crate) log: Option<Log>,
+    pub(crate) probes: Probes,
+}
+
+/// The probes that are being answered, to be cut when the host ends.
+#[derive(Default)]
+pub(crate) struct Probes(Mutex<ProbeList>);
+
+#[derive(Default)]
+struct ProbeList {
+    guests: Vec<Weak<Watch>>,
+    is_over: bool,
+}
+
+impl Probes {
+    /// Cuts those that are, and those that will be.
+    fn stop(&self) {
+        let mut list = self.lock();
+        list.is_over = true;
+        for guest in list.guests.iter().filter_map(Weak::upgrade) {
+            guest.cut(CutBy::Operator);
+        }
+    }
+
+    fn add(&self, guest: &Arc<Watch>) {
+        let mut list = self.lock();
+        list.guests.retain(|guest| guest.strong_count() > 0);
+        list.guests.push(Arc::downgrade(guest));
+        if list.is_over {
+            guest.cut(CutBy::Operator);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ProbeList> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A module that may be served.
@@ -51,6 +86,14 @@ impl Gate {
     /// It cannot be served.
     pub(crate) fn load_first(&self, path: &Path) -> Result<Arc<LoadedModule>, LoadError> {
         Ok(Arc::new(LoadedModule::load(&self.engine, path, self.trust_precompiled, None)?))
+    }
+
+    /// The host ends: what is being loaded is given up.
+    pub(crate) fn stop(&self) {
+        self.probes.stop();
+        if let Some(compiler) = &self.compiler {
+            compiler.stop();
+        }
     }
 
     /// Whether somebody wants to know what CPU time requests take.
@@ -82,7 +125,7 @@ impl Gate {
         Ok(Admitted { module, code, probed })
     }
 
-    /// Has a guest of `module` answer the probe's request, as it would be for a client.
+    /// Has a guest of `module` answer the probe's request, which comes by its handler's route like a client's, but from nobody.
     fn probe(
         &self,
         module: &LoadedModule,
@@ -93,8 +136,9 @@ impl Gate {
         let failed = |reason| OperatorError::Probe { name: config.name.clone(), reason };
         let started = Instant::now();
         let until = started + probe.within;
-        let request = self.probe_request(probe, config, router).map_err(failed)?;
-        let status = self.ask(module, config, request, until).map_err(failed)?;
+        let id = self.ids.next();
+        let request = self.probe_request(probe, config, router, &id).map_err(failed)?;
+        let status = self.ask(module, config, request, id, until).map_err(failed)?;
         let answer = Probed { status: status.as_u16(), ms: milliseconds(started.elapsed()) };
         if status == probe.status {
             return Ok(answer);
@@ -109,6 +153,7 @@ impl Gate {
         probe: &ProbeConfig,
         config: &HandlerConfig,
         router: &Router,
+        id: &RequestId,
     ) -> Result<astra_server::Request, String> {
         let host = config.routes.iter().find_map(|route| route.host.as_deref());
         let host = host.map_or_else(|| "localhost".to_owned(), |host| host.replace('*', "probe"));
@@ -120,7 +165,7 @@ impl Gate {
             .body(astra_server::Body::empty())
             .map_err(|error| format!("its path is none: {error}"))?;
         dispatch::put_route(request.headers_mut(), dispatch::told_route(&found));
-        dispatch::prepare(request.headers_mut(), &self.ids.next());
+        dispatch::prepare(request.headers_mut(), id);
         Ok(request)
     }
 
@@ -130,21 +175,18 @@ impl Gate {
         module: &LoadedModule,
         config: &HandlerConfig,
         request: astra_server::Request,
+        id: RequestId,
         until: Instant,
     ) -> Result<http::StatusCode, String> {
         let grants = Arc::new(config.grants.clone());
         let mut limits = config.limits.clone();
         let left = until.saturating_duration_since(Instant::now());
         (limits.deadline, limits.stream_deadline) = (limits.deadline.min(left), Some(left));
-        let output = PrintedLines { log: self.log.clone(), handler: config.name.as_str().into(), id: self.ids.next() };
+        let output = PrintedLines { log: self.log.clone(), handler: config.name.as_str().into(), id };
+        let watch = Arc::<Watch>::default();
+        self.probes.add(&watch);
         let (sender, answer) = mpsc::sync_channel(1);
-        let exchange = guest::Exchange {
-            request,
-            scheme: Scheme::HTTP,
-            client: None,
-            output: Arc::new(output),
-            watch: Arc::default(),
-        };
+        let exchange = guest::Exchange { request, scheme: Scheme::HTTP, client: None, output: Arc::new(output), watch };
         let run = || {
             let _entered = self.engine.runtime().enter();
             // The answer to nobody is dropped, which the guest is told.

@@ -86,7 +86,7 @@ impl Watchman {
     }
 
     fn new(revision: &Arc<Revision>, other: Other, config: &GuardConfig) -> Self {
-        revision.guarded(true);
+        revision.set_guarded(true);
         let (revision, at_start) = (Arc::clone(revision), revision.tally());
         Self { revision, at_start, other, config: config.clone(), until: Instant::now() + config.window }
     }
@@ -121,7 +121,7 @@ impl Watchman {
 
 impl Drop for Watchman {
     fn drop(&mut self) {
-        self.revision.guarded(false);
+        self.revision.set_guarded(false);
     }
 }
 

@@ -84,10 +84,9 @@ impl Handler {
         revisions.map(|revision| revision.sha256()).chain(self.expected.as_deref())
     }
 
-    /// The module with this digest will come: its copy is not to be removed. Returns it if it is loaded already.
-    pub(crate) fn expect(&mut self, sha256: &str) -> Option<Arc<LoadedModule>> {
+    /// A copy of the module with this digest is about to be made, which nobody may remove.
+    pub(crate) fn expects(&mut self, sha256: &str) {
         self.expected = Some(sha256.to_owned());
-        self.loaded(sha256)
     }
 
     /// The module with this digest, if it is loaded.
@@ -105,11 +104,11 @@ impl Handler {
     /// Makes `revision` the live one; the table has to follow. Returns the one before.
     pub(crate) fn put(&mut self, revision: Arc<Revision>) -> Arc<Revision> {
         self.guards.clear();
-        revision.replaced(false);
-        revision.withdrawn(false);
+        revision.set_replaced(false);
+        revision.set_withdrawn(false);
         self.kept.retain(|kept| !Arc::ptr_eq(kept, &revision));
         let before = std::mem::replace(&mut self.main, revision);
-        before.replaced(true);
+        before.set_replaced(true);
         if let Some(config) = &self.config.guard {
             self.guards.push(Watchman::after(&self.main, &before, &self.history, config));
         }
@@ -166,12 +165,14 @@ impl Handler {
             Some(number) => self.kept.iter().find(|kept| kept.number == number),
             None => self.kept.iter().rev().find(|kept| !kept.is_withdrawn()),
         };
-        found.cloned().ok_or_else(|| match to {
-            Some(number) if !self.kept.is_empty() => {
-                let kept: Vec<_> = self.kept.iter().map(|kept| format!("r{}", kept.number)).collect();
-                OperatorError::NotKept { name: name(), number, kept: kept.join(", ") }
+        found.cloned().ok_or_else(|| {
+            let kept: Vec<_> = self.kept.iter().map(|kept| format!("r{}", kept.number)).collect();
+            let kept = kept.join(", ");
+            match to {
+                _ if self.kept.is_empty() => OperatorError::NothingToRollBackTo { name: name() },
+                Some(number) => OperatorError::NotKept { name: name(), number, kept },
+                None => OperatorError::AllWithdrawn { name: name(), kept },
             }
-            _ => OperatorError::NothingToRollBackTo { name: name() },
         })
     }
 

@@ -6,7 +6,8 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use astra_server::{Handle, Server};
@@ -17,7 +18,7 @@ use crate::{
     config::{Config, DEFAULT_LISTEN, HandlerConfig, ServerConfig, Text},
     control::{self, Control, Reserved},
     dispatch::Dispatch,
-    gate::Gate,
+    gate::{Gate, Probes},
     guest::{Compiled, DirGrant, Engine, EngineOptions, ModuleInfo, inspect},
     handler::Handler,
     host_error::HostError,
@@ -27,7 +28,7 @@ use crate::{
     package,
     request_id::RequestIds,
     revision::Bell,
-    router::{Route, Router},
+    router::Route,
     state_dir::StateDir,
     table::{Table, Tables},
     watcher::Watcher,
@@ -41,6 +42,9 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Instances the pool keeps beyond one for each worker.
 const SPARE_INSTANCES: u32 = 16;
+
+/// How long a host waits for the one before it to let go of the state directory.
+const HANDOVER: Duration = Duration::from_secs(2);
 
 /// Most connections a host holds, if the limit on open files allows as many.
 const MAX_CONNECTIONS: usize = 65_536;
@@ -160,8 +164,7 @@ impl HostBuilder {
             // Reading the CPU clock costs two system calls a request: only for those who want to see it.
             handler.limits.measure_cpu = log.as_ref().is_some_and(Log::has_access_lines);
         }
-        let routes = config.handlers.iter().map(|handler| (handler.name.as_str(), &handler.routes[..]));
-        let router = Arc::new(Router::new(routes)?);
+        let router = Arc::new(config.router()?);
         let open_files = raise_open_files();
         let control = Reserved::new(&config.server.control)?;
 
@@ -173,6 +176,7 @@ impl HostBuilder {
             compiler: Compiler::new(&config.server.compile, config.server.cache),
             ids: Arc::clone(&ids),
             log: log.clone(),
+            probes: Probes::default(),
         };
         let state = open_state(config.server.state.as_deref())?;
         let uploads = state.as_ref().map_or_else(control::uploads, |state| Ok(state.uploads()));
@@ -187,6 +191,10 @@ impl HostBuilder {
             handlers.push(handler);
         }
 
+        if let Some(state) = &state {
+            let names: Vec<&str> = handlers.iter().map(|handler| &*handler.name).collect();
+            state.retain(&names).map_err(|source| HostError::State { path: state.path().to_owned(), source })?;
+        }
         let entries = handlers.iter().map(Handler::entry).collect();
         let tables = Arc::new(Tables::new(Table { router: Arc::clone(&router), entries }));
         let in_flight = Arc::<InFlight>::default();
@@ -219,7 +227,17 @@ impl HostBuilder {
 /// The directory that outlives us, unless another host has it: two that serve the same thing do not share what they were given.
 fn open_state(path: Option<&Path>) -> Result<Option<StateDir>, HostError> {
     let Some(path) = path else { return Ok(None) };
-    match StateDir::open(path) {
+    // One that is just ending lets go of it last.
+    let until = Instant::now() + HANDOVER;
+    let opened = loop {
+        match StateDir::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < until => {
+                thread::sleep(HANDOVER / 100);
+            }
+            opened => break opened,
+        }
+    };
+    match opened {
         Ok(state) => Ok(Some(state)),
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
             log::warn!("swaps of this host will not outlive a restart: {error}");
@@ -360,8 +378,8 @@ impl RunningHost {
     /// was cut.
     pub fn shutdown(self, drain: Duration) -> bool {
         self.operator.begin_stop();
-        drop(self.watcher);
         let is_whole = self.server.shutdown(drain);
+        drop(self.watcher);
         drop(self.steward);
         self.control.shutdown();
         is_whole

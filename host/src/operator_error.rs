@@ -26,6 +26,12 @@ pub enum OperatorError {
         /// The handler.
         name: String,
     },
+    /// Another revision has become the live one while this was prepared.
+    #[error("handler `{name}` was changed meanwhile; look at `astra-host status` and try again")]
+    Overtaken {
+        /// The handler.
+        name: String,
+    },
     /// Revisions that were replaced still have requests, and too many of them.
     #[error("{count} revisions of handler `{name}` are still draining; try again when one has (`astra-host status`)")]
     Draining {
@@ -53,6 +59,14 @@ pub enum OperatorError {
     NothingToRollBackTo {
         /// The handler.
         name: String,
+    },
+    /// All that are kept were rolled back from.
+    #[error("handler `{name}` was rolled back from every revision that is kept; name the one that you want: {kept}")]
+    AllWithdrawn {
+        /// The handler.
+        name: String,
+        /// What there is, for people.
+        kept: String,
     },
     /// That revision is not kept.
     #[error("handler `{name}` does not keep r{number}; it keeps {kept}")]
@@ -137,6 +151,8 @@ impl OperatorError {
         match self {
             Self::UnknownHandler { .. } | Self::UnknownRequest { .. } => Refusal::Unknown,
             Self::Busy { .. }
+            | Self::Overtaken { .. }
+            | Self::AllWithdrawn { .. }
             | Self::Draining { .. }
             | Self::HasCanary { .. }
             | Self::NoCanary { .. }

@@ -180,7 +180,10 @@ impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}  {}", self.handler, self.headline())?;
         let imports = self.new_imports.iter().map(|import| format!("new import {import}"));
-        for line in imports.chain(self.farewell()).chain(self.notes.iter().cloned()) {
+        let is_change = matches!(self.action, Action::Swap | Action::Promote | Action::Rollback);
+        let forgotten =
+            (is_change && !self.outlives_restart).then(|| "until a restart, which serves something else".to_owned());
+        for line in imports.chain(forgotten).chain(self.farewell()).chain(self.notes.iter().cloned()) {
             write!(f, "\n       {line}")?;
         }
         Ok(())

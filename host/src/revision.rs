@@ -110,11 +110,11 @@ impl Revision {
         Tally { ended: self.ended.load(Ordering::SeqCst), failed }
     }
 
-    pub(crate) fn replaced(&self, is_replaced: bool) {
+    pub(crate) fn set_replaced(&self, is_replaced: bool) {
         self.is_replaced.store(is_replaced, Ordering::SeqCst);
     }
 
-    pub(crate) fn withdrawn(&self, is_withdrawn: bool) {
+    pub(crate) fn set_withdrawn(&self, is_withdrawn: bool) {
         self.is_withdrawn.store(is_withdrawn, Ordering::SeqCst);
     }
 
@@ -122,7 +122,7 @@ impl Revision {
         self.is_withdrawn.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn guarded(&self, is_guarded: bool) {
+    pub(crate) fn set_guarded(&self, is_guarded: bool) {
         self.is_guarded.store(is_guarded, Ordering::SeqCst);
     }
 

@@ -51,6 +51,12 @@ pub enum RouteError {
         /// What would have been accepted.
         allowed: &'static str,
     },
+    /// Two handlers have one name.
+    #[error("two handlers are called `{name}`: rename one")]
+    Name {
+        /// The name.
+        name: String,
+    },
     /// Two routes match the same requests, and neither is more specific.
     #[error(
         "route `{first_route}` of handler `{first}` and route `{second_route}` of handler `{second}` match the same requests: change one"
@@ -72,7 +78,7 @@ impl RouteError {
     pub(crate) fn allowed(&self) -> &'static str {
         match self {
             Self::Path { allowed, .. } | Self::Host { allowed, .. } => allowed,
-            Self::Overlap { .. } => "different from all other routes",
+            Self::Name { .. } | Self::Overlap { .. } => "different from all others",
         }
     }
 }

@@ -168,6 +168,17 @@ impl StateDir {
         None
     }
 
+    /// Forgets the handlers that are not among these: one that comes again later is what is configured.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(crate) fn retain(&self, handlers: &[&str]) -> io::Result<()> {
+        let mut records = self.lock();
+        let mut changed = records.clone();
+        changed.retain(|handler, _| handlers.contains(&handler.as_str()));
+        if changed.len() == records.len() { Ok(()) } else { self.replace(&mut records, changed) }
+    }
+
     /// Removes the modules that are neither recorded nor in use. Whoever keeps a module must have said before that it is: it is asked for
     /// while nobody keeps any.
     ///
@@ -188,6 +199,10 @@ impl StateDir {
         Ok(())
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where modules are kept while they are swapped in.
     pub(crate) fn uploads(&self) -> PathBuf {
         self.path.join("uploads")
@@ -200,9 +215,11 @@ impl StateDir {
     /// On the disk first.
     fn replace(&self, records: &mut Records, changed: Records) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(&changed)?;
-        whole_file::write(&self.path.join("recorded.json"), |file| file.write_all(&text))?;
-        *records = changed;
-        Ok(())
+        let path = self.path.join("recorded.json");
+        let written = whole_file::write(&path, |file| file.write_all(&text));
+        // What failed may still have been done: the disk has the last word.
+        *records = if written.is_ok() { changed } else { read_records(&path).unwrap_or_else(|_| records.clone()) };
+        written
     }
 
     fn lock(&self) -> MutexGuard<'_, Records> {

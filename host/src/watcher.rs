@@ -74,9 +74,8 @@ impl Watches {
         self.0.retain(|name, watch| wanted.iter().any(|(known, path)| known == name && *path == watch.path));
         for (name, path) in wanted {
             self.0.entry(name).or_insert_with(|| {
-                // It may have changed since it was loaded; a package is built anew for that only if its sources change.
-                let is_due = !path.is_dir();
-                Watch { watched: Watched::new(&path), path, is_due, is_told: false }
+                // It may have changed since it was loaded.
+                Watch { watched: Watched::new(&path), path, is_due: true, is_told: false }
             });
         }
         for (name, watch) in &mut self.0 {

@@ -123,7 +123,7 @@ fn a_swap_prints_its_receipt() {
     assert!(back.stdout.starts_with("app  r2 -> r1  rolled back"), "{back:?}");
     assert_eq!(operated.get(), version(1));
     let ended = operated.operate(&["rollback", "app"]);
-    ended.expect_complaint(1, &["handler `app` has nothing to roll back to"]);
+    ended.expect_complaint(1, &["handler `app` was rolled back from every revision that is kept", "r2"]);
     let status = operated.operate(&["status"]);
     assert!(status.stdout.contains("app") && status.stdout.contains("r1"), "{status:?}");
 }
@@ -166,7 +166,11 @@ fn an_upload_that_is_cut_in_the_middle_is_forgotten() {
     // Another one does not wait for it.
     assert_eq!(operated.swap(3)["to"], 2);
     assert_eq!(operated.get(), version(3));
-    assert_eq!(fs::read_dir(operated.scratch.join("state/uploads")).expect("is there").count(), 0);
+    let started = Instant::now();
+    while fs::read_dir(operated.scratch.join("state/uploads")).expect("is there").count() > 0 {
+        assert!(started.elapsed() < PATIENCE, "it is still there");
+        thread::yield_now();
+    }
 }
 
 #[test]
@@ -306,6 +310,7 @@ fn who_waits_for_a_drain_keeps_nobody_else_from_swapping() {
     let operated = Operated::start();
     let mut streams = Vec::new();
     thread::scope(|scope| {
+        let mut swaps = Vec::new();
         for n in 2..12 {
             let mut client = operated.host().connect();
             client.ask("/stream?count=1000000&ms=20");
@@ -313,13 +318,28 @@ fn who_waits_for_a_drain_keeps_nobody_else_from_swapping() {
             streams.push(client);
             let file = operated.version(n).display().to_string();
             let operated = &operated;
-            scope.spawn(move || operated.operate(&["swap", "app", &file]));
+            swaps.push(scope.spawn(move || operated.operate(&["swap", "app", &file])));
             operated.until(n);
         }
         // All ten wait; their streams' clients leave.
         streams.clear();
+        for swap in swaps {
+            let ended = swap.join().expect("no panic");
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+        }
     });
     assert_eq!(operated.status()["revision"]["number"], 11);
+}
+
+#[test]
+fn a_swap_that_was_until_restart_can_be_made_to_outlive_it() {
+    let mut operated = Operated::start();
+    let file = operated.version(2).display().to_string();
+    operated.json(&["swap", "app", &file, "--until-restart"]);
+    let receipt = operated.swap(2);
+    assert_eq!((&receipt["action"], &receipt["outlives_restart"]), (&"unchanged".into(), &true.into()), "{receipt}");
+    operated.restart(Signal::TERM);
+    assert_eq!(operated.get(), version(2));
 }
 
 #[test]
@@ -540,9 +560,16 @@ fn a_host_that_is_killed_in_the_middle_of_a_swap_leaves_whole_files() {
         let before = operated.get();
         thread::scope(|scope| {
             let swapping = scope.spawn(|| operated.operate(&["swap", "app", &file, "--no-wait"]));
-            // At another moment each time.
+            // At another moment each time: when its module has come, or is kept, or recorded, or is live.
             let started = Instant::now();
-            while started.elapsed() < Duration::from_millis(7 * n as u64) && !swapping.is_finished() {
+            let has_come = |dir: &str| fs::read_dir(operated.scratch.join(dir)).expect("is there").count() > 0;
+            let is_there = |n: usize| match n % 4 {
+                0 => has_come("state/uploads"),
+                1 => has_come("state/modules"),
+                2 => operated.scratch.join("state/recorded.json").exists(),
+                _ => operated.get() != before,
+            };
+            while !is_there(n) && !swapping.is_finished() && started.elapsed() < PATIENCE {
                 thread::yield_now();
             }
             operated.host().signal(Signal::KILL);

@@ -4,7 +4,7 @@ use std::{
     fs,
     ops::Deref,
     path::Path,
-    sync::{Mutex, PoisonError, RwLockReadGuard},
+    sync::{Barrier, Mutex, PoisonError, RwLockReadGuard},
     thread,
     time::{Duration, Instant},
 };
@@ -93,6 +93,13 @@ fn rest(client: &mut Client) -> String {
         body.extend(chunk);
     }
     String::from_utf8(body).expect("it is text")
+}
+
+/// Asks, and waits until the request has ended: its guest may go on for a moment after its answer.
+fn ask(host: &RunningHost, client: &mut Client, path: &str) -> u16 {
+    let status = client.get(path).status;
+    until("it has ended", || host.operator().status().handlers[0].in_flight == 0);
+    status
 }
 
 /// Loads a version that gets no requests yet.
@@ -284,11 +291,11 @@ fn a_guard_rolls_back_what_fails() {
     assert!(status(&host).guard.is_some_and(|guard| guard.starts_with("watches r2")));
     let mut client = connect(&host);
     for _ in 0..9 {
-        assert_eq!(client.get("/").status, 200);
+        assert_eq!(ask(&host, &mut client, "/"), 200);
     }
-    assert_eq!(client.get("/500").status, 500, "which the guest has chosen");
+    assert_eq!(ask(&host, &mut client, "/500"), 500, "which the guest has chosen");
     assert_eq!(status(&host).revision.number, 2);
-    assert_eq!(client.get("/trap").status, 500);
+    assert_eq!(ask(&host, &mut client, "/trap"), 500);
     until("it is rolled back and told", || {
         host.operator()
             .events()
@@ -308,7 +315,7 @@ fn a_guard_never_goes_back_to_what_was_taken_back_before() {
     let mut client = connect(&host);
     for n in [2, 3] {
         swap(host.operator(), &version_file(&scratch, n)).expect("it can be served");
-        assert_eq!(client.get("/trap").status, 500);
+        assert_eq!(ask(&host, &mut client, "/trap"), 500);
         until("it is rolled back", || status(&host).revision.number == 1);
         assert_eq!(client.get("/").text(), version(1));
     }
@@ -327,8 +334,10 @@ fn a_canary_beside_a_guarded_revision_does_not_end_its_guard() {
     let operator = host.operator();
     swap(operator, &version_file(&scratch, 2)).expect("it can be served");
     load(operator, &version_file(&scratch, 3));
-    operator.abort("app").expect("there is one");
-    assert!(status(&host).guard.is_some_and(|guard| guard.starts_with("watches r2")));
+    let mut client = connect(&host);
+    assert_eq!(ask(&host, &mut client, "/trap"), 500);
+    until("both are taken back", || status(&host).revision.number == 1);
+    assert!(status(&host).canary.is_none());
 }
 
 #[test]
@@ -337,13 +346,13 @@ fn a_guard_allows_what_failed_before() {
     let host = host(&scratch, |handler| handler.guard = guard(10));
     let mut client = connect(&host);
     for _ in 0..10 {
-        assert_eq!(client.get("/trap").status, 500);
-        assert_eq!(client.get("/").status, 200);
+        assert_eq!(ask(&host, &mut client, "/trap"), 500);
+        assert_eq!(ask(&host, &mut client, "/"), 200);
     }
     swap(host.operator(), &version_file(&scratch, 2)).expect("it can be served");
     for _ in 0..10 {
-        assert_eq!(client.get("/trap").status, 500);
-        assert_eq!(client.get("/").status, 200);
+        assert_eq!(ask(&host, &mut client, "/trap"), 500);
+        assert_eq!(ask(&host, &mut client, "/"), 200);
     }
     assert_eq!(client.get("/").text(), version(2), "half of it failed before, too");
 }
@@ -361,9 +370,9 @@ fn a_guard_aborts_a_canary_and_leaves_the_rest_alone() {
     // Every other request is the canary's: it fails, the other side does not.
     for _ in 0..3 {
         let path = |canary: bool| if canary { "/500" } else { "/" };
-        assert_eq!(client.get(path(false)).status, 200);
+        assert_eq!(ask(&host, &mut client, path(false)), 200);
         if status(&host).canary.is_some() {
-            assert_eq!(client.get(path(true)).status, 500);
+            assert_eq!(ask(&host, &mut client, path(true)), 500);
         }
     }
     until("it is aborted", || status(&host).canary.is_none());
@@ -371,22 +380,25 @@ fn a_guard_aborts_a_canary_and_leaves_the_rest_alone() {
     assert_eq!(get(&host, "/"), version(1));
 }
 
-fn probe(path: &str) -> Option<ProbeConfig> {
-    Some(ProbeConfig { path: path.to_owned(), status: http::StatusCode::OK, within: Duration::from_millis(500) })
+fn probe(path: &str, within: Duration) -> Option<ProbeConfig> {
+    Some(ProbeConfig { path: path.to_owned(), status: http::StatusCode::OK, within })
 }
 
 #[test]
 fn a_module_that_does_not_answer_its_probe_takes_no_traffic() {
-    for (path, reason) in [
-        ("/500", "the probe of handler `app` failed: `/500` was answered 500, expected is 200"),
-        ("/trap", "the probe of handler `app` failed: trap: "),
-        ("/sleep?ms=3600000", "the probe of handler `app` failed: deadline: "),
-        ("/stream?count=1000000&ms=100", "the probe of handler `app` failed: deadline: "),
+    let soon = Duration::from_millis(500);
+    for (path, within, reasons) in [
+        ("/500?secret", PATIENCE, &["`/500` was answered 500, expected is 200"][..]),
+        ("/trap", PATIENCE, &["trap: "]),
+        ("/sleep?ms=3600000", soon, &["deadline: "]),
+        ("/stream?count=1000000&ms=100", soon, &["deadline: ", "its answer did not end in time"]),
     ] {
         let scratch = Scratch::new();
-        let host = host(&scratch, |handler| handler.probe = probe(path));
+        let host = host(&scratch, |handler| handler.probe = probe(path, within));
         let error = swap(host.operator(), &version_file(&scratch, 2)).expect_err("the probe fails");
-        assert!(error.to_string().starts_with(reason), "{error}");
+        let error_text = error.to_string();
+        let reason = error_text.strip_prefix("the probe of handler `app` failed: ").expect("it is said");
+        assert!(reasons.iter().any(|expected| reason.starts_with(expected)), "{reason}");
         assert_eq!(error.refusal(), Refusal::Unusable);
         assert_eq!(get(&host, "/"), version(1));
         assert_eq!(status(&host).revision.number, 1);
@@ -396,7 +408,7 @@ fn a_module_that_does_not_answer_its_probe_takes_no_traffic() {
 #[test]
 fn a_probe_that_passes_is_in_the_receipt() {
     let scratch = Scratch::new();
-    let host = host(&scratch, |handler| handler.probe = probe("/big"));
+    let host = host(&scratch, |handler| handler.probe = probe("/big", PATIENCE));
     let receipt = swap(host.operator(), &version_file(&scratch, 2)).expect("it passes");
     assert_eq!(receipt.probe.map(|probed| probed.status), Some(200));
 }
@@ -451,21 +463,24 @@ fn new_imports_are_shown_and_can_be_refused() {
 fn one_swap_of_a_handler_at_a_time() {
     let scratch = Scratch::new();
     let host = host(&scratch, |handler| {
-        handler.probe = probe("/sleep?ms=400").map(|probe| ProbeConfig { within: PATIENCE, ..probe });
+        handler.probe = probe("/sleep?ms=2000", PATIENCE);
     });
     let (second, third) = (version_file(&scratch, 2), version_file(&scratch, 3));
-    let results = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for module in [&second, &third] {
-            scope.spawn(|| results.lock().expect("not poisoned").push(swap(host.operator(), module)));
-        }
+    let both = Barrier::new(2);
+    let results = thread::scope(|scope| {
+        let swapping = [&second, &third].map(|module| {
+            let (both, host) = (&both, &host);
+            scope.spawn(move || {
+                both.wait();
+                swap(host.operator(), module)
+            })
+        });
+        swapping.map(|swapping| swapping.join().expect("no panic"))
     });
-    // The one that came second was refused at once; under the lock it may also have come when the first was done.
-    let results = results.into_inner().expect("not poisoned");
-    for result in &results {
-        assert!(matches!(result, Ok(_) | Err(OperatorError::Busy { .. })), "{result:?}");
-    }
-    assert!(results.iter().any(Result::is_ok));
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{results:?}");
+    let refused = results.into_iter().find_map(Result::err).expect("one was refused");
+    assert_eq!(refused.to_string(), "handler `app` is being swapped just now; try again when that is done");
+    assert_eq!(refused.refusal(), Refusal::Conflict);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::say;
 use crate::{
     config::{HandlerConfig, format_size},
     config_file,
-    gate::Gate,
+    gate::{Gate, Probes},
     guest::Engine,
     host::engine_options,
     request_id::RequestIds,
@@ -43,14 +43,14 @@ impl Check {
         if self.print {
             say(file.print().trim_end());
         }
-        let routes = file.config.handlers.iter().map(|handler| (handler.name.as_str(), &handler.routes[..]));
-        let router = Router::new(routes)?;
+        let router = file.config.router()?;
         let gate = Gate {
             engine: Engine::new(&engine_options(&file.config))?,
             trust_precompiled: file.config.server.trust_precompiled,
             compiler: None,
             ids: Arc::new(RequestIds::new()),
             log: None,
+            probes: Probes::default(),
         };
         let (mut lines, mut problems) = (Vec::new(), Vec::new());
         for handler in &file.config.handlers {

@@ -9,7 +9,7 @@ use std::{
     sync::{
         Arc,
         atomic::AtomicBool,
-        mpsc::{self, Sender},
+        mpsc::{self, SyncSender},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -185,9 +185,11 @@ impl Run {
     /// Says where it listens, and waits until it is told to stop.
     pub(super) fn serve(&self, host: RunningHost, signals: &mut Signals) -> anyhow::Result<()> {
         self.report(&host);
-        let reloads = Reloads::new(host.operator());
+        let reloads =
+            Reloads::new(host.operator()).context("cannot start the thread that reads the configuration again")?;
         while signals.forever().next() == Some(SIGHUP) {
-            reloads.one_more()?;
+            // If there is one to come already, that will do.
+            let _ = reloads.wanted.try_send(());
         }
         let drain = host.operator().drain();
         log::info!("finishing what runs, for at most {}; a second signal ends it", humantime::format_duration(drain));
@@ -291,27 +293,22 @@ impl Run {
 
 /// Reads the configuration again on a thread of its own, since that may compile for minutes: who stops us meanwhile is heard.
 struct Reloads {
-    wanted: Sender<()>,
+    wanted: SyncSender<()>,
     thread: JoinHandle<()>,
 }
 
 impl Reloads {
-    fn new(operator: &Operator) -> Self {
-        let (wanted, received) = mpsc::channel();
+    fn new(operator: &Operator) -> io::Result<Self> {
+        let (wanted, received) = mpsc::sync_channel(1);
         let operator = operator.clone();
-        let thread = thread::spawn(move || {
+        let thread = thread::Builder::new().name("astra-reload".to_owned()).stack_size(operator.worker_stack());
+        let thread = thread.spawn(move || {
             while received.recv().is_ok() {
-                // Those that came meanwhile want what is there now.
-                while received.try_recv().is_ok() {}
                 // What came of it is in the log.
                 let _ = operator.reload();
             }
-        });
-        Self { wanted, thread }
-    }
-
-    fn one_more(&self) -> anyhow::Result<()> {
-        self.wanted.send(()).context("the thread that reads the configuration again is gone")
+        })?;
+        Ok(Self { wanted, thread })
     }
 
     /// The host has stopped, so what is under way has been given up.

@@ -18,7 +18,7 @@ pub use self::values::{
 use crate::{
     forwarded::Network,
     guest::{CacheMode, Grants, Limits, Reset},
-    router::Route,
+    router::{Route, RouteError, Router},
 };
 
 /// Everything a host needs to know before it starts.
@@ -271,6 +271,21 @@ impl Config {
     /// The defaults for serving `module` at every path.
     pub fn new(module: impl Into<PathBuf>) -> Self {
         Self { server: ServerConfig::default(), handlers: vec![HandlerConfig::new(module)] }
+    }
+}
+
+impl Config {
+    /// The routes of all handlers.
+    ///
+    /// # Errors
+    /// A route is none, two cannot be told apart, or two handlers have one name.
+    pub(crate) fn router(&self) -> Result<Router, RouteError> {
+        for (index, handler) in self.handlers.iter().enumerate() {
+            if self.handlers[..index].iter().any(|other| other.name == handler.name) {
+                return Err(RouteError::Name { name: handler.name.clone() });
+            }
+        }
+        Router::new(self.handlers.iter().map(|handler| (handler.name.as_str(), &handler.routes[..])))
     }
 }
 

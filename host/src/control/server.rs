@@ -2,7 +2,6 @@
 //! workers, so that a host whose guests have all threads can still be looked at and stopped.
 
 use std::{
-    error::Error,
     io,
     path::PathBuf,
     sync::{
@@ -29,7 +28,7 @@ use super::{
 };
 use crate::{
     config,
-    operator::SwapOptions,
+    operator::{SwapOptions, chain},
     operator_error::{OperatorError, Refusal},
     receipt::Receipt,
 };
@@ -42,6 +41,9 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Swaps at once, those of which the module is still arriving included.
 pub(super) const SWAPS: usize = 8;
+
+/// Clients that wait for a drain at once, likewise.
+const WAITS: usize = 12;
 
 /// Characters of what a module is called by who sends it.
 const MAX_SOURCE: usize = 1024;
@@ -86,6 +88,7 @@ pub(crate) fn start(bound: Server, access: Access, operator: impl Operate, setti
         uploads,
         swaps: Places::new(SWAPS),
         followers: Places::new(FOLLOWERS),
+        waits: Places::new(WAITS),
     };
     bound
         .max_workers(WORKERS)
@@ -104,6 +107,7 @@ struct Control<O> {
     uploads: PathBuf,
     swaps: Places,
     followers: Places,
+    waits: Places,
 }
 
 impl<O: Operate> Service for Control<O> {
@@ -152,9 +156,10 @@ impl<O: Operate> Control<O> {
         }
     }
 
-    /// The answer to what is live now: when the revision before has drained, unless nobody wants to wait for that.
+    /// The answer to what is live now: when the revision before has drained, unless nobody wants to wait for that, or too many do.
     fn live(&self, result: Result<Receipt, OperatorError>, no_wait: bool) -> Result<Response, Refused> {
-        done(result.map(|receipt| if no_wait { receipt } else { self.operator.wait_for_drain(receipt) }))
+        let place = if no_wait { None } else { self.waits.take() };
+        done(result.map(|receipt| if place.is_some() { self.operator.wait_for_drain(receipt) } else { receipt }))
     }
 
     fn swap(&self, handler: &str, query: &Query, body: &mut Body) -> Result<Result<Receipt, OperatorError>, Refused> {
@@ -206,17 +211,7 @@ fn done(result: Result<impl Serialize, OperatorError>) -> Result<Response, Refus
         Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::Failed => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    Err(Refused::new(status, with_causes(&error)))
-}
-
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
+    Err(Refused::new(status, chain(&error)))
 }
 
 fn busy(with: &str) -> Refused {

@@ -268,9 +268,9 @@ impl Operator {
 
     /// Tells why something was not done; clears up after what was.
     fn told(&self, name: &str, done: Result<Receipt, OperatorError>) -> Result<Receipt, OperatorError> {
-        match &done {
-            Ok(_) => self.collect(),
-            Err(error) => self.tell_failed(name, error),
+        self.collect();
+        if let Err(error) = &done {
+            self.tell_failed(name, error);
         }
         done
     }
@@ -287,11 +287,13 @@ impl Operator {
 
     /// From here on nothing is swapped, and what is being built for that is given up.
     pub(crate) fn begin_stop(&self) {
-        self.0.lock().is_stopping = true;
-        self.0.builds.cancel();
-        if let Some(compiler) = &self.0.gate.compiler {
-            compiler.stop();
+        {
+            // Whoever is recording a swap publishes it, or finds that it is too late before that.
+            let _change = self.0.change();
+            self.0.lock().is_stopping = true;
         }
+        self.0.builds.cancel();
+        self.0.gate.stop();
         self.0.watch_bell.ring();
         self.0.bell.ring();
     }

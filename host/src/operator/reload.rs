@@ -39,8 +39,7 @@ impl Operator {
         // Read by who has the claims: of two reloads, the later one reads the later text.
         let mut config = read().map_err(|reason| OperatorError::Config { reason })?;
         self.check_fits(&mut config)?;
-        let routes = config.handlers.iter().map(|handler| (handler.name.as_str(), &handler.routes[..]));
-        let router = Arc::new(Router::new(routes)?);
+        let router = Arc::new(config.router()?);
         let plans = config.handlers.into_iter().map(|handler| self.plan(handler, &router));
         let plans = plans.collect::<Result<Vec<_>, _>>()?;
         self.carry_out(plans, router)
@@ -99,6 +98,9 @@ impl Operator {
         let inner = &*self.0;
         let _change = inner.change();
         let mut book = inner.lock();
+        if book.is_stopping {
+            return Err(OperatorError::Stopping);
+        }
         for handler in &book.handlers {
             if !plans.iter().any(|plan| *plan.config.name == *handler.name) {
                 handler.check_no_canary()?;
@@ -108,7 +110,7 @@ impl Operator {
             if let Some(number) = planned_on
                 && book.handler(&config.name)?.main.number != *number
             {
-                return Err(OperatorError::Busy { name: config.name.clone() });
+                return Err(OperatorError::Overtaken { name: config.name.clone() });
             }
         }
         let mut before = std::mem::take(&mut book.handlers);
@@ -129,7 +131,9 @@ impl Operator {
                         }
                         let revision = handler.make(module, source);
                         let receipt = self.receipt(Action::Swap, Some(&handler.main), &revision);
-                        let receipt = Receipt { code, probe: probed, new_imports, ..receipt };
+                        let was_recorded = handler.last.as_ref().is_some_and(|last| last.outlives_restart);
+                        let outlives_restart = revision.sha256() == handler.configured || was_recorded;
+                        let receipt = Receipt { code, probe: probed, new_imports, outlives_restart, ..receipt };
                         let replaced = handler.put(revision);
                         handler.last = Some(receipt.clone());
                         let evicted = handler.keep(Arc::clone(&replaced));
@@ -142,7 +146,8 @@ impl Operator {
                 }
                 (None, Some(Admitted { module, code, probed })) => {
                     let mut handler = Handler::new(config, module, source, configured, &inner.bell);
-                    let receipt = Receipt { code, probe: probed, ..self.receipt(Action::Add, None, &handler.main) };
+                    let receipt = self.receipt(Action::Add, None, &handler.main);
+                    let receipt = Receipt { code, probe: probed, outlives_restart: true, ..receipt };
                     handler.last = Some(receipt.clone());
                     done.push((receipt, None));
                     book.handlers.push(handler);
@@ -153,7 +158,7 @@ impl Operator {
         }
         for mut handler in before {
             let receipt = self.receipt(Action::Remove, None, &handler.main);
-            handler.main.replaced(true);
+            handler.main.set_replaced(true);
             let mut evicted = handler.keep_none();
             evicted.push(Arc::clone(&handler.main));
             configured_again.push(handler.name.to_string());
@@ -176,9 +181,7 @@ impl Operator {
         drop(book);
         // What was swapped in is replaced by what is configured, or gone.
         for name in configured_again {
-            if let Err(error) = self.forget(&name) {
-                self.tell_failed(&name, &error);
-            }
+            self.remember(&name, || self.forget(&name).map(|()| true));
         }
         Ok(done.into_iter().map(|(receipt, _)| receipt).collect())
     }

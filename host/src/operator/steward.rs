@@ -70,6 +70,10 @@ impl Operator {
             }
             book.farewells = going_on;
             for (receipt, _) in &complete {
+                if let Some(text) = receipt.farewell() {
+                    let (handler, told) = (Some(receipt.handler.as_str()), Some(receipt.clone()));
+                    inner.events.tell(Urgency::Normal, "drained", handler, text, told);
+                }
                 book.complete(receipt);
             }
             for handler in &mut book.handlers {
@@ -87,12 +91,7 @@ impl Operator {
                 }
             }
         }
-        for (receipt, farewell) in complete {
-            if let Some(text) = receipt.farewell() {
-                inner.events.tell(Urgency::Normal, "drained", Some(&receipt.handler), text, Some(receipt.clone()));
-            }
-            farewell.end();
-        }
+        complete.into_iter().for_each(|(_, farewell)| farewell.end());
         for (name, revision, verdict) in verdicts {
             self.follow(&name, &revision, verdict);
         }
@@ -110,12 +109,14 @@ impl Operator {
                 let (what, done) = if is_canary {
                     ("the canary is aborted", self.try_abort(name, Some(revision)))
                 } else {
+                    // A canary is compared with what is being taken back: it goes first. That there may be none is no failure.
+                    let _ = self.try_abort(name, None);
                     ("rolled back", self.try_rollback(name, None, Some(revision)))
                 };
                 match done {
                     Ok(receipt) => tell(Urgency::Loud, format!("{text}: {what}, r{} serves", receipt.to)),
                     // Somebody was quicker: the revision serves no more.
-                    Err(OperatorError::Busy { .. }) => tell(Urgency::Normal, text),
+                    Err(OperatorError::Overtaken { .. }) => tell(Urgency::Normal, text),
                     Err(error) => {
                         tell(Urgency::Loud, format!("{text}, but it cannot be taken back: {}", chain(&error)));
                     }

@@ -24,6 +24,8 @@ pub(super) enum Origin<'a> {
 }
 
 impl Operator {
+    /// # Errors
+    /// It was not published.
     pub(super) fn try_swap(
         &self,
         name: &str,
@@ -51,7 +53,14 @@ impl Operator {
             Origin::Configured { .. } => configured == sha256,
         };
         if is_known {
-            return Ok(self.receipt(Action::Unchanged, Some(&before), &before));
+            let mut receipt = self.receipt(Action::Unchanged, Some(&before), &before);
+            if let Origin::Operator { .. } = origin {
+                self.keep(name, &sha256, &path, options)?;
+                let _change = inner.change();
+                let recording = Recording { sha256: &sha256, configured: &configured, source: &before.source };
+                receipt.outlives_restart = self.record_as_wanted(name, &recording, options)?;
+            }
+            return Ok(receipt);
         }
         let loaded = inner.lock().handler(name)?.loaded(&sha256);
         let Admitted { module, code, probed } = inner.gate.admit(&path, loaded, &config, &router)?;
@@ -59,22 +68,24 @@ impl Operator {
         let sha256 = module.info().digest.clone();
         let new_imports = new_imports(&module, &before.module);
         check_new_imports(&new_imports, before.number, options.no_new_imports, config.new_imports)?;
-        if let (Origin::Operator { .. }, false, Some(state)) = (origin, options.until_restart, &inner.state) {
-            inner.lock().handler(name)?.expect(&sha256);
-            state.keep(&sha256, &path).map_err(OperatorError::State)?;
+        if let Origin::Operator { .. } = origin {
+            self.keep(name, &sha256, &path, options)?;
         }
 
         let _change = inner.change();
-        // Who stops, or has found a canary meanwhile, must not find it recorded.
-        inner.lock().check_ready(name)?;
-        let recording = |configured| Recording { sha256: &sha256, configured, source: &source };
-        let outlives_restart = match (origin, options) {
-            // A canary is on trial: a restart serves what is live.
-            (_, SwapOptions { canary: Some(_), .. }) => false,
-            (Origin::Operator { .. }, SwapOptions { until_restart: true, .. }) => self.forget(name).map(|()| false)?,
-            (Origin::Operator { .. }, _) => self.record(name, &recording(&configured))?,
+        {
+            // Who stops, or has found another revision or a canary meanwhile, must not find this one recorded.
+            let mut book = inner.lock();
+            book.check_ready(name)?;
+            if !Arc::ptr_eq(&book.handler(name)?.main, &before) {
+                return Err(OperatorError::Overtaken { name: name.to_owned() });
+            }
+        }
+        let recording = Recording { sha256: &sha256, configured: &configured, source: &source };
+        let outlives_restart = match origin {
+            Origin::Operator { .. } => self.record_as_wanted(name, &recording, options)?,
             // The file is what a restart finds.
-            (Origin::Configured { .. }, _) => self.forget(name).map(|()| true)?,
+            Origin::Configured { .. } => self.forget(name).map(|()| true)?,
         };
         let mut book = inner.lock();
         let handler = book.handler(name)?;
@@ -105,6 +116,9 @@ impl Operator {
     }
 
     /// Goes back; if `from` is given, only if that is still the live revision.
+    ///
+    /// # Errors
+    /// It is not kept, there is a canary, or `from` is not live any more.
     pub(super) fn try_rollback(
         &self,
         name: &str,
@@ -117,25 +131,29 @@ impl Operator {
             let handler = book.handler(name)?;
             handler.check_no_canary()?;
             if from.is_some_and(|from| !Arc::ptr_eq(from, &handler.main)) {
-                return Err(OperatorError::Busy { name: name.to_owned() });
+                return Err(OperatorError::Overtaken { name: name.to_owned() });
             }
             let revision = handler.earlier(to)?;
             let configured = handler.configured.clone();
-            let receipt = self.receipt(Action::Rollback, Some(&handler.main), &revision);
+            let mut receipt = self.receipt(Action::Rollback, Some(&handler.main), &revision);
+            // As it will be if nothing fails.
+            receipt.outlives_restart = self.0.state.is_some() || revision.sha256() == configured;
             let left = Arc::clone(&handler.main);
             self.0.go_live(&mut book, name, &revision, receipt.clone())?;
-            left.withdrawn(true);
+            // One that was before it was not left because of what it is.
+            left.set_withdrawn(left.number > revision.number);
             // What is gone back to is known.
             book.handler(name)?.guards.clear();
             (receipt, revision, configured)
         };
-        // Serving what works comes before remembering it.
         let recording = Recording { sha256: revision.sha256(), configured: &configured, source: &revision.source };
-        receipt.outlives_restart = self.record_or_tell(name, &recording);
+        receipt.outlives_restart = self.remember(name, || self.record(name, &recording));
         self.0.lock().amend(&receipt);
         Ok(receipt)
     }
 
+    /// # Errors
+    /// There is no canary.
     pub(super) fn try_promote(&self, name: &str) -> Result<Receipt, OperatorError> {
         let _change = self.0.change();
         let (mut receipt, revision, configured) = {
@@ -143,26 +161,30 @@ impl Operator {
             let handler = book.handler(name)?;
             let revision = handler.take_canary()?;
             let configured = handler.configured.clone();
-            let receipt = self.receipt(Action::Promote, Some(&handler.main), &revision);
+            let mut receipt = self.receipt(Action::Promote, Some(&handler.main), &revision);
+            receipt.outlives_restart = self.0.state.is_some() || revision.sha256() == configured;
             self.0.go_live(&mut book, name, &revision, receipt.clone())?;
             (receipt, revision, configured)
         };
         let recording = Recording { sha256: revision.sha256(), configured: &configured, source: &revision.source };
-        receipt.outlives_restart = self.record_or_tell(name, &recording);
+        receipt.outlives_restart = self.remember(name, || self.record(name, &recording));
         self.0.lock().amend(&receipt);
         Ok(receipt)
     }
 
     /// Takes the canary back; if `only` is given, only if it is that.
+    ///
+    /// # Errors
+    /// There is none, or another.
     pub(super) fn try_abort(&self, name: &str, only: Option<&Arc<Revision>>) -> Result<Receipt, OperatorError> {
         let _change = self.0.change();
         let mut book = self.0.lock();
         let handler = book.handler(name)?;
         if only.is_some_and(|only| !handler.canary().is_ok_and(|canary| Arc::ptr_eq(only, &canary))) {
-            return Err(OperatorError::Busy { name: name.to_owned() });
+            return Err(OperatorError::Overtaken { name: name.to_owned() });
         }
         let revision = handler.take_canary()?;
-        revision.replaced(true);
+        revision.set_replaced(true);
         let receipt = self.receipt(Action::Abort, Some(&revision), &handler.main);
         handler.last = Some(receipt.clone());
         let drain = handler.config.drain;
@@ -188,10 +210,42 @@ impl Operator {
         state.record(name, revision).map(|()| true).map_err(OperatorError::State)
     }
 
-    /// The same for what is live already: that it cannot be recorded is no reason to take it back.
-    fn record_or_tell(&self, name: &str, revision: &Recording<'_>) -> bool {
-        self.record(name, revision).unwrap_or_else(|error| {
-            let text = format!("a restart will not serve what is live now: {}", chain(&error));
+    /// Keeps a copy of a module that is about to be recorded.
+    ///
+    /// # Errors
+    /// The disk fails, or the file is not what it was.
+    fn keep(&self, name: &str, sha256: &str, path: &Path, options: &SwapOptions) -> Result<(), OperatorError> {
+        let Some(state) = self.0.state.as_ref().filter(|_| !options.until_restart) else { return Ok(()) };
+        self.0.lock().handler(name)?.expects(sha256);
+        state.keep(sha256, path).map_err(OperatorError::State)
+    }
+
+    /// Records a swap, or sees to it that a restart does not know of it, as was asked for. Whether a restart will serve it.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    fn record_as_wanted(
+        &self,
+        name: &str,
+        recording: &Recording<'_>,
+        options: &SwapOptions,
+    ) -> Result<bool, OperatorError> {
+        match options {
+            // A canary is on trial: a restart serves what is live.
+            SwapOptions { canary: Some(_), .. } => Ok(false),
+            SwapOptions { until_restart: true, .. } => {
+                self.forget(name).map(|()| recording.sha256 == recording.configured)
+            }
+            _ => self.record(name, recording),
+        }
+    }
+
+    /// Records what is live already: serving what works comes before remembering it, and that it cannot be remembered is no reason to
+    /// take it back.
+    pub(super) fn remember(&self, name: &str, record: impl FnOnce() -> Result<bool, OperatorError>) -> bool {
+        record().unwrap_or_else(|error| {
+            let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), chain);
+            let text = format!("a restart will not serve what is live now: {why}");
             self.0.events.tell(Urgency::Loud, "state", Some(name), text, None);
             false
         })

@@ -163,9 +163,14 @@ fn version(guest: &[u8], n: u32) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The guest with a second core module in it that nobody instantiates, and that has to be compiled all the same.
+/// The guest with a second core module in it that nobody instantiates, and that has to be compiled all the same. Each time another one,
+/// which is not in the cache.
 fn large(guest: &[u8]) -> Vec<u8> {
     let mut bytes = guest.to_vec();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    // A custom section with an empty name.
+    bytes.extend([0, 17, 0]);
+    bytes.extend(now.as_nanos().to_le_bytes());
     let module = large_module();
     bytes.push(1); // a core module section (component model, binary format)
     leb(&mut bytes, module.len() as u32);

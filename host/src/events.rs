@@ -23,7 +23,8 @@ pub struct Event {
     pub id: u64,
     /// When, RFC 3339.
     pub time: String,
-    /// `swap`, `drained`, `guard`, `rollback`, `canary`, `promote`, `abort`, `reload`, `failed`, `stop`…
+    /// What a receipt calls its action (`swap`, `rollback`, `canary`, `promote`, `abort`, `add`, `adjust`, `remove`), or `drained`, `guard`,
+    /// `reload`, `kill`, `state` (what is recorded), `failed`.
     pub kind: String,
     /// The handler that it happened to; none if it concerns the host.
     pub handler: Option<String>,

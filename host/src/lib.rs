@@ -43,7 +43,7 @@
 //! | [`operator`], [`operator_error`] | everything that can be done to a running host, and why it was not done |
 //! | `gate`, `compiler` | what a module has to pass before a request meets it; compiling in a process of its own |
 //! | `handler`, `table` | which revision is live, which has a share, which are kept; published by one pointer |
-//! | `farewell`, `guard`, `steward` | draining and freeing; taking back what fails; the thread that sees to both |
+//! | `farewell`, `guard`, `operator/steward` | draining and freeing; taking back what fails; the thread that sees to both |
 //! | `state_dir` | what outlives a restart |
 //! | [`receipt`], [`events`], [`status`] | what is told about all that |
 //!
@@ -137,7 +137,6 @@ mod private_dir;
 mod request_id;
 mod revision;
 mod state_dir;
-
 mod table;
 mod watch;
 mod watcher;

@@ -171,8 +171,8 @@ impl Inner {
         self.events.tell(Urgency::Normal, kind, handler, receipt.headline(), Some(receipt.clone()));
     }
 
-    /// Announces a receipt, sees to it that a revision which the table does not have any more drains, and that those which are kept no longer are freed (it may
-    /// be one of them).
+    /// Announces a receipt, and sees to it that the revision which was replaced drains, and that those which are kept no longer (it may be
+    /// one of them) are freed.
     pub(super) fn bid_farewell(
         &self,
         book: &mut Book,

@@ -1,9 +1,10 @@
 //! What is done to all handlers: the configuration is read again, and what differs is done, all or nothing.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Operator,
+    book::Book,
     swaps::{check_new_imports, new_imports},
 };
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     operator_error::OperatorError,
     package,
     receipt::{Action, Receipt},
+    revision::Revision,
     router::Router,
 };
 
@@ -30,7 +32,19 @@ struct Plan {
     admitted: Option<Admitted>,
 }
 
+/// What a reload has done to a handler.
+struct Change {
+    receipt: Receipt,
+    /// What was live before, and how long it may drain.
+    replaced: Option<(Arc<Revision>, Duration)>,
+    kept_no_longer: Vec<Arc<Revision>>,
+    /// What was swapped in is not served any more, and to be forgotten.
+    is_configured_again: bool,
+}
+
 impl Operator {
+    /// # Errors
+    /// Nothing was changed.
     pub(super) fn try_reload(&self) -> Result<Vec<Receipt>, OperatorError> {
         let inner = &*self.0;
         let read = inner.read_config.as_ref().ok_or(OperatorError::NothingToReload)?;
@@ -93,96 +107,120 @@ impl Operator {
     /// Makes the handlers what was planned; all become visible at once.
     ///
     /// # Errors
-    /// A handler was rolled back since it was planned for, which needs no claim.
+    /// The host stops, a handler that goes has a canary, or one was rolled back since it was planned for, which needs no claim.
     fn carry_out(&self, plans: Vec<Plan>, router: Arc<Router>) -> Result<Vec<Receipt>, OperatorError> {
         let inner = &*self.0;
         let _change = inner.change();
         let mut book = inner.lock();
-        if book.is_stopping {
-            return Err(OperatorError::Stopping);
-        }
-        for handler in &book.handlers {
-            if !plans.iter().any(|plan| *plan.config.name == *handler.name) {
-                handler.check_no_canary()?;
-            }
-        }
-        for Plan { config, planned_on, .. } in &plans {
-            if let Some(number) = planned_on
-                && book.handler(&config.name)?.main.number != *number
-            {
-                return Err(OperatorError::Overtaken { name: config.name.clone() });
-            }
-        }
+        check_plans(&book, &plans)?;
+
         let mut before = std::mem::take(&mut book.handlers);
-        let (mut done, mut configured_again, mut surplus) = (Vec::new(), Vec::new(), Vec::new());
-        for Plan { config, configured, admitted, .. } in plans {
-            let known = before.iter().position(|handler| *handler.name == *config.name).map(|at| before.remove(at));
-            let source = config.module.display().to_string();
-            match (known, admitted) {
-                (Some(mut handler), admitted) => {
-                    let is_adjusted = handler.config != config;
-                    (handler.config, handler.configured) = (config, configured);
-                    if let Some(Admitted { module, code, probed }) = admitted {
-                        let new_imports = new_imports(&module, &handler.main.module);
-                        let is_same = Arc::ptr_eq(&module, &handler.main.module);
-                        let source = if is_same { handler.main.source.clone() } else { source };
-                        if !is_same {
-                            configured_again.push(handler.name.to_string());
-                        }
-                        let revision = handler.make(module, source);
-                        let receipt = self.receipt(Action::Swap, Some(&handler.main), &revision);
-                        let was_recorded = handler.last.as_ref().is_some_and(|last| last.outlives_restart);
-                        let outlives_restart = revision.sha256() == handler.configured || was_recorded;
-                        let receipt = Receipt { code, probe: probed, new_imports, outlives_restart, ..receipt };
-                        let replaced = handler.put(revision);
-                        handler.last = Some(receipt.clone());
-                        let evicted = handler.keep(Arc::clone(&replaced));
-                        done.push((receipt, Some((replaced, evicted, handler.config.drain))));
-                    } else if is_adjusted {
-                        surplus.extend(handler.trim());
-                        done.push((self.receipt(Action::Adjust, Some(&handler.main), &handler.main), None));
-                    }
-                    book.handlers.push(handler);
-                }
-                (None, Some(Admitted { module, code, probed })) => {
-                    let mut handler = Handler::new(config, module, source, configured, &inner.bell);
-                    let receipt = self.receipt(Action::Add, None, &handler.main);
-                    let receipt = Receipt { code, probe: probed, outlives_restart: true, ..receipt };
-                    handler.last = Some(receipt.clone());
-                    done.push((receipt, None));
-                    book.handlers.push(handler);
-                }
-                // A handler that is not known has been through the gate.
-                (None, None) => {}
-            }
+        let mut changes = Vec::new();
+        for plan in plans {
+            let known =
+                before.iter().position(|handler| *handler.name == *plan.config.name).map(|at| before.remove(at));
+            let (handler, change) = match known {
+                Some(handler) => self.renew(handler, plan),
+                None => self.add(plan),
+            };
+            book.handlers.extend(handler);
+            changes.extend(change);
         }
-        for mut handler in before {
-            let receipt = self.receipt(Action::Remove, None, &handler.main);
-            handler.main.set_replaced(true);
-            let mut evicted = handler.keep_none();
-            evicted.push(Arc::clone(&handler.main));
-            configured_again.push(handler.name.to_string());
-            done.push((receipt, Some((Arc::clone(&handler.main), evicted, handler.config.drain))));
-        }
+        changes.extend(before.into_iter().map(|handler| self.remove(handler)));
         book.router = router;
         inner.tables.publish(book.table());
         inner.watch_bell.ring();
-        for (receipt, drains) in &done {
-            match drains {
-                Some((replaced, evicted, drain)) => {
-                    inner.bid_farewell(&mut book, receipt.clone(), Arc::clone(replaced), evicted.clone(), *drain);
+
+        let (mut receipts, mut forgotten) = (Vec::new(), Vec::new());
+        for Change { receipt, replaced, kept_no_longer, is_configured_again } in changes {
+            forgotten.extend(is_configured_again.then(|| receipt.handler.clone()));
+            receipts.push(receipt.clone());
+            match replaced {
+                Some((revision, drain)) => inner.bid_farewell(&mut book, receipt, revision, kept_no_longer, drain),
+                None => {
+                    inner.announce(&receipt);
+                    for revision in &kept_no_longer {
+                        book.let_go(revision);
+                    }
                 }
-                None => inner.announce(receipt),
             }
         }
-        for revision in &surplus {
-            book.let_go(revision);
-        }
         drop(book);
-        // What was swapped in is replaced by what is configured, or gone.
-        for name in configured_again {
+        for name in forgotten {
             self.remember(&name, || self.forget(&name).map(|()| true));
         }
-        Ok(done.into_iter().map(|(receipt, _)| receipt).collect())
+        Ok(receipts)
     }
+
+    /// Makes a handler what was planned.
+    fn renew(&self, mut handler: Handler, plan: Plan) -> (Option<Handler>, Option<Change>) {
+        let is_adjusted = handler.config != plan.config;
+        (handler.config, handler.configured) = (plan.config, plan.configured);
+        let change = match plan.admitted {
+            Some(Admitted { module, code, probed }) => {
+                let new_imports = new_imports(&module, &handler.main.module);
+                let is_same = Arc::ptr_eq(&module, &handler.main.module);
+                let configured = handler.config.module.display().to_string();
+                let source = if is_same { handler.main.source.clone() } else { configured };
+                let was_recorded = handler.last.as_ref().is_some_and(|last| last.outlives_restart);
+                let revision = handler.make(module, source);
+                let outlives_restart = revision.sha256() == handler.configured || was_recorded;
+                let receipt = self.receipt(Action::Swap, Some(&handler.main), &revision);
+                let receipt = Receipt { code, probe: probed, new_imports, outlives_restart, ..receipt };
+                let replaced = handler.put(revision);
+                handler.last = Some(receipt.clone());
+                let kept_no_longer = handler.keep(Arc::clone(&replaced));
+                let replaced = Some((replaced, handler.config.drain));
+                Some(Change { receipt, replaced, kept_no_longer, is_configured_again: !is_same })
+            }
+            None if is_adjusted => {
+                let receipt = self.receipt(Action::Adjust, Some(&handler.main), &handler.main);
+                let kept_no_longer = handler.trim();
+                Some(Change { receipt, replaced: None, kept_no_longer, is_configured_again: false })
+            }
+            None => None,
+        };
+        (Some(handler), change)
+    }
+
+    /// Makes a new handler. (Nothing was admitted only for one that is known.)
+    fn add(&self, plan: Plan) -> (Option<Handler>, Option<Change>) {
+        let Plan { config, configured, admitted, .. } = plan;
+        let Some(Admitted { module, code, probed }) = admitted else { return (None, None) };
+        let source = config.module.display().to_string();
+        let mut handler = Handler::new(config, module, source, configured, &self.0.bell);
+        let receipt = self.receipt(Action::Add, None, &handler.main);
+        let receipt = Receipt { code, probe: probed, outlives_restart: true, ..receipt };
+        handler.last = Some(receipt.clone());
+        let change = Change { receipt, replaced: None, kept_no_longer: Vec::new(), is_configured_again: false };
+        (Some(handler), Some(change))
+    }
+
+    /// Of a handler that is gone nothing is kept, and nothing remembered.
+    fn remove(&self, mut handler: Handler) -> Change {
+        let receipt = self.receipt(Action::Remove, None, &handler.main);
+        handler.main.set_replaced(true);
+        let mut kept_no_longer = handler.keep_none();
+        kept_no_longer.push(Arc::clone(&handler.main));
+        let replaced = Some((Arc::clone(&handler.main), handler.config.drain));
+        Change { receipt, replaced, kept_no_longer, is_configured_again: true }
+    }
+}
+
+/// # Errors
+/// Things are not what they were when this was planned.
+fn check_plans(book: &Book, plans: &[Plan]) -> Result<(), OperatorError> {
+    if book.is_stopping {
+        return Err(OperatorError::Stopping);
+    }
+    for handler in &book.handlers {
+        match plans.iter().find(|plan| *plan.config.name == *handler.name) {
+            None => handler.check_no_canary()?,
+            Some(plan) if plan.planned_on.is_some_and(|number| number != handler.main.number) => {
+                return Err(OperatorError::Overtaken { name: handler.name.to_string() });
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
 }

@@ -356,6 +356,12 @@ impl RunningHost {
         self.control.path()
     }
 
+    /// Where it listens for operators on TCP.
+    #[must_use]
+    pub fn control_addrs(&self) -> &[SocketAddr] {
+        self.control.local_addrs()
+    }
+
     /// What it was started with, in the order of the configuration.
     #[must_use]
     pub fn loaded(&self) -> &[Loaded] {

@@ -609,3 +609,38 @@ fn the_control_socket_is_for_its_owner_and_not_for_web_pages() {
     client.send("GET /v1/status HTTP/1.1\r\nhost: localhost\r\norigin: http://evil.example\r\n\r\n");
     assert_eq!(client.answer().status, 403);
 }
+
+#[test]
+fn over_tcp_operators_need_the_token() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = Scratch::short();
+    version_file(&scratch, 1);
+    let text = toml(&[("app", "module = 'version-1.wasm'")]);
+    let tcp = "[server]\ncontrol_tcp = '127.0.0.1:0'\ncontrol_token_file = 'token'\n";
+    let file = scratch.file("astra.toml", text.replacen("[server]\n", tcp, 1));
+    let setup = || Setup::run(&file).no_listen().flag("--control", scratch.join("control")).arg("--no-state");
+    let token = |content: &str, mode: u32| {
+        let path = scratch.file("token", content);
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+    };
+    setup().end().expect_complaint(1, &["token"]);
+    token("short", 0o600);
+    setup().end().expect_complaint(1, &["token", "characters"]);
+    token("0123456789abcdef0123456789abcdef", 0o644);
+    setup().end().expect_complaint(1, &["token", "chmod 600"]);
+
+    token("0123456789abcdef0123456789abcdef\n", 0o600);
+    let host = setup().start();
+    let line = host.stdout_with("control on http://");
+    let addr = line.trim_start_matches("control on http://").parse().expect("an address");
+    let ask = |authorization: &str| {
+        let mut client = Client::connect(addr);
+        client.send(format!("GET /v1/status HTTP/1.1\r\nhost: localhost\r\n{authorization}\r\n"));
+        client.answer()
+    };
+    assert_eq!(ask("").status, 401);
+    assert_eq!(ask("authorization: Bearer 0123456789abcdef0123456789abcdee\r\n").status, 401);
+    let answer = ask("authorization: Bearer 0123456789abcdef0123456789abcdef\r\n");
+    assert_eq!(answer.status, 200);
+    assert!(answer.text().contains("\"name\":\"app\""), "{}", answer.text());
+}

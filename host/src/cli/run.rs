@@ -285,6 +285,9 @@ impl Run {
         if let Some(path) = host.control_path().filter(|_| !self.flags.quiet) {
             say(&format!("control socket {}", path.display()));
         }
+        for address in host.control_addrs() {
+            say(&format!("control on http://{address}"));
+        }
         for address in host.local_addrs() {
             say(&format!("listening on http://{address}"));
         }

@@ -24,6 +24,7 @@ mod upload;
 
 use std::{
     io,
+    net::SocketAddr,
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
     time::Duration,
@@ -70,6 +71,7 @@ pub(crate) struct Reserved {
 /// What operators reach a host by. The socket goes last: who waits for that knows that the host is gone.
 pub(crate) struct Control {
     servers: Vec<Handle>,
+    tcp: Vec<SocketAddr>,
     socket: Option<ControlSocket>,
 }
 
@@ -112,13 +114,14 @@ impl Reserved {
                 uploads: uploads.to_owned(),
             }
         };
-        let mut control = Control { servers: Vec::new(), socket: None };
+        let mut control = Control { servers: Vec::new(), tcp: Vec::new(), socket: None };
         if let Some((listener, socket)) = self.unix {
             control.socket = Some(socket);
             let bound = Server::default().and_listen_unix(listener)?;
             control.servers.push(server::start(bound, Access::Owner, operator.clone(), settings())?);
         }
         if let Some((bound, token)) = self.tcp {
+            control.tcp = bound.local_addrs();
             control.servers.push(server::start(bound, Access::Bearer(token), operator.clone(), settings())?);
         }
         Ok(control)
@@ -129,6 +132,11 @@ impl Control {
     /// The socket's path.
     pub(crate) fn path(&self) -> Option<&Path> {
         self.socket.as_ref().map(ControlSocket::path)
+    }
+
+    /// Where it listens on TCP.
+    pub(crate) fn local_addrs(&self) -> &[SocketAddr] {
+        &self.tcp
     }
 
     /// Lets the last answers go out.

@@ -186,7 +186,8 @@ fn one_greedy_connection_does_not_keep_another_waiting() {
     let stopped = Arc::clone(&stop);
     let sending = std::thread::spawn(move || {
         let requests = "GET /greedy HTTP/1.1\r\nhost: test\r\n\r\n".repeat(500);
-        while !stopped.load(SeqCst) && sender.try_send(&requests).is_ok() {}
+        // Once at least, also where this thread gets its turn when all is over.
+        while sender.try_send(&requests).is_ok() && !stopped.load(SeqCst) {}
         sender.half_close();
     });
     let mut greedy = greedy;

@@ -168,14 +168,14 @@ fn read_server(table: &mut Table<'_>) -> Server {
     let config = ServerConfig {
         listen,
         trusted_proxies: table.list("trusted_proxies", config::network).unwrap_or_default(),
-        max_body: table.value("max_body", size(0..=1 << 40)).unwrap_or(DEFAULT_MAX_BODY),
-        body_timeout: table.value("body_timeout", duration(MILLISECOND..=DAY)).unwrap_or(DEFAULT_BODY_TIMEOUT),
-        max_workers: table.value("max_workers", count(1..=10_000)).unwrap_or(DEFAULT_MAX_WORKERS),
+        max_body: table.value("max_body", size(config::BODY)).unwrap_or(DEFAULT_MAX_BODY),
+        body_timeout: table.value("body_timeout", duration(config::LIMIT)).unwrap_or(DEFAULT_BODY_TIMEOUT),
+        max_workers: table.value("max_workers", count(config::WORKERS)).unwrap_or(DEFAULT_MAX_WORKERS),
         memory_budget: table.value("memory_budget", size(1 << 20..=64 << 40)),
         reset: table.value("reset", choice([("copy", Reset::Copy), ("scan", Reset::Scan)])).unwrap_or(Reset::Copy),
         cache: if table.flag("cache", true) { CacheMode::On } else { CacheMode::Off },
         trust_precompiled: table.flag("trust_precompiled", false),
-        drain: table.value("drain", duration(Duration::ZERO..=DAY)).unwrap_or(DEFAULT_DRAIN),
+        drain: table.value("drain", duration(config::DRAIN)).unwrap_or(DEFAULT_DRAIN),
         control: ControlConfig {
             socket: control.clone().flatten(),
             tcp,
@@ -214,7 +214,7 @@ fn read_handler(table: &mut Table<'_>, is_only: bool, server_drain: Duration) ->
         }),
         grants: Grants { env: read_env(table), dirs: read_dirs(table) },
         limits: table.sub("limits", read_limits).unwrap_or_default(),
-        drain: table.value("drain", duration(Duration::ZERO..=DAY)).unwrap_or(server_drain),
+        drain: table.value("drain", duration(config::DRAIN)).unwrap_or(server_drain),
         keep: table.value("keep", count(0..=100)).map_or(DEFAULT_KEEP, |keep| keep as usize),
         new_imports: table.value("new_imports", new_imports).unwrap_or_default(),
         name,
@@ -253,10 +253,10 @@ fn read_routes(table: &mut Table<'_>, is_only: bool) -> Vec<Route> {
 fn read_limits(table: &mut Table<'_>) -> Limits {
     let default = Limits::default();
     Limits {
-        deadline: table.value("deadline", duration(MILLISECOND..=DAY)).unwrap_or(default.deadline),
-        stream_deadline: table.value("stream_deadline", duration(MILLISECOND..=DAY)),
-        cpu: table.value("cpu", duration(MILLISECOND..=DAY)),
-        memory: table.value("memory", size(1 << 20..=4 << 30)).unwrap_or(default.memory),
+        deadline: table.value("deadline", duration(config::LIMIT)).unwrap_or(default.deadline),
+        stream_deadline: table.value("stream_deadline", duration(config::LIMIT)),
+        cpu: table.value("cpu", duration(config::LIMIT)),
+        memory: table.value("memory", size(config::MEMORY)).unwrap_or(default.memory),
         ..default
     }
 }
@@ -322,7 +322,7 @@ fn check_routes(source: &Source<'_>, handlers: &[HandlerConfig]) {
     };
     for (index, handler) in handlers.iter().enumerate() {
         let Some(probe) = &handler.probe else { continue };
-        let path = probe.path.split('?').next().unwrap_or_default();
+        let path = probe.path_only();
         // A host with a `*` is below itself, as far as the router is concerned.
         let found = router.find(handler.routes.first().and_then(|route| route.host.as_deref()), path);
         let found = found.map(|found| found.handler);

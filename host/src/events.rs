@@ -5,12 +5,12 @@
 use std::{
     collections::VecDeque,
     sync::{Condvar, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::receipt::Receipt;
+use crate::{log_line, receipt::Receipt};
 
 /// Events that are remembered.
 const KEPT: usize = 256;
@@ -113,7 +113,7 @@ impl Events {
 
 /// RFC 3339 with milliseconds, UTC.
 pub(crate) fn now() -> String {
-    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+    log_line::now().to_string()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::{
     config::{HandlerConfig, ProbeConfig},
     dispatch::{self, PrintedLines},
     failure::{FailureKind, Outcome},
-    guest::{self, CutBy, Engine, GuestBody, LoadError, LoadedModule, Report, Watch},
+    guest::{self, CutBy, Engine, GuestBody, LoadError, LoadedModule, ModuleFile, Report, Watch},
     log_writer::Log,
     operator_error::OperatorError,
     receipt::{Probed, milliseconds},
@@ -85,7 +85,7 @@ impl Gate {
     /// # Errors
     /// It cannot be served.
     pub(crate) fn load_first(&self, path: &Path) -> Result<Arc<LoadedModule>, LoadError> {
-        Ok(Arc::new(LoadedModule::load(&self.engine, path, self.trust_precompiled, None)?))
+        Ok(Arc::new(LoadedModule::load(&self.engine, ModuleFile::read(path)?, self.trust_precompiled, None)?))
     }
 
     /// The host ends: what is being loaded is given up.
@@ -101,13 +101,13 @@ impl Gate {
         self.log.as_ref().is_some_and(Log::has_access_lines)
     }
 
-    /// Admits the module in a file, or `loaded`, which has been admitted before and only has to answer the probe.
+    /// Admits a module, or `loaded`, the same that has been admitted before and only has to answer the probe.
     ///
     /// # Errors
     /// It cannot be served.
     pub(crate) fn admit(
         &self,
-        path: &Path,
+        file: ModuleFile,
         loaded: Option<Arc<LoadedModule>>,
         config: &HandlerConfig,
         router: &Router,
@@ -116,7 +116,7 @@ impl Gate {
             Some(module) => (module, "loaded".to_owned()),
             None => {
                 let compiler = self.compiler.as_ref();
-                let module = LoadedModule::load(&self.engine, path, self.trust_precompiled, compiler)?;
+                let module = LoadedModule::load(&self.engine, file, self.trust_precompiled, compiler)?;
                 let code = module.compiled().to_string();
                 (Arc::new(module), code)
             }
@@ -144,7 +144,7 @@ impl Gate {
             return Ok(answer);
         }
         // Without the query, which may hold secrets.
-        let (path, wanted) = (probe.path.split('?').next().unwrap_or_default(), probe.status.as_u16());
+        let (path, wanted) = (probe.path_only(), probe.status.as_u16());
         Err(failed(format!("`{path}` was answered {}, expected is {wanted}", answer.status)))
     }
 
@@ -157,7 +157,7 @@ impl Gate {
     ) -> Result<astra_server::Request, String> {
         let host = config.routes.iter().find_map(|route| route.host.as_deref());
         let host = host.map_or_else(|| "localhost".to_owned(), |host| host.replace('*', "probe"));
-        let path = probe.path.split('?').next().unwrap_or_default();
+        let path = probe.path_only();
         let found = router.find(Some(&host), path).ok_or_else(|| format!("no route leads to `{path}`"))?;
         let mut request = Request::get(&probe.path)
             .header(header::HOST, &host)

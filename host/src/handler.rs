@@ -101,8 +101,9 @@ impl Handler {
         Revision::new(&self.name, self.last_number, module, source, &self.config, &self.bell, &self.past)
     }
 
-    /// Makes `revision` the live one; the table has to follow. Returns the one before.
-    pub(crate) fn put(&mut self, revision: Arc<Revision>) -> Arc<Revision> {
+    /// Makes `revision` the live one, as the receipt says; the table has to follow. Returns the one before, which is kept for rollback, and
+    /// those that are therefore kept no longer (the one before too, if none is kept).
+    pub(crate) fn put(&mut self, revision: Arc<Revision>, receipt: &Receipt) -> (Arc<Revision>, Vec<Arc<Revision>>) {
         self.guards.clear();
         revision.set_replaced(false);
         revision.set_withdrawn(false);
@@ -113,7 +114,10 @@ impl Handler {
             self.guards.push(Watchman::after(&self.main, &before, &self.history, config));
         }
         self.history = History::from_now(&self.main);
-        before
+        self.last = Some(receipt.clone());
+        self.kept.push_back(Arc::clone(&before));
+        let kept_no_longer = self.trim();
+        (before, kept_no_longer)
     }
 
     /// Gives a revision a share of the requests; the table has to follow.
@@ -136,12 +140,6 @@ impl Handler {
         self.canary = None;
         self.guards.retain(|guard| !Arc::ptr_eq(&guard.revision, &canary));
         Ok(canary)
-    }
-
-    /// Keeps a revision that was replaced, for rollback, and returns those that are therefore kept no longer (itself, if none is kept).
-    pub(crate) fn keep(&mut self, revision: Arc<Revision>) -> Vec<Arc<Revision>> {
-        self.kept.push_back(revision);
-        self.trim()
     }
 
     /// Those that are kept beyond what the configuration says are kept no longer.

@@ -24,14 +24,14 @@ use crate::{
     host_error::HostError,
     in_flight::InFlight,
     log_writer::Log,
-    operator::{Operator, Parts, ReadConfig, Steward},
+    operator::{Attendant, Operator, Parts, ReadConfig, steward},
     package,
     request_id::RequestIds,
     revision::Bell,
     router::Route,
     state_dir::StateDir,
     table::{Table, Tables},
-    watcher::Watcher,
+    watcher::watcher,
 };
 
 /// Requests that may wait for a worker; beyond that, and after [`QUEUE_TIMEOUT`], the answer is 503.
@@ -216,8 +216,8 @@ impl HostBuilder {
         let trusted_proxies = config.server.trusted_proxies.clone();
         let dispatch = Dispatch { tables, in_flight, ids, trusted_proxies, log };
         let server = serve(server, dispatch, &config.server, &engine, open_files)?;
-        let steward = Steward::start(&operator).map_err(HostError::Serve)?;
-        let watcher = Watcher::start(&operator).map_err(HostError::Serve)?;
+        let steward = steward(&operator).map_err(HostError::Serve)?;
+        let watcher = watcher(&operator).map_err(HostError::Serve)?;
         let control = control.open(&operator, &engine, config.server.control.max_module, &uploads);
         let control = control.map_err(HostError::Serve)?;
         Ok(RunningHost { server, watcher, steward, control, operator, loaded, engine })
@@ -319,8 +319,8 @@ fn serve(
 pub struct RunningHost {
     // Dropped in this order: the workers that run guests before the engine they run in.
     server: Handle,
-    watcher: Watcher,
-    steward: Steward,
+    watcher: Attendant,
+    steward: Attendant,
     control: Control,
     operator: Operator,
     loaded: Vec<Loaded>,

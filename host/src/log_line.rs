@@ -125,7 +125,7 @@ impl LogFormat {
 }
 
 /// RFC 3339, UTC, milliseconds.
-fn now() -> impl Display {
+pub(crate) fn now() -> impl Display {
     humantime::format_rfc3339_millis(SystemTime::now())
 }
 

@@ -1,64 +1,35 @@
-//! The thread that swaps in what has changed on disk. Asleep unless something is watched.
+//! Swaps in what has changed on disk, on a thread of its own, which sleeps unless something is watched.
 
 use std::{
     collections::BTreeMap,
     io,
     path::PathBuf,
     sync::Arc,
-    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use crate::{
     guest::LoadError,
-    operator::Operator,
+    operator::{Attendant, Operator},
     operator_error::{OperatorError, Refusal},
     watch::{Change, Watched},
 };
 
-/// The thread, joined when it is dropped.
-pub(crate) struct Watcher {
-    operator: Operator,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Watcher {
-    /// # Errors
-    /// There is no thread to be had.
-    pub(crate) fn start(operator: &Operator) -> io::Result<Self> {
-        let theirs = operator.clone();
-        let watch = move || {
-            theirs.watch_bell().answer();
-            let mut watches = Watches::default();
-            while !theirs.is_stopping() {
-                match watches.look(&theirs) {
-                    Some(interval) => thread::park_timeout(interval),
-                    None => thread::park(),
-                }
-            }
-        };
-        // The gate runs guests' start functions on it.
-        let stack = operator.worker_stack();
-        let thread = thread::Builder::new().name("astra-watcher".to_owned()).stack_size(stack).spawn(watch)?;
-        Ok(Self { operator: operator.clone(), thread: Some(thread) })
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        self.operator.begin_stop();
-        if let Some(thread) = self.thread.take() {
-            // One that panicked has said so.
-            let _ = thread.join();
-        }
-    }
+/// The thread.
+///
+/// # Errors
+/// There is no thread to be had.
+pub(crate) fn watcher(operator: &Operator) -> io::Result<Attendant> {
+    let mut watches = Watches::default();
+    let look = move |operator: &Operator| watches.look(operator);
+    Attendant::start("astra-watcher", operator, Operator::watch_bell, look, |_| ())
 }
 
 /// What is watched, by handler.
 #[derive(Default)]
-struct Watches(BTreeMap<Arc<str>, Watch>);
+struct Watches(BTreeMap<Arc<str>, WatchedHandler>);
 
-struct Watch {
+struct WatchedHandler {
     path: PathBuf,
     watched: Watched,
     /// It has changed and could not be swapped in yet.
@@ -75,7 +46,7 @@ impl Watches {
         for (name, path) in wanted {
             self.0.entry(name).or_insert_with(|| {
                 // It may have changed since it was loaded.
-                Watch { watched: Watched::new(&path), path, is_due: true, is_told: false }
+                WatchedHandler { watched: Watched::new(&path), path, is_due: true, is_told: false }
             });
         }
         for (name, watch) in &mut self.0 {
@@ -91,7 +62,7 @@ impl Watches {
     }
 }
 
-impl Watch {
+impl WatchedHandler {
     fn swap(&mut self, name: &str, operator: &Operator) {
         let swapped = operator.swap_changed(name, || self.watched.age());
         self.is_due = false;

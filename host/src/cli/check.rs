@@ -17,8 +17,9 @@ use crate::{
     config::{HandlerConfig, format_size},
     config_file,
     gate::{Gate, Probes},
-    guest::Engine,
+    guest::{Engine, ModuleFile},
     host::engine_options,
+    package,
     request_id::RequestIds,
     router::Router,
 };
@@ -79,18 +80,13 @@ impl Check {
         let mut handler = handler.clone();
         handler.grants.check()?;
         if handler.module.is_dir() {
-            if !handler.module.join("Cargo.toml").is_file() {
-                bail!(
-                    "`{}` has no Cargo.toml: give a .wasm file, or the directory of a Cargo package",
-                    handler.module.display()
-                );
-            }
+            package::manifest_in(&handler.module)?;
             return Ok("Cargo package, not built".to_owned());
         }
         if !self.probe {
             handler.probe = None;
         }
-        let admitted = gate.admit(&handler.module, None, &handler, router)?;
+        let admitted = gate.admit(ModuleFile::read(&handler.module)?, None, &handler, router)?;
         let info = admitted.module.info();
         let probed = admitted.probed.map(|probed| format!(", probe {} in {:.1} ms", probed.status, probed.ms));
         Ok(format!("{}, {}{}", info.kind, format_size(info.size), probed.unwrap_or_default()))

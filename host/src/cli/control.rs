@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use http::Method;
 
 use super::say;
 use crate::{
-    control::client::{self, Client, ClientError},
+    control::client::{self, Client, ClientError, Question},
     log_line::Escaped,
     receipt::Receipt,
 };
@@ -25,14 +26,42 @@ impl Control {
     }
 }
 
-/// Shows a receipt: for people, or as it came.
-pub(super) fn say_receipt(answer: &str, json: bool) -> anyhow::Result<()> {
-    if json {
-        say(answer);
-    } else {
-        say_text(&client::parse::<Receipt>(answer)?.to_string());
+/// What is done to one handler, and answered with a receipt.
+#[derive(Args)]
+pub(super) struct Operation {
+    /// The handler
+    pub(super) handler: String,
+    /// Return when it is done, rather than when the revision that is replaced has drained
+    #[arg(long)]
+    no_wait: bool,
+    /// Print the receipt as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub(super) control: Control,
+}
+
+impl Operation {
+    /// The question to be asked.
+    pub(super) fn question(&self, verb: &str, query: &[(&str, Option<&str>)]) -> Question {
+        let no_wait = ("no_wait", self.no_wait.then_some("true"));
+        Question::new(Method::POST, &["v1", "handlers", &self.handler, verb]).query(&[query, &[no_wait]].concat())
     }
-    Ok(())
+
+    /// Shows a receipt: for people, or as it came.
+    pub(super) fn say(&self, answer: &str) -> anyhow::Result<()> {
+        if self.json {
+            say(answer);
+        } else {
+            say_text(&client::parse::<Receipt>(answer)?.to_string());
+        }
+        Ok(())
+    }
+
+    /// Asks, and shows the receipt.
+    pub(super) fn run(&self, verb: &str, query: &[(&str, Option<&str>)]) -> anyhow::Result<()> {
+        self.say(&self.control.client()?.ask(self.question(verb, query))?)
+    }
 }
 
 /// Says lines of which parts were chosen by others, who get no say over the terminal.

@@ -1,35 +1,23 @@
 //! `astra-host rollback`: goes back to a revision that is still loaded.
 
 use clap::Args;
-use http::Method;
 
-use super::control::{Control, say_receipt};
-use crate::control::client::Question;
+use super::control::Operation;
 
 /// Go back to an earlier revision of a handler, at once
 #[derive(Args)]
 pub(super) struct Rollback {
-    /// The handler
-    handler: String,
+    #[command(flatten)]
+    operation: Operation,
     /// Its number, such as 7 or r7 [default: the one before that was not itself rolled back from]
     #[arg(value_parser = revision)]
     revision: Option<u32>,
-    /// Return when it is live, rather than when the revision before has drained
-    #[arg(long)]
-    no_wait: bool,
-    /// Print the receipt as JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    control: Control,
 }
 
 impl Rollback {
-    pub(super) fn execute(self) -> anyhow::Result<()> {
+    pub(super) fn execute(&self) -> anyhow::Result<()> {
         let revision = self.revision.map(|number| number.to_string());
-        let question = Question::new(Method::POST, &["v1", "handlers", &self.handler, "rollback"])
-            .query(&[("revision", revision.as_deref()), ("no_wait", self.no_wait.then_some("true"))]);
-        say_receipt(&self.control.client()?.ask(question)?, self.json)
+        self.operation.run("rollback", &[("revision", revision.as_deref())])
     }
 }
 

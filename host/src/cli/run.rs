@@ -5,14 +5,13 @@
 
 use std::{
     env, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::AtomicBool,
         mpsc::{self, SyncSender},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -152,9 +151,6 @@ enum AccessLogFlag {
     Off,
 }
 
-const MILLISECOND: Duration = Duration::from_millis(1);
-const DAY: Duration = Duration::from_secs(24 * 3600);
-
 impl Run {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let config = self.config()?;
@@ -222,7 +218,7 @@ impl Run {
         server.compile.program =
             if cfg!(target_os = "linux") { Some("/proc/self/exe".into()) } else { env::current_exe().ok() };
         let name = config.handlers.first().map_or("astra-host", |handler| handler.name.as_str());
-        let name = if self.is_file() { stem(&self.path) } else { name.to_owned() };
+        let name = if self.is_file() { config::handler_name(&self.path) } else { name.to_owned() };
         match &self.flags.places {
             Places { control: Some(path), .. } => server.control.socket = Some(std::path::absolute(path)?),
             Places { no_control: true, .. } => (server.control.socket, server.control.tcp) = (None, None),
@@ -322,10 +318,6 @@ impl Reloads {
     }
 }
 
-fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-}
-
 impl ServerFlags {
     fn apply(&self, config: &mut Config) -> Result<(), ValueError> {
         let server = &mut config.server;
@@ -333,13 +325,13 @@ impl ServerFlags {
             server.trusted_proxies.push(config::network("--trusted-proxy", text)?);
         }
         if let Some(text) = &self.max_body {
-            server.max_body = config::size("--max-body", text, 0..=1 << 40)?;
+            server.max_body = config::size("--max-body", text, config::BODY)?;
         }
         if let Some(text) = &self.max_workers {
-            server.max_workers = config::count("--max-workers", text, 1..=10_000)?;
+            server.max_workers = config::count("--max-workers", text, config::WORKERS)?;
         }
         if let Some(text) = &self.drain {
-            server.drain = config::duration("--drain", text, Duration::ZERO..=DAY)?;
+            server.drain = config::duration("--drain", text, config::DRAIN)?;
             config.handlers[0].drain = server.drain;
         }
         if self.reset == Some(ResetFlag::Scan) {
@@ -355,7 +347,7 @@ impl ServerFlags {
 
 impl HandlerFlags {
     fn apply(&self, handler: &mut HandlerConfig) -> Result<(), ValueError> {
-        let time = |name, text: &str| config::duration(name, text, MILLISECOND..=DAY);
+        let time = |name, text: &str| config::duration(name, text, config::LIMIT);
         let from_host = |key: &str| env::var(key).ok();
         handler.watch = self.watch;
 
@@ -378,7 +370,7 @@ impl HandlerFlags {
             self.stream_deadline.as_deref().map(|text| time("--stream-deadline", text)).transpose()?;
         limits.cpu = self.cpu.as_deref().map(|text| time("--cpu", text)).transpose()?;
         if let Some(text) = &self.max_memory {
-            limits.memory = config::size("--max-memory", text, 1 << 20..=4 << 30)?;
+            limits.memory = config::size("--max-memory", text, config::MEMORY)?;
         }
         Ok(())
     }

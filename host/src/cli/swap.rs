@@ -9,19 +9,15 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
-use http::Method;
 
-use super::{
-    control::{Control, say_receipt},
-    spinner::Spinner,
-};
-use crate::{config, control::client::Question, package};
+use super::{control::Operation, spinner::Spinner};
+use crate::{config, package};
 
 /// Replace a handler's module while the host serves; ends when the revision before has drained
 #[derive(Args)]
 pub(super) struct Swap {
-    /// The handler
-    handler: String,
+    #[command(flatten)]
+    operation: Operation,
     /// A .wasm file, or the directory of a Cargo package, which is built first
     #[arg(value_name = "FILE|DIR")]
     path: PathBuf,
@@ -34,20 +30,12 @@ pub(super) struct Swap {
     /// Serve the configured module again after a restart
     #[arg(long)]
     until_restart: bool,
-    /// Return when the new revision is live
-    #[arg(long)]
-    no_wait: bool,
-    /// Print the receipt as JSON
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    control: Control,
 }
 
 impl Swap {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let canary = self.canary.as_deref().map(|text| config::share("--canary", text)).transpose()?;
-        let client = self.control.client()?;
+        let client = self.operation.control.client()?;
         let path = package::module(&self.path)?;
         let found = fs::metadata(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
         // Opening a pipe would wait for its other end.
@@ -59,19 +47,17 @@ impl Swap {
         let yes = |flag: bool| flag.then_some("true");
         let canary = canary.map(|share| share.to_string());
         let source = path::absolute(&path).unwrap_or(path);
-        let question = Question::new(Method::POST, &["v1", "handlers", &self.handler, "swap"])
-            .query(&[
-                ("canary", canary.as_deref()),
-                ("no_new_imports", yes(self.no_new_imports)),
-                ("until_restart", yes(self.until_restart)),
-                ("no_wait", yes(self.no_wait)),
-                ("source", Some(&source.to_string_lossy())),
-            ])
-            .body(module, found.len());
+        let query = [
+            ("canary", canary.as_deref()),
+            ("no_new_imports", yes(self.no_new_imports)),
+            ("until_restart", yes(self.until_restart)),
+            ("source", Some(&*source.to_string_lossy())),
+        ];
+        let question = self.operation.question("swap", &query).body(module, found.len());
         let answer = {
-            let _spinner = Spinner::start(format!("swapping {}", self.handler));
+            let _spinner = Spinner::start(format!("swapping {}", self.operation.handler));
             client.ask(question)?
         };
-        say_receipt(&answer, self.json)
+        self.operation.say(&answer)
     }
 }

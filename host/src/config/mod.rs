@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::values::not_allowed;
+pub(crate) use self::values::{BODY, DRAIN, LIMIT, MEMORY, WORKERS, not_allowed};
 pub use self::values::{
     ValueError, add_variables, address, count, dir, duration, env_file, format_size, network, share, size, variable,
 };
@@ -126,6 +126,13 @@ pub struct ProbeConfig {
     pub status: http::StatusCode,
     /// How long the whole answer may take.
     pub within: Duration,
+}
+
+impl ProbeConfig {
+    /// The path without its query.
+    pub(crate) fn path_only(&self) -> &str {
+        self.path.split('?').next().unwrap_or_default()
+    }
 }
 
 /// When a new revision is taken back: within `window` after the swap, once it has answered at least `min_requests`, if its share of
@@ -272,9 +279,7 @@ impl Config {
     pub fn new(module: impl Into<PathBuf>) -> Self {
         Self { server: ServerConfig::default(), handlers: vec![HandlerConfig::new(module)] }
     }
-}
 
-impl Config {
     /// The routes of all handlers.
     ///
     /// # Errors
@@ -330,6 +335,6 @@ impl HandlerConfig {
 }
 
 /// A handler that was given no name is called like its file, without the extension.
-fn handler_name(module: &Path) -> String {
+pub(crate) fn handler_name(module: &Path) -> String {
     module.file_stem().map_or_else(|| "handler".to_owned(), |stem| stem.to_string_lossy().into_owned())
 }

@@ -12,6 +12,23 @@ use std::{
 use super::{Share, Text};
 use crate::{forwarded::Network, guest::DirGrant};
 
+/// What limits on time may be.
+pub(crate) const LIMIT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
+
+/// What draining may take.
+pub(crate) const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=DAY;
+
+/// What a guest's memory may be, in bytes.
+pub(crate) const MEMORY: RangeInclusive<u64> = 1 << 20..=4 << 30;
+
+/// What the largest request body may be, in bytes.
+pub(crate) const BODY: RangeInclusive<u64> = 0..=1 << 40;
+
+/// How many requests may be in guests at once.
+pub(crate) const WORKERS: RangeInclusive<u32> = 1..=10_000;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// A value that a person wrote and that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -20,7 +20,7 @@ use super::{
     limits::Limits,
     load_error::LoadError,
     memory_budget::MemoryBudget,
-    module::{self, Kind, ModuleInfo},
+    module::{self, Kind, ModuleFile, ModuleInfo},
     stdio::{GuestOutput, Stream},
 };
 use crate::compiler::{CompileError, Compiler, MachineCode};
@@ -59,18 +59,19 @@ impl std::fmt::Display for Compiled {
 }
 
 impl LoadedModule {
-    /// Reads and checks a module and makes it ready to serve. `trust_precompiled` also accepts machine code, which cannot be
+    /// Checks a module and makes it ready to serve. `trust_precompiled` also accepts machine code, which cannot be
     /// checked: the operator vouches for it. `compiler` compiles in a process of its own, this one does if there is none.
     ///
     /// # Errors
-    /// The file cannot be served; the error says why and what to do.
+    /// It cannot be served; the error says why and what to do.
     pub(crate) fn load(
         engine: &Engine,
-        path: &Path,
+        file: ModuleFile,
         trust_precompiled: bool,
         compiler: Option<&Compiler>,
     ) -> Result<Self, LoadError> {
-        let (bytes, info) = module::read(path)?;
+        let ModuleFile { path, bytes, info } = file;
+        let path = path.as_path();
         info.require_handler(path)?;
         let (component, compiled) = match info.kind {
             Kind::Precompiled if trust_precompiled => {
@@ -151,7 +152,7 @@ impl std::fmt::Debug for LoadedModule {
 /// # Errors
 /// It could not be served either.
 pub fn precompile(engine: &Engine, path: &Path) -> Result<Vec<u8>, LoadError> {
-    let (bytes, info) = module::read(path)?;
+    let ModuleFile { bytes, info, .. } = ModuleFile::read(path)?;
     info.require_handler(path)?;
     if let Some(import) = module::missing_import(&info, PROVIDED) {
         return Err(LoadError::MissingImport { path: path.to_owned(), import: import.to_owned() });

@@ -39,4 +39,7 @@ pub use self::{
     stdio::{GuestOutput, Stream},
     watch::{CutBy, Watch},
 };
-pub(crate) use self::{loaded_module::compile_for_host, module::hex};
+pub(crate) use self::{
+    loaded_module::compile_for_host,
+    module::{ModuleFile, hex},
+};

@@ -4,7 +4,10 @@
 //! are compared as semver compares them, never as strings: guests of the same world say `@0.2.0`, `@0.2.3`, `@0.2.12`…
 //! Pure, and quick enough for every start: nothing is validated here, compiling does that.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use sha2::{Digest as _, Sha256};
 use wasmparser::{Parser, Payload};
@@ -92,14 +95,24 @@ pub struct ModuleInfo {
 /// # Errors
 /// It cannot be read, or it is no WebAssembly. Modules that are WebAssembly but cannot be served are no error here.
 pub fn inspect(path: &Path) -> Result<ModuleInfo, LoadError> {
-    read(path).map(|(_, info)| info)
+    ModuleFile::read(path).map(|file| file.info)
 }
 
-/// The file and what is in it.
-pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, ModuleInfo), LoadError> {
-    let bytes = std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    let info = recognise(path, &bytes)?;
-    Ok((bytes, info))
+/// A file and what is in it: read once, so that what was looked at is what is loaded.
+pub(crate) struct ModuleFile {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) info: ModuleInfo,
+}
+
+impl ModuleFile {
+    /// # Errors
+    /// As [`inspect`].
+    pub(crate) fn read(path: &Path) -> Result<Self, LoadError> {
+        let bytes = std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+        let info = recognise(path, &bytes)?;
+        Ok(Self { path: path.to_owned(), bytes, info })
+    }
 }
 
 fn recognise(path: &Path, bytes: &[u8]) -> Result<ModuleInfo, LoadError> {

@@ -19,7 +19,7 @@ use http_body::Body as _;
 
 use super::{
     CacheMode, CutBy, Engine, EngineOptions, Exchange, Grants, GuestBody, GuestOutput, Limits, LoadError, LoadedModule,
-    Report, Stream, Watch, blocking::WAITS, run,
+    ModuleFile, Report, Stream, Watch, blocking::WAITS, run,
 };
 use crate::failure::{FailureKind, Outcome};
 
@@ -201,7 +201,7 @@ fn load_into(engine: &Engine, wat: &str) -> Result<LoadedModule, LoadError> {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path: PathBuf = std::env::temp_dir().join(format!("astra-guest-test-{}-{number}.wasm", std::process::id()));
     std::fs::write(&path, wat::parse_str(wat).expect("valid text")).expect("written");
-    let module = LoadedModule::load(engine, &path, false, None);
+    let module = ModuleFile::read(&path).and_then(|file| LoadedModule::load(engine, file, false, None));
     std::fs::remove_file(path).expect("ours");
     module
 }

@@ -154,9 +154,7 @@ impl Inner {
     ) -> Result<(), OperatorError> {
         let handler = book.handler(name)?;
         let drain = handler.config.drain;
-        let before = handler.put(Arc::clone(revision));
-        handler.last = Some(receipt.clone());
-        let evicted = handler.keep(Arc::clone(&before));
+        let (before, evicted) = handler.put(Arc::clone(revision), &receipt);
         for farewell in &mut book.farewells {
             farewell.part(revision, true);
         }

@@ -4,12 +4,13 @@
 //! exchange of the table. Loading modules takes long and happens outside of the lock, one at a time for each handler. `swaps.rs` has
 //! what is done to one handler, `reload.rs` what is done to all, `steward.rs` what happens afterwards.
 
+mod attendant;
 mod book;
 mod reload;
 mod steward;
 mod swaps;
 
-pub(crate) use self::steward::Steward;
+pub(crate) use self::{attendant::Attendant, steward::steward};
 
 use std::{
     path::{Path, PathBuf},

@@ -8,10 +8,10 @@ use super::{
     swaps::{check_new_imports, new_imports},
 };
 use crate::{
-    config::{Config, HandlerConfig},
+    config::{Config, HandlerConfig, NewImports},
     config_file::restart_keys,
     gate::Admitted,
-    guest::inspect,
+    guest::ModuleFile,
     handler::Handler,
     host_error::HostError,
     operator_error::OperatorError,
@@ -77,7 +77,8 @@ impl Operator {
     /// Has whatever is new about a handler pass the gate.
     fn plan(&self, config: HandlerConfig, router: &Router) -> Result<Plan, OperatorError> {
         let path = package::module_until(&config.module, &self.0.builds)?;
-        let configured = inspect(&path)?.digest;
+        let file = ModuleFile::read(&path)?;
+        let configured = file.info.digest.clone();
         let known = {
             let book = self.0.lock();
             let handler = book.handlers.iter().find(|handler| *handler.name == *config.name);
@@ -95,10 +96,10 @@ impl Operator {
         if known.is_some() {
             self.0.lock().check_ready(&config.name)?;
         }
-        let admitted = self.0.gate.admit(&path, loaded, &config, router)?;
+        let admitted = self.0.gate.admit(file, loaded, &config, router)?;
         if let Some((main, ..)) = &known {
             let imports = new_imports(&admitted.module, &main.module);
-            check_new_imports(&imports, main.number, false, config.new_imports)?;
+            check_new_imports(&imports, main.number, config.new_imports == NewImports::Refuse)?;
         }
         let planned_on = known.map(|(main, ..)| main.number);
         Ok(Plan { config, configured, planned_on, admitted: Some(admitted) })
@@ -167,9 +168,7 @@ impl Operator {
                 let outlives_restart = revision.sha256() == handler.configured || was_recorded;
                 let receipt = self.receipt(Action::Swap, Some(&handler.main), &revision);
                 let receipt = Receipt { code, probe: probed, new_imports, outlives_restart, ..receipt };
-                let replaced = handler.put(revision);
-                handler.last = Some(receipt.clone());
-                let kept_no_longer = handler.keep(Arc::clone(&replaced));
+                let (replaced, kept_no_longer) = handler.put(revision, &receipt);
                 let replaced = Some((replaced, handler.config.drain));
                 Some(Change { receipt, replaced, kept_no_longer, is_configured_again: !is_same })
             }

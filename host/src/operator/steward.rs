@@ -1,55 +1,26 @@
-//! The thread that looks after revisions: it ends drains, frees what nobody needs, asks the guards. Asleep unless there is something
-//! to do; swaps and the last requests of replaced revisions ring.
+//! Looks after revisions, on a thread of its own: ends drains, frees what nobody needs, asks the guards. Swaps and the last requests of
+//! replaced revisions ring.
 
 use std::{
     io,
     sync::Arc,
-    thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use super::{Operator, chain};
+use super::{Attendant, Operator, chain};
 use crate::{events::Urgency, guard::Verdict, operator_error::OperatorError, revision::Revision};
 
-/// The thread, joined when it is dropped.
-pub(crate) struct Steward {
-    operator: Operator,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Steward {
-    /// # Errors
-    /// There is no thread to be had.
-    pub(crate) fn start(operator: &Operator) -> io::Result<Self> {
-        let theirs = operator.clone();
-        let look_after = move || {
-            theirs.0.bell.answer();
-            while !theirs.is_stopping() {
-                match theirs.look_after() {
-                    Some(next) => thread::park_timeout(next.saturating_duration_since(Instant::now())),
-                    None => thread::park(),
-                }
-            }
-        };
-        let thread = thread::Builder::new().name("astra-steward".to_owned()).spawn(look_after)?;
-        Ok(Self { operator: operator.clone(), thread: Some(thread) })
-    }
-}
-
-impl Drop for Steward {
-    fn drop(&mut self) {
-        self.operator.begin_stop();
-        if let Some(thread) = self.thread.take() {
-            // One that panicked has said so.
-            let _ = thread.join();
-        }
-        self.operator.end();
-    }
+/// The thread. When it has ended nobody looks after anything any more, which all who wait are told.
+///
+/// # Errors
+/// There is no thread to be had.
+pub(crate) fn steward(operator: &Operator) -> io::Result<Attendant> {
+    Attendant::start("astra-steward", operator, |operator| &operator.0.bell, Operator::look_after, Operator::end)
 }
 
 impl Operator {
-    /// Does what is due: drains, frees, guards. When to look again, if nobody rings.
-    pub(crate) fn look_after(&self) -> Option<Instant> {
+    /// Does what is due: drains, frees, guards. How soon to look again, if nobody rings.
+    fn look_after(&self) -> Option<Duration> {
         let inner = &*self.0;
         let mut complete = Vec::new();
         let mut verdicts = Vec::new();
@@ -95,7 +66,7 @@ impl Operator {
         for (name, revision, verdict) in verdicts {
             self.follow(&name, &revision, verdict);
         }
-        next
+        next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
     /// Does what a guard says of a revision.

@@ -7,7 +7,7 @@ use crate::{
     config::NewImports,
     events::{Urgency, now},
     gate::Admitted,
-    guest::{LoadedModule, inspect},
+    guest::{LoadedModule, ModuleFile},
     operator_error::OperatorError,
     package,
     receipt::{Action, Receipt, milliseconds},
@@ -46,7 +46,8 @@ impl Operator {
             Origin::Configured { .. } => (&*config.module, config.module.display().to_string()),
         };
         let path = package::module_until(path, &inner.builds)?;
-        let sha256 = inspect(&path)?.digest;
+        let file = ModuleFile::read(&path)?;
+        let sha256 = file.info.digest.clone();
         let is_known = match origin {
             Origin::Operator { .. } => before.sha256() == sha256 && before.has_settings(&config),
             // What was swapped in since stays, if only the time of the file is new.
@@ -63,11 +64,10 @@ impl Operator {
             return Ok(receipt);
         }
         let loaded = inner.lock().handler(name)?.loaded(&sha256);
-        let Admitted { module, code, probed } = inner.gate.admit(&path, loaded, &config, &router)?;
-        // It may have been replaced since it was looked at.
-        let sha256 = module.info().digest.clone();
+        let Admitted { module, code, probed } = inner.gate.admit(file, loaded, &config, &router)?;
         let new_imports = new_imports(&module, &before.module);
-        check_new_imports(&new_imports, before.number, options.no_new_imports, config.new_imports)?;
+        let refuses = options.no_new_imports || config.new_imports == NewImports::Refuse;
+        check_new_imports(&new_imports, before.number, refuses)?;
         if let Origin::Operator { .. } = origin {
             self.keep(name, &sha256, &path, options)?;
         }
@@ -126,7 +126,7 @@ impl Operator {
         from: Option<&Arc<Revision>>,
     ) -> Result<Receipt, OperatorError> {
         let _change = self.0.change();
-        let (mut receipt, revision, configured) = {
+        let (receipt, revision, configured) = {
             let mut book = self.0.lock();
             let handler = book.handler(name)?;
             handler.check_no_canary()?;
@@ -146,17 +146,14 @@ impl Operator {
             book.handler(name)?.guards.clear();
             (receipt, revision, configured)
         };
-        let recording = Recording { sha256: revision.sha256(), configured: &configured, source: &revision.source };
-        receipt.outlives_restart = self.remember(name, || self.record(name, &recording));
-        self.0.lock().amend(&receipt);
-        Ok(receipt)
+        Ok(self.remember_live(name, &revision, &configured, receipt))
     }
 
     /// # Errors
     /// There is no canary.
     pub(super) fn try_promote(&self, name: &str) -> Result<Receipt, OperatorError> {
         let _change = self.0.change();
-        let (mut receipt, revision, configured) = {
+        let (receipt, revision, configured) = {
             let mut book = self.0.lock();
             let handler = book.handler(name)?;
             let revision = handler.take_canary()?;
@@ -166,10 +163,7 @@ impl Operator {
             self.0.go_live(&mut book, name, &revision, receipt.clone())?;
             (receipt, revision, configured)
         };
-        let recording = Recording { sha256: revision.sha256(), configured: &configured, source: &revision.source };
-        receipt.outlives_restart = self.remember(name, || self.record(name, &recording));
-        self.0.lock().amend(&receipt);
-        Ok(receipt)
+        Ok(self.remember_live(name, &revision, &configured, receipt))
     }
 
     /// Takes the canary back; if `only` is given, only if it is that.
@@ -251,6 +245,15 @@ impl Operator {
         })
     }
 
+    /// Records a revision that is live already, and has its receipt say whether that was done.
+    fn remember_live(&self, name: &str, revision: &Revision, configured: &str, receipt: Receipt) -> Receipt {
+        let recording = Recording { sha256: revision.sha256(), configured, source: &revision.source };
+        let outlives_restart = self.remember(name, || self.record(name, &recording));
+        let receipt = Receipt { outlives_restart, ..receipt };
+        self.0.lock().amend(&receipt);
+        receipt
+    }
+
     /// A restart serves what is configured.
     ///
     /// # Errors
@@ -303,13 +306,8 @@ pub(super) fn new_imports(new: &LoadedModule, old: &LoadedModule) -> Vec<String>
 
 /// # Errors
 /// There are some, and they are not wanted.
-pub(super) fn check_new_imports(
-    imports: &[String],
-    from: u32,
-    is_refused: bool,
-    config: NewImports,
-) -> Result<(), OperatorError> {
-    if imports.is_empty() || !(is_refused || config == NewImports::Refuse) {
+pub(super) fn check_new_imports(imports: &[String], from: u32, refuses: bool) -> Result<(), OperatorError> {
+    if imports.is_empty() || !refuses {
         return Ok(());
     }
     Err(OperatorError::NewImports { from, imports: imports.to_vec() })

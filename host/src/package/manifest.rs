@@ -3,7 +3,6 @@
 //! Reads files, runs nothing.
 
 use std::{
-    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
 };
@@ -11,6 +10,7 @@ use std::{
 use toml::Table;
 
 use super::BuildError;
+use crate::config::handler_name;
 
 /// Packages that one is followed to by its path dependencies, at most.
 const MOST_DIRECTORIES: usize = 64;
@@ -22,10 +22,9 @@ const MOST_DIRECTORIES: usize = 64;
 /// The directory is no package, or its manifest cannot be read.
 pub fn name(path: &Path) -> Result<String, BuildError> {
     if !path.is_dir() {
-        let stem = path.file_stem().unwrap_or(OsStr::new("handler"));
-        return Ok(stem.to_string_lossy().into_owned());
+        return Ok(handler_name(path));
     }
-    let manifest = read(&in_directory(path)?)?;
+    let manifest = read(&manifest_in(path)?)?;
     let package = manifest.get("package").and_then(|package| package.get("name")?.as_str());
     let package = package.ok_or_else(|| BuildError::NoGuest { dir: path.to_owned() })?;
     let program = || manifest.get("bin")?.get(0)?.get("name")?.as_str();
@@ -86,7 +85,7 @@ fn workspace_in(dir: &Path) -> Option<(&Path, toml::Value)> {
 }
 
 /// The path of the manifest in `dir`.
-pub(super) fn in_directory(dir: &Path) -> Result<PathBuf, BuildError> {
+pub(crate) fn manifest_in(dir: &Path) -> Result<PathBuf, BuildError> {
     let manifest = dir.join("Cargo.toml");
     if manifest.is_file() { Ok(manifest) } else { Err(BuildError::NoManifest { dir: dir.to_owned() }) }
 }

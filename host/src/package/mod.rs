@@ -21,8 +21,8 @@ use std::{
 use serde_json::Value;
 
 pub use cancel::Cancel;
-pub(crate) use manifest::directories;
 pub use manifest::name;
+pub(crate) use manifest::{directories, manifest_in};
 
 const TARGET: &str = "wasm32-wasip2";
 
@@ -143,7 +143,7 @@ struct Build<'a> {
 impl Build<'_> {
     /// Builds the package; returns the module.
     fn module(&self) -> Result<PathBuf, BuildError> {
-        let manifest = manifest::in_directory(self.dir)?;
+        let manifest = manifest_in(self.dir)?;
         self.need_target()?;
 
         let mut cargo = self.command("cargo");

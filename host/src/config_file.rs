@@ -212,7 +212,7 @@ fn read_handler(table: &mut Table<'_>, is_only: bool, server_drain: Duration) ->
             min_requests: guard.value("min_requests", count(1..=1_000_000)).unwrap_or(20).into(),
             count_5xx: guard.flag("count_5xx", false),
         }),
-        grants: Grants { env: read_env(table), dirs: read_dirs(table) },
+        grants: Grants { env: read_env(table), dirs: read_dirs(table), ..Grants::default() },
         limits: table.sub("limits", read_limits).unwrap_or_default(),
         drain: table.value("drain", duration(config::DRAIN)).unwrap_or(server_drain),
         keep: table.value("keep", count(0..=100)).map_or(DEFAULT_KEEP, |keep| keep as usize),

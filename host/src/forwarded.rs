@@ -33,6 +33,15 @@ impl Network {
             _ => false,
         }
     }
+
+    /// The address, if the range has only one.
+    pub(crate) fn single(&self) -> Option<IpAddr> {
+        (self.bits == if self.address.is_ipv4() { 32 } else { 128 }).then_some(self.address)
+    }
+
+    pub(crate) fn is_ipv6(&self) -> bool {
+        self.address.is_ipv6()
+    }
 }
 
 fn same_prefix(one: u128, other: u128, ignored_bits: u8) -> bool {

@@ -24,6 +24,7 @@ use wasmtime_wasi::{
 };
 
 use super::{
+    destination::{HostPattern, OutboundRule, TcpRule},
     instance::State,
     limits::Limits,
     stdio::{GuestOutput, Lines, Stream},
@@ -37,6 +38,21 @@ pub struct Grants {
     pub env: Vec<(String, Text)>,
     /// Directories.
     pub dirs: Vec<DirGrant>,
+    /// Where outgoing HTTP requests may go. The first rule that names a destination is the one that counts.
+    pub outbound: Vec<OutboundRule>,
+    /// What raw sockets may do.
+    pub network: NetworkGrant,
+    /// What `wasi:config` answers with.
+    pub config: Vec<(String, Text)>,
+}
+
+/// What raw sockets may do: connect, and look names up. Listening can never be granted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkGrant {
+    /// Where TCP may connect to.
+    pub tcp: Vec<TcpRule>,
+    /// Names that may be looked up, beside those that `tcp` names.
+    pub dns: Vec<HostPattern>,
 }
 
 /// A directory of the host's that a guest may use.

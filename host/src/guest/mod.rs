@@ -11,6 +11,7 @@ mod answer;
 mod blocking;
 mod body;
 mod cache;
+mod destination;
 mod engine;
 mod grants;
 mod http;
@@ -29,8 +30,9 @@ mod watch;
 
 pub use self::{
     body::GuestBody,
+    destination::{HostPattern, OutboundRule, TcpRule},
     engine::{CacheMode, Engine, EngineError, EngineOptions, Reset},
-    grants::{DirGrant, GrantError, Grants},
+    grants::{DirGrant, GrantError, Grants, NetworkGrant},
     instance::{Exchange, Report, run},
     limits::Limits,
     load_error::LoadError,

@@ -63,7 +63,7 @@ impl astra_server::Handler for Dispatch {
         };
         let watch = Arc::clone(&ongoing.watch);
         let exchange = guest::Exchange { request, scheme: Scheme::HTTP, client, output, watch };
-        let report = guest::run(&pin.module, &pin.grants, &pin.limits, exchange, respond);
+        let report = guest::run(&pin.module, &pin.granted, &pin.limits, exchange, respond);
 
         if let Outcome::Failed(failure) = &report.outcome {
             reply.send_failure(failure);

@@ -18,7 +18,7 @@ use crate::{
     config::{HandlerConfig, ProbeConfig},
     dispatch::{self, PrintedLines},
     failure::{FailureKind, Outcome},
-    guest::{self, CutBy, Engine, GuestBody, LoadError, LoadedModule, ModuleFile, Report, Watch},
+    guest::{self, CutBy, Engine, Granted, GuestBody, LoadError, LoadedModule, ModuleFile, Report, Watch},
     log_writer::Log,
     operator_error::OperatorError,
     receipt::{Probed, milliseconds},
@@ -178,7 +178,7 @@ impl Gate {
         id: RequestId,
         until: Instant,
     ) -> Result<http::StatusCode, String> {
-        let grants = Arc::new(config.grants.clone());
+        let granted = Arc::new(Granted::new(&config.name.as_str().into(), config.grants.clone()));
         let mut limits = config.limits.clone();
         let left = until.saturating_duration_since(Instant::now());
         (limits.deadline, limits.stream_deadline) = (limits.deadline.min(left), Some(left));
@@ -190,7 +190,7 @@ impl Gate {
         let run = || {
             let _entered = self.engine.runtime().enter();
             // The answer to nobody is dropped, which the guest is told.
-            guest::run(module, &grants, &limits, exchange, move |response| drop(sender.send(response)))
+            guest::run(module, &granted, &limits, exchange, move |response| drop(sender.send(response)))
         };
         self.engine.while_ticking(|| {
             thread::scope(|scope| {

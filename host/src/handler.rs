@@ -8,7 +8,7 @@ use crate::{
     config::{HandlerConfig, Share},
     farewell::Farewell,
     guard::{History, Watchman},
-    guest::LoadedModule,
+    guest::{Granted, LoadedModule},
     operator_error::OperatorError,
     receipt::Receipt,
     revision::{Bell, Past, Revision},
@@ -54,7 +54,8 @@ impl Handler {
     ) -> Self {
         let name: Arc<str> = config.name.as_str().into();
         let past = Arc::default();
-        let main = Revision::new(&name, 1, module, source, &config, bell, &past);
+        let granted = Arc::new(Granted::new(&name, config.grants.clone()));
+        let main = Revision::new(1, module, source, &config, &granted, bell, &past);
         Self {
             history: History::from_now(&main),
             config,
@@ -98,7 +99,11 @@ impl Handler {
     /// A new revision with the settings of the configuration; not live yet.
     pub(crate) fn make(&mut self, module: Arc<LoadedModule>, source: String) -> Arc<Revision> {
         self.last_number += 1;
-        Revision::new(&self.name, self.last_number, module, source, &self.config, &self.bell, &self.past)
+        let granted = match &self.main.granted {
+            unchanged if ***unchanged == self.config.grants => Arc::clone(unchanged),
+            _ => Arc::new(Granted::new(&self.name, self.config.grants.clone())),
+        };
+        Revision::new(self.last_number, module, source, &self.config, &granted, &self.bell, &self.past)
     }
 
     /// Makes `revision` the live one, as the receipt says; the table has to follow. Returns the one before, which is kept for rollback, and

@@ -15,7 +15,7 @@ use std::{
 use crate::{
     config::HandlerConfig,
     events::now,
-    guest::{Grants, Limits, LoadedModule},
+    guest::{Granted, Limits, LoadedModule},
     status::RevisionStatus,
 };
 
@@ -27,7 +27,7 @@ pub(crate) struct Revision {
     /// Where the module came from: a path, or the name of what was uploaded.
     pub(crate) source: String,
     since: String,
-    pub(crate) grants: Arc<Grants>,
+    pub(crate) granted: Arc<Granted>,
     pub(crate) limits: Limits,
     /// Whether answers 500 to 599 of its guests are failures.
     pub(crate) counts_5xx: bool,
@@ -55,21 +55,21 @@ pub(crate) struct Tally {
 
 impl Revision {
     pub(crate) fn new(
-        handler: &Arc<str>,
         number: u32,
         module: Arc<LoadedModule>,
         source: String,
         config: &HandlerConfig,
+        granted: &Arc<Granted>,
         bell: &Arc<Bell>,
         past: &Arc<Past>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            handler: Arc::clone(handler),
+            handler: Arc::clone(granted.handler()),
             number,
             module,
             source,
             since: now(),
-            grants: Arc::new(config.grants.clone()),
+            granted: Arc::clone(granted),
             limits: config.limits.clone(),
             counts_5xx: counts_5xx(config),
             started: AtomicU64::new(0),
@@ -90,7 +90,7 @@ impl Revision {
     /// Whether it was made with these settings.
     pub(crate) fn has_settings(&self, config: &HandlerConfig) -> bool {
         let limits = Limits { measure_cpu: self.limits.measure_cpu, ..config.limits.clone() };
-        *self.grants == config.grants && self.limits == limits && self.counts_5xx == counts_5xx(config)
+        **self.granted == config.grants && self.limits == limits && self.counts_5xx == counts_5xx(config)
     }
 
     /// Starts a request on it.

@@ -24,7 +24,8 @@ use super::{
     answer::{Answer, Respond},
     blocking::{self, Io},
     body::{Budget, GuestBody},
-    grants::{Grants, Stdio},
+    granted::Granted,
+    grants::Stdio,
     http as wasi_http,
     limits::{Clock, Cut, Limits, Memory, Phase},
     loaded_module::LoadedModule,
@@ -114,7 +115,7 @@ pub(crate) struct State {
     outbound: Outbound,
     /// Made when first asked for, unless there are directories to open.
     wasi: Option<(WasiCtx, Stdio)>,
-    grants: Arc<Grants>,
+    granted: Arc<Granted>,
     limits: Limits,
     output: Arc<dyn GuestOutput>,
 }
@@ -122,7 +123,7 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(
         memory: &MemoryBudget,
-        grants: &Arc<Grants>,
+        granted: &Arc<Granted>,
         limits: &Limits,
         output: Arc<dyn GuestOutput>,
         watch: Arc<Watch>,
@@ -146,7 +147,7 @@ impl State {
             http: WasiHttpCtx::new(),
             outbound: Outbound,
             wasi: None,
-            grants: Arc::clone(grants),
+            granted: Arc::clone(granted),
             limits: limits.clone(),
             output,
         }
@@ -169,7 +170,7 @@ impl State {
     /// A granted directory cannot be opened.
     fn make_wasi(&mut self) -> Result<()> {
         let stdio = Stdio::new(&self.output);
-        self.wasi = Some((self.grants.context(&self.limits, &stdio)?, stdio));
+        self.wasi = Some((self.granted.context(&self.limits, &stdio)?, stdio));
         Ok(())
     }
 }
@@ -236,7 +237,7 @@ pub struct Exchange {
 /// guest fails before, it is dropped uncalled, and [`Report::outcome`] says what to answer.
 pub fn run(
     module: &LoadedModule,
-    grants: &Arc<Grants>,
+    granted: &Arc<Granted>,
     limits: &Limits,
     exchange: Exchange,
     respond: impl FnOnce(Response<GuestBody>) + Send + 'static,
@@ -244,7 +245,7 @@ pub fn run(
     let Exchange { request, scheme, client, output, watch } = exchange;
     let respond: Respond = Box::new(respond);
     let to_head = request.method() == http::Method::HEAD;
-    let mut state = State::new(module.memory(), grants, limits, output, watch, to_head, respond);
+    let mut state = State::new(module.memory(), granted, limits, output, watch, to_head, respond);
     state.client = client;
     let mut store = store(module.engine(), state);
     let result = call(module, &mut store, request, &scheme);
@@ -264,7 +265,7 @@ fn call(
     request: astra_server::Request,
     scheme: &Scheme,
 ) -> Result<(), CallError> {
-    if !store.data().grants.dirs.is_empty() {
+    if !store.data().granted.dirs.is_empty() {
         store.data_mut().make_wasi().map_err(CallError::Grants)?;
     }
     let (request, outparam) = wasi_http::handles(store.data_mut(), request, scheme).map_err(CallError::Request)?;
@@ -274,7 +275,7 @@ fn call(
 
 /// Takes the store apart and settles the answer.
 fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
-    if !store.data().grants.dirs.is_empty() {
+    if !store.data().granted.dirs.is_empty() {
         blocking::settle(&mut store.data_mut().table);
     }
     let mut state = store.into_data(); // the instance and its memory go back to the pool here

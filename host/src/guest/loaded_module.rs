@@ -15,6 +15,8 @@ use wasmtime_wasi_http::p2::bindings::sync::ProxyPre;
 
 use super::{
     engine::{self, CacheMode, Engine},
+    granted::Granted,
+    grants::Grants,
     http::PROVIDED,
     instance::{self, State},
     limits::Limits,
@@ -130,8 +132,8 @@ impl LoadedModule {
     fn try_once(&self, path: &Path) -> Result<(), LoadError> {
         let limits = Limits { deadline: GATE, memory: self.engine.max_memory(), ..Limits::default() };
         let respond = Box::new(|_| ());
-        let state =
-            State::new(self.memory(), &Arc::default(), &limits, Arc::new(Silence), Arc::default(), false, respond);
+        let granted = Arc::new(Granted::new(&"".into(), Grants::default()));
+        let state = State::new(self.memory(), &granted, &limits, Arc::new(Silence), Arc::default(), false, respond);
         let mut store = instance::store(self.engine.wasmtime(), state);
         let result = self.engine.while_ticking(|| self.pre.instantiate(&mut store).map(drop));
         result.map_err(|error| misfit(path, &error, |path, reason| LoadError::Instantiate { path, reason }))

@@ -13,6 +13,7 @@ mod body;
 mod cache;
 mod destination;
 mod engine;
+mod granted;
 mod grants;
 mod http;
 mod instance;
@@ -23,6 +24,7 @@ mod memory_budget;
 mod module;
 mod monotonic;
 mod outbound;
+mod resolver;
 mod stdio;
 #[cfg(test)]
 mod tests;
@@ -32,6 +34,7 @@ pub use self::{
     body::GuestBody,
     destination::{HostPattern, OutboundRule, TcpRule},
     engine::{CacheMode, Engine, EngineError, EngineOptions, Reset},
+    granted::Granted,
     grants::{DirGrant, GrantError, Grants, NetworkGrant},
     instance::{Exchange, Report, run},
     limits::Limits,

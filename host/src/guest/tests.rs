@@ -18,8 +18,8 @@ use http::{Method, Request, Response, uri::Scheme};
 use http_body::Body as _;
 
 use super::{
-    CacheMode, CutBy, Engine, EngineOptions, Exchange, Grants, GuestBody, GuestOutput, Limits, LoadError, LoadedModule,
-    ModuleFile, Report, Stream, Watch, blocking::WAITS, run,
+    CacheMode, CutBy, Engine, EngineOptions, Exchange, Granted, Grants, GuestBody, GuestOutput, Limits, LoadError,
+    LoadedModule, ModuleFile, Report, Stream, Watch, blocking::WAITS, run,
 };
 use crate::failure::{FailureKind, Outcome};
 
@@ -257,9 +257,10 @@ fn run_watched(
         watch,
     };
     let (sender, receiver) = mpsc::channel();
-    let report = run(module, &Arc::new(Grants::default()), limits, exchange, move |response| {
-        sender.send(response).expect("received below");
-    });
+    let report =
+        run(module, &Arc::new(Granted::new(&"test".into(), Grants::default())), limits, exchange, move |response| {
+            sender.send(response).expect("received below");
+        });
     let printed = std::mem::take(&mut *printed.0.lock().expect("not poisoned"));
     Ended { report, response: receiver.try_recv().ok(), printed }
 }

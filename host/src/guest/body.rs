@@ -333,6 +333,7 @@ impl Drop for BodyWriter {
 ///
 /// What is written or flushed goes out when the guest waits, at the next tick, when it ends, or when 64 KiB have gathered:
 /// a guest that writes in small pieces does not pay a thread switch for each (see `answer.rs`).
+#[derive(Clone)]
 pub(crate) struct BodyStream(Arc<Pipe>);
 
 #[wasmtime_wasi::async_trait]

@@ -10,20 +10,25 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use wasmtime::{
     Result, StoreContextMut,
-    component::{Linker, Resource},
+    component::{Accessor, Linker, Resource},
 };
 use wasmtime_wasi::{
     FsPerms, WasiCtx,
-    filesystem::{Descriptor, WasiFilesystemView as _},
+    filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView as _},
     p2::{
         FsError, FsResult,
         bindings::sync::filesystem::types::{
             DescriptorFlags, DescriptorType, Host as _, HostDescriptor as _, OpenFlags, PathFlags,
         },
     },
+    p3::{
+        bindings::filesystem::types::{self as types03, HostDescriptorWithStore as _},
+        filesystem::FilesystemResult,
+    },
 };
 
 use super::{
+    cgi::Cgi,
     destination::{HostPattern, OutboundRule, TcpRule},
     instance::State,
     limits::Limits,
@@ -126,7 +131,7 @@ impl Grants {
     ///
     /// # Errors
     /// A directory cannot be opened (any more).
-    pub(crate) fn context(&self, limits: &Limits, stdio: &Stdio) -> Result<WasiCtx> {
+    pub(crate) fn context(&self, limits: &Limits, stdio: &Stdio, cgi: Option<&Cgi>) -> Result<WasiCtx> {
         let mut builder = WasiCtx::builder();
         builder
             .max_random_size(limits.random_bytes)
@@ -139,6 +144,12 @@ impl Grants {
             .allow_udp(false);
         for (name, value) in &self.env {
             builder.env(name, value.expose());
+        }
+        if let Some(cgi) = cgi {
+            builder.stdin(cgi.stdin.clone()).stdout(cgi.stdout.clone());
+            for (name, value) in &cgi.variables {
+                builder.env(name, value);
+            }
         }
         for dir in &self.dirs {
             let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
@@ -168,10 +179,11 @@ impl Stdio {
     }
 }
 
-/// Replaces `descriptor.open-at` in a linker that has wasmtime-wasi's `wasi:filesystem/types`.
-pub(crate) fn link_open_at(linker: &mut Linker<State>, filesystem_types: &str) -> Result<()> {
+/// Replaces `descriptor.open-at` in a linker that has wasmtime-wasi's `wasi:filesystem/types` of 0.2.
+pub(crate) fn link_open_at(linker: &mut Linker<State>) -> Result<()> {
     type Arguments = (Resource<Descriptor>, PathFlags, String, OpenFlags, DescriptorFlags);
-    linker.instance(filesystem_types)?.func_wrap(
+    linker.allow_shadowing(true);
+    linker.instance("wasi:filesystem/types@0.2.12")?.func_wrap(
         "[method]descriptor.open-at",
         |mut store: StoreContextMut<'_, State>, arguments: Arguments| {
             let state = store.data_mut();
@@ -180,7 +192,9 @@ pub(crate) fn link_open_at(linker: &mut Linker<State>, filesystem_types: &str) -
                 Err(error) => Err(state.filesystem().convert_error_code(error)?),
             },))
         },
-    )
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 fn open_at(
@@ -199,6 +213,50 @@ fn open_at(
     }
     // Not there, or not to be seen: opening says so, or creates it.
     files.open_at(dir, path_flags, path, open_flags, flags)
+}
+
+/// The same of 0.3.
+pub(crate) fn link_open_at_03(linker: &mut Linker<State>) -> Result<()> {
+    type Arguments = (Resource<Descriptor>, types03::PathFlags, String, types03::OpenFlags, types03::DescriptorFlags);
+    linker.allow_shadowing(true);
+    linker.instance("wasi:filesystem/types@0.3.0")?.func_wrap_concurrent(
+        "[method]descriptor.open-at",
+        |accessor: &Accessor<State>, arguments: Arguments| {
+            let files = accessor.with_getter::<WasiFilesystem>(State::filesystem);
+            Box::pin(async move {
+                Ok((match open_at_03(&files, arguments).await {
+                    Ok(descriptor) => Ok(descriptor),
+                    Err(error) => Err(error.downcast()?),
+                },))
+            })
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+async fn open_at_03(
+    files: &Accessor<State, WasiFilesystem>,
+    (dir, path_flags, path, open_flags, flags): (
+        Resource<Descriptor>,
+        types03::PathFlags,
+        String,
+        types03::OpenFlags,
+        types03::DescriptorFlags,
+    ),
+) -> FilesystemResult<Resource<Descriptor>> {
+    let found = WasiFilesystem::stat_at(files, Resource::new_borrow(dir.rep()), path_flags, path.clone()).await;
+    if let Ok(found) = found
+        && !matches!(
+            found.type_,
+            types03::DescriptorType::RegularFile
+                | types03::DescriptorType::Directory
+                | types03::DescriptorType::SymbolicLink
+        )
+    {
+        return Err(types03::ErrorCode::NotPermitted.into());
+    }
+    WasiFilesystem::open_at(files, dir, path_flags, path, open_flags, flags).await
 }
 
 #[cfg(test)]

@@ -7,23 +7,29 @@
 //! `http.rs` (what guests import), `outbound.rs`, `blocking.rs` (where guests wait), `watch.rs` (what others see of it), `body.rs` and
 //! `answer.rs` (what comes out).
 
+mod adapt;
 mod answer;
 mod blocking;
 mod body;
 mod cache;
+mod cgi;
+mod concurrent;
 mod destination;
 mod engine;
 mod granted;
 mod grants;
 mod http;
+mod http03;
 mod instance;
 mod limits;
+mod linker;
 mod load_error;
 mod loaded_module;
 mod memory_budget;
 mod module;
 mod monotonic;
 mod outbound;
+mod program;
 mod resolver;
 mod stdio;
 #[cfg(test)]
@@ -32,6 +38,7 @@ mod watch;
 
 pub use self::{
     body::GuestBody,
+    cgi::Gateway,
     destination::{HostPattern, OutboundRule, TcpRule},
     engine::{CacheMode, Engine, EngineError, EngineOptions, Reset},
     granted::Granted,

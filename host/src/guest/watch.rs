@@ -155,6 +155,7 @@ impl Watch {
             }
             drop(signal);
             PENDING.set(0);
+            self.waits.store(0, Ordering::Relaxed);
             let polled = future.as_mut().poll(cx);
             self.waits.store(PARKED | PENDING.get(), Ordering::Relaxed);
             polled.map(Ok)

@@ -6,6 +6,7 @@
 mod harness;
 
 mod bodies;
+mod cgi;
 mod clients;
 mod commands;
 mod compiling;
@@ -25,3 +26,4 @@ mod shutdown;
 mod start;
 mod swaps;
 mod terminal;
+mod wasip3;

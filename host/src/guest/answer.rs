@@ -56,6 +56,12 @@ impl Answer {
         self.printed = Some(stdout);
     }
 
+    /// What a CGI program has printed is no answer. That it could not print on is what it may have failed from.
+    pub(crate) fn is_unprintable(&mut self) -> bool {
+        self.look_at_printed();
+        matches!(self.stage, Stage::Refused(_))
+    }
+
     /// The CGI program, if it is one, has ended well.
     pub(crate) fn finish_printed(&mut self) {
         self.look_at_printed();

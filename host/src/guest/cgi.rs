@@ -87,6 +87,9 @@ pub(crate) fn variables(
         put("REMOTE_HOST", address);
         put("REMOTE_PORT", peer.port().to_string());
     }
+    if !head.headers.contains_key(header::HOST) {
+        put("HTTP_HOST", host.to_owned()); // HTTP/2 has it in `:authority`
+    }
     for name in head.headers.keys() {
         let variable = match *name {
             header::CONTENT_TYPE => "CONTENT_TYPE".to_owned(),

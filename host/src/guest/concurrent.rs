@@ -4,7 +4,17 @@
 //! `blocking.rs`, under the same deadlines. What such a guest waits for is inside of the loop, so the worker looks at the answer there:
 //! it asks for that by polling a second time before it parks. Nothing but the loop has the store meanwhile.
 
-use std::{cell::Cell, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Instant};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Instant,
+};
 
 use wasmtime::{AsContextMut as _, Result, Store, component::Accessor};
 
@@ -54,11 +64,22 @@ pub(crate) fn run<R>(store: &mut Store<State>, call: impl AsyncFnOnce(&Accessor<
     loop {
         let until = rest.until.get();
         let turn = poll_fn(|cx| {
-            for is_wanted in [false, true] {
-                rest.is_wanted.set(is_wanted);
-                if let Poll::Ready(ended) = running.as_mut().poll(cx) {
+            let bell = Arc::new(Bell { has_rung: AtomicBool::new(false), outer: cx.waker().clone() });
+            let waker = Waker::from(Arc::clone(&bell));
+            rest.is_wanted.set(false);
+            // The loop stops as well when one of its tasks has made another ready: then the guest does not rest.
+            for _ in 0..MOST_TURNS {
+                bell.has_rung.store(false, Ordering::Relaxed);
+                if let Poll::Ready(ended) = running.as_mut().poll(&mut Context::from_waker(&waker)) {
                     return Poll::Ready(Some(ended));
                 }
+                if !bell.has_rung.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            rest.is_wanted.set(true);
+            if let Poll::Ready(ended) = running.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Poll::Ready(Some(ended));
             }
             if rest.is_interrupted.take() {
                 cx.waker().wake_by_ref();
@@ -82,6 +103,22 @@ pub(crate) fn run<R>(store: &mut Store<State>, call: impl AsyncFnOnce(&Accessor<
             Err(Cut::ClientGone) if !rest.is_alone.replace(true) => rest.until.set(None),
             Err(cut) => return Err(cut.into()),
         }
+    }
+}
+
+/// Turns of the loop before the worker looks at the connection and at the clock in between.
+const MOST_TURNS: usize = 64;
+
+/// A waker that says whether it was used. Relaxed: what is of interest is whether this thread has done so.
+struct Bell {
+    has_rung: AtomicBool,
+    outer: Waker,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.has_rung.store(true, Ordering::Relaxed);
+        self.outer.wake_by_ref();
     }
 }
 

@@ -334,6 +334,7 @@ fn prepare_cgi(
 /// A program that ends well has printed all of its response; one that does not may have been in the middle of it.
 fn end_cgi(store: &mut Store<State>, ended: Result<Result<(), ()>>) -> Result<(), CallError> {
     match ended {
+        _ if store.data_mut().answer.is_unprintable() => {}
         Ok(Err(())) => return Err(CallError::Guest(I32Exit(1).into())),
         Err(error) if !matches!(error.downcast_ref(), Some(I32Exit(0))) => return Err(CallError::Guest(error)),
         Ok(Ok(())) | Err(_) => store.data_mut().answer.finish_printed(),

@@ -51,7 +51,7 @@ use super::{
     answer::content_length,
     blocking,
     body::{BodyWatch, BodyWriter},
-    grants,
+    config_store, grants,
     instance::{State, Upload, UploadEnd},
     monotonic::{self, Monotonic},
     watch::{self, WaitsFor},
@@ -121,20 +121,23 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>> {
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
     filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
     sync::filesystem::types::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
-    // None of these can block, although their sync form says `in_tokio`: TCP, UDP and look-ups are denied before they start.
+    // None of these can block, although their sync form says `in_tokio`: binding and UDP are denied before they start.
     let options = sync::LinkOptions::default();
     sockets::network::add_to_linker::<State, WasiSockets>(l, &(&options).into(), State::sockets)?;
     sockets::instance_network::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-    sockets::ip_name_lookup::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    super::sockets::link_name_lookup(l)?;
     sockets::tcp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     sync::sockets::tcp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     sync::sockets::udp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     sync::sockets::udp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
 
+    config_store::link(l)?;
+
     l.allow_shadowing(true);
     link_outgoing(l)?;
     link_heads(l)?;
     grants::link_open_at(l, FILESYSTEM_TYPES)?;
+    super::sockets::link_create_tcp(l)?;
     l.allow_shadowing(false);
     Ok(linker)
 }

@@ -25,11 +25,12 @@ use super::{
     blocking::{self, Io},
     body::{Budget, GuestBody},
     granted::Granted,
-    grants::Stdio,
+    grants::{Grants, Stdio},
     http as wasi_http,
     limits::{Clock, Cut, Limits, Memory, Phase},
     loaded_module::LoadedModule,
     memory_budget::MemoryBudget,
+    network::Network,
     outbound::Outbound,
     stdio::GuestOutput,
     watch::Watch,
@@ -116,6 +117,8 @@ pub(crate) struct State {
     /// Made when first asked for, unless there are directories to open.
     wasi: Option<(WasiCtx, Stdio)>,
     granted: Arc<Granted>,
+    /// Made when first asked for.
+    network: Option<Network>,
     limits: Limits,
     output: Arc<dyn GuestOutput>,
 }
@@ -148,6 +151,7 @@ impl State {
             outbound: Outbound,
             wasi: None,
             granted: Arc::clone(granted),
+            network: None,
             limits: limits.clone(),
             output,
         }
@@ -170,8 +174,18 @@ impl State {
     /// A granted directory cannot be opened.
     fn make_wasi(&mut self) -> Result<()> {
         let stdio = Stdio::new(&self.output);
-        self.wasi = Some((self.granted.context(&self.limits, &stdio)?, stdio));
+        let network = self.network().clone();
+        self.wasi = Some((self.granted.context(&self.limits, &stdio, network)?, stdio));
         Ok(())
+    }
+
+    /// What it may do with raw sockets.
+    pub(crate) fn network(&mut self) -> &Network {
+        self.network.get_or_insert_with(|| Network::new(&self.granted))
+    }
+
+    pub(crate) fn grants(&self) -> &Grants {
+        &self.granted
     }
 }
 

@@ -4,13 +4,14 @@
 //! on the calling thread, which must have entered [`Engine::runtime`]. The files, in the order a request meets them:
 //! `module.rs` and `load_error.rs` (what is in a file), `engine.rs` and `cache.rs` (wasmtime), `loaded_module.rs` (file to
 //! something that can be instantiated), `instance.rs` (one request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `stdio.rs`, `monotonic.rs`,
-//! `http.rs` (what guests import), `outbound.rs`, `blocking.rs` (where guests wait), `watch.rs` (what others see of it), `body.rs` and
+//! `http.rs`, `sockets.rs`, `config_store.rs` (what guests import), `network.rs`, `outbound.rs`, `blocking.rs` (where guests wait), `watch.rs` (what others see of it), `body.rs` and
 //! `answer.rs` (what comes out).
 
 mod answer;
 mod blocking;
 mod body;
 mod cache;
+mod config_store;
 mod destination;
 mod engine;
 mod granted;
@@ -23,8 +24,10 @@ mod loaded_module;
 mod memory_budget;
 mod module;
 mod monotonic;
+mod network;
 mod outbound;
 mod resolver;
+mod sockets;
 mod stdio;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use wasmparser::{Parser, Payload};
 
-use super::load_error::LoadError;
+use super::{config_store, load_error::LoadError};
 
 /// What a file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,10 +215,11 @@ fn is_02(version: &str) -> bool {
     patch.is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The first import that is not among `provided` (interfaces of WASI 0.2, without versions).
+/// The first import that is not among `provided` (interfaces of WASI 0.2, without versions), and no draft that we know.
 pub(crate) fn missing_import<'a>(info: &'a ModuleInfo, provided: &[&str]) -> Option<&'a str> {
     let is_provided = |name: &&String| {
         split(name).is_some_and(|(interface, version)| is_02(version) && provided.contains(&interface))
+            || config_store::NAMES.contains(&name.as_str())
     };
     info.imports.iter().find(|name| !is_provided(name)).map(String::as_str)
 }

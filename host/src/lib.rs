@@ -66,7 +66,7 @@
 //! - A worker that waits holds no seat. While there is work, the reactor is without a poller for one monitor tick at most.
 //! - Every queue, buffer, table and thread count is bounded; beyond a request bound the client gets 503, at once; at the
 //!   connection limit we stop accepting and the backlog waits. Log lines beyond the bound are dropped and counted.
-//! - Nothing of a guest outlives its request.
+//! - Nothing of a guest outlives its request. Named exception: a look-up that it has given up, which holds no more than a name.
 //! - A revision never changes after it is published; a request runs on one revision from its first to its last byte.
 //! - What an operator is refused leaves everything as it was.
 //! - A revision that is drained and not kept is freed: its receipt says so only when no reference is left.

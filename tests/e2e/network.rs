@@ -1,7 +1,7 @@
 //! Raw sockets and name look-up: a guest can do what was granted, and no more.
 
 use std::{
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     thread,
 };
@@ -10,17 +10,22 @@ use socket2::{Domain, Socket, Type};
 
 use crate::harness::{BOTH, Host, Http, Scratch, Setup, guest};
 
-/// A server on the loopback that answers with what it is sent.
-fn echo() -> SocketAddr {
+/// A server on the loopback that does this with each connection, one after the other.
+fn serve(answer: impl Fn(TcpStream) -> io::Result<()> + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it is bound");
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let stream = stream.expect("can be accepted");
-            thread::spawn(move || io::copy(&mut &stream, &mut &stream));
+            // Whoever is served tells what went wrong.
+            let _ = stream.and_then(&answer);
         }
     });
     address
+}
+
+/// A server that answers with what it is sent.
+fn echo() -> SocketAddr {
+    serve(|stream| io::copy(&mut &stream, &mut &stream).map(drop))
 }
 
 fn with(name: &str, flag: &str, value: impl Into<String>) -> Host {
@@ -52,6 +57,24 @@ fn a_granted_name_can_be_looked_up_and_talked_to() {
     let host = with("talks_tcp", "--tcp", format!("localhost:{}", echo.port()));
     for version in BOTH {
         assert_eq!(host.get(version, &format!("/?localhost:{}", echo.port())).text(), "ping\n");
+    }
+}
+
+#[test]
+fn what_a_server_sends_arrives_whole_in_pieces_of_any_size() {
+    let large = serve(|mut stream| {
+        stream.read_to_end(&mut Vec::new())?;
+        stream.write_all(&[b'x'; 4 << 20])
+    });
+    let single = serve(|mut stream| {
+        stream.set_nodelay(true)?;
+        stream.read_to_end(&mut Vec::new())?;
+        (0..200).try_for_each(|_| stream.write_all(b"y"))
+    });
+    let host = with("talks_tcp", "--tcp", "127.0.0.1:*");
+    for version in BOTH {
+        assert!(host.get(version, &format!("/?{large}")).body == vec![b'x'; 4 << 20]);
+        assert_eq!(host.get(version, &format!("/?{single}")).text(), "y".repeat(200));
     }
 }
 

@@ -229,10 +229,10 @@ impl streams::HostOutputStream for Io<'_> {
     }
 }
 
-/// Waits until no file operation that the guest started is still under way, so that none outlives its request. What it has not sent yet
-/// ends with its socket: that may take a peer for ever.
-pub(crate) fn settle(table: &mut ResourceTable) {
-    let of_sockets = streams_of_sockets(table);
+/// Waits until no file operation that the guest started is still under way, so that none outlives its request. What is
+/// still in its sockets, if it may have any, ends with them: a peer that does not read could make that wait for ever.
+pub(crate) fn settle(table: &mut ResourceTable, has_sockets: bool) {
+    let of_sockets = if has_sockets { streams_of_sockets(table) } else { Vec::new() };
     for entry in table.iter_mut() {
         if of_sockets.contains(&std::ptr::from_mut(entry).cast_const().cast()) {
             continue;

@@ -1,8 +1,8 @@
 //! wasmtime, set up for one purpose: many short lives of few guests.
 //!
 //! No fibers (`concurrency_support(false)` and plain `call`), epochs for deadlines, a pool of instance slots whose memory is
-//! copy-on-write images, and a cache of compiled code. An [`Engine`] also owns the one Tokio runtime, with one worker,
-//! that wasmtime-wasi's files need (its clock too, for guests that outlive their clients); workers enter it for their life and never block in it. All of it is made at
+//! copy-on-write images, and a cache of compiled code. An [`Engine`] also owns the one Tokio runtime, that wasmtime-wasi's files and
+//! sockets need (its clock too, for guests that outlive their clients); workers enter it for their life and never block in it. All of it is made at
 //! start-up and shared by all threads; the pool's shape is fixed then.
 
 use std::{
@@ -19,7 +19,7 @@ use wasmtime::{
     Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker,
 };
 
-use super::{cache, http, instance::State, memory_budget::MemoryBudget};
+use super::{cache, http, instance::State, memory_budget::MemoryBudget, runtime::Runtime};
 
 /// The stack that a guest may use, in bytes.
 const WASM_STACK: usize = 512 * 1024;
@@ -35,8 +35,6 @@ const TABLE_ENTRIES: usize = 100_000;
 /// Memory of a free slot that stays mapped and is copied back from the image, rather than unmapped and faulted in again.
 const MEMORY_KEPT: usize = 4 << 20;
 const TABLE_KEPT: usize = 64 << 10;
-/// Threads that Tokio may start for what wasmtime-wasi cannot do otherwise: reading ahead in files.
-const TOKIO_BLOCKING_THREADS: usize = 32;
 
 /// How exactly deadlines are kept where nobody is served yet.
 const TRIAL_TICK: Duration = Duration::from_millis(5);
@@ -106,7 +104,7 @@ pub enum EngineError {
     #[error("wasmtime cannot be set up: {0:#}")]
     Wasmtime(wasmtime::Error),
     /// The Tokio runtime could not be started.
-    #[error("the runtime for files cannot be started")]
+    #[error("the runtime for files and sockets cannot be started")]
     Runtime(#[source] std::io::Error),
 }
 
@@ -117,7 +115,7 @@ pub struct Engine(Arc<Inner>);
 struct Inner {
     wasmtime: wasmtime::Engine,
     linker: Linker<State>,
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
     cache: Option<Cache>,
     /// One compilation at a time: each uses all cores, and the cache's counters belong to one of them.
     compiling: Mutex<()>,
@@ -139,14 +137,7 @@ impl Engine {
         let cache = open_cache(options.cache, &mut notes);
         let wasmtime = start(options, cache.clone(), &mut notes)?;
         let linker = http::linker(&wasmtime).map_err(EngineError::Wasmtime)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .max_blocking_threads(TOKIO_BLOCKING_THREADS)
-            .thread_name("astra-tokio")
-            .enable_time()
-            .enable_io()
-            .build()
-            .map_err(EngineError::Runtime)?;
+        let runtime = Runtime::start().map_err(EngineError::Runtime)?;
         let compiling = Mutex::new(());
         let max_memory = options.max_memory;
         let memory = options.memory_budget.map_or_else(MemoryBudget::of_this_machine, MemoryBudget::new);

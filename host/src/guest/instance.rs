@@ -290,7 +290,8 @@ fn call(
 /// Takes the store apart and settles the answer.
 fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
     if !store.data().granted.dirs.is_empty() {
-        blocking::settle(&mut store.data_mut().table);
+        let has_sockets = !store.data().granted.network.tcp.is_empty();
+        blocking::settle(&mut store.data_mut().table, has_sockets);
     }
     let mut state = store.into_data(); // the instance and its memory go back to the pool here
     if let Some((_, stdio)) = &state.wasi {

@@ -2,10 +2,11 @@
 //!
 //! An [`Engine`] is made once, a [`LoadedModule`] once for each revision of a handler, and [`run`] takes one request through a fresh instance of it
 //! on the calling thread, which must have entered [`Engine::runtime`]. The files, in the order a request meets them:
-//! `module.rs` and `load_error.rs` (what is in a file), `engine.rs` and `cache.rs` (wasmtime), `loaded_module.rs` (file to
-//! something that can be instantiated), `instance.rs` (one request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `stdio.rs`, `monotonic.rs`,
-//! `http.rs`, `sockets.rs`, `config_store.rs` (what guests import), `network.rs`, `outbound.rs`, `blocking.rs` (where guests wait), `watch.rs` (what others see of it), `body.rs` and
-//! `answer.rs` (what comes out).
+//! `module.rs` and `load_error.rs` (what is in a file), `engine.rs` and `cache.rs` (wasmtime), `runtime.rs` (Tokio), `loaded_module.rs` (file to
+//! something that can be instantiated), `instance.rs` (one request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `granted.rs`,
+//! `destination.rs` and `network.rs` (what it may do), `stdio.rs`, `monotonic.rs`, `sockets.rs`, `config_store.rs`, `http.rs` (what guests
+//! import), `resolver.rs`, `outbound.rs`, `blocking.rs` (where guests wait), `watch.rs` (what others see of it), `body.rs` and `answer.rs`
+//! (what comes out).
 
 mod answer;
 mod blocking;
@@ -27,6 +28,7 @@ mod monotonic;
 mod network;
 mod outbound;
 mod resolver;
+mod runtime;
 mod sockets;
 mod stdio;
 #[cfg(test)]

@@ -25,8 +25,11 @@ const REMEMBERED: usize = 1024;
 #[derive(Clone)]
 pub(crate) struct Network {
     granted: Arc<Granted>,
-    found: Arc<Mutex<VecDeque<(IpAddr, Arc<str>)>>>,
+    found: Arc<Mutex<Found>>,
 }
+
+/// Addresses, each with a name that it was found under, oldest first.
+type Found = VecDeque<(IpAddr, Arc<str>)>;
 
 /// A look-up under way; what is dropped is abandoned. To be polled where Tokio is entered.
 pub(crate) type LookUp = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, ResolveError>> + Send>>;
@@ -105,7 +108,7 @@ fn known(address: IpAddr) -> LookUp {
     Box::pin(std::future::ready(Ok(vec![address.to_canonical()])))
 }
 
-fn remember(found: &mut VecDeque<(IpAddr, Arc<str>)>, addresses: &[IpAddr], name: &Arc<str>) {
+fn remember(found: &mut Found, addresses: &[IpAddr], name: &Arc<str>) {
     for &address in addresses {
         if !found.iter().any(|(of, known)| (*of, known) == (address, name)) {
             if found.len() == REMEMBERED {
@@ -181,7 +184,7 @@ mod tests {
 
     #[test]
     fn answers_are_not_remembered_without_end() {
-        let mut found = VecDeque::new();
+        let mut found = Found::new();
         for index in 0..2 * REMEMBERED {
             remember(&mut found, &["::1".parse().expect("an address")], &index.to_string().into());
         }

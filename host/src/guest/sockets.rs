@@ -119,3 +119,34 @@ impl Pollable for Answers {
         poll_fn(|cx| self.poll(cx)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[test]
+    fn every_way_to_fail_has_its_code() {
+        assert!(matches!(Answers::new(Box::pin(pending())).next(), Err(ErrorCode::WouldBlock)));
+        for (error, code) in [
+            (ResolveError::NotFound, ErrorCode::NameUnresolvable),
+            (ResolveError::Temporary, ErrorCode::TemporaryResolverFailure),
+            (ResolveError::Permanent, ErrorCode::PermanentResolverFailure),
+        ] {
+            let mut answers = Answers::new(Box::pin(ready(Err(error))));
+            for _ in 0..2 {
+                assert_eq!(answers.next().err(), Some(code));
+            }
+        }
+    }
+
+    #[test]
+    fn addresses_come_in_their_order_and_then_none() {
+        let addresses = ["::1", "127.0.0.1"].map(|text| text.parse().expect("an address"));
+        let mut answers = Answers::new(Box::pin(ready(Ok(addresses.to_vec()))));
+        assert!(matches!(answers.next(), Ok(Some(IpAddress::Ipv6((0, 0, 0, 0, 0, 0, 0, 1))))));
+        assert!(matches!(answers.next(), Ok(Some(IpAddress::Ipv4((127, 0, 0, 1))))));
+        assert!(matches!((answers.next(), answers.next()), (Ok(None), Ok(None))));
+    }
+}

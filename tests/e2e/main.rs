@@ -18,6 +18,7 @@ mod grants;
 mod heads;
 mod limits;
 mod logs;
+mod network;
 mod operating;
 mod other_sdks;
 mod packages;

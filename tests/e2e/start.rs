@@ -313,6 +313,11 @@ fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
         ("--env", "=x", "`K=V`"),
         ("--env", "ASTRA_HOST_E2E_NOT_SET", "`ASTRA_HOST_E2E_NOT_SET=VALUE`"),
         ("--dir", "", "`HOST[::GUEST][:rw]`"),
+        ("--outbound", "api.example.com", "`https://api.example.com`"),
+        ("--outbound-private", "https://a/path", "a URL without a path"),
+        ("--tcp", "db.internal", "`db.internal:5432`"),
+        ("--dns", "10.0.0.1", "`*.example.com`"),
+        ("--config-var", "ASTRA_HOST_E2E_NOT_SET", "`ASTRA_HOST_E2E_NOT_SET=VALUE`"),
         ("--trusted-proxy", "10.0.0.0/33", "`10.0.0.0/8`"),
     ] {
         // With `=`, since a value may begin with a dash.

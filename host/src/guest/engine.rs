@@ -20,7 +20,7 @@ use wasmtime::{
     Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker,
 };
 
-use super::{cache, instance::State, linker, memory_budget::MemoryBudget};
+use super::{cache, instance::State, linker, memory_budget::MemoryBudget, runtime::Runtime};
 
 /// The stack that a guest may use, in bytes.
 const WASM_STACK: usize = 512 * 1024;
@@ -39,8 +39,6 @@ const TABLE_ENTRIES: usize = 100_000;
 /// Memory of a free slot that stays mapped and is copied back from the image, rather than unmapped and faulted in again.
 const MEMORY_KEPT: usize = 4 << 20;
 const TABLE_KEPT: usize = 64 << 10;
-/// Threads that Tokio may start for what wasmtime-wasi cannot do otherwise: reading ahead in files.
-const TOKIO_BLOCKING_THREADS: usize = 32;
 
 /// How exactly deadlines are kept where nobody is served yet.
 const TRIAL_TICK: Duration = Duration::from_millis(5);
@@ -110,7 +108,7 @@ pub enum EngineError {
     #[error("wasmtime cannot be set up: {0:#}")]
     Wasmtime(wasmtime::Error),
     /// The Tokio runtime could not be started.
-    #[error("the runtime for files cannot be started")]
+    #[error("the runtime for files and sockets cannot be started")]
     Runtime(#[source] std::io::Error),
 }
 
@@ -122,7 +120,7 @@ struct Inner {
     blocking: World,
     concurrent: OnceLock<World>,
     options: EngineOptions,
-    runtime: tokio::runtime::Runtime,
+    runtime: Runtime,
     cache: Option<Cache>,
     /// One compilation at a time: each uses all cores, and the cache's counters belong to one of them.
     compiling: Mutex<()>,
@@ -157,14 +155,7 @@ impl Engine {
         let mut notes = Vec::new();
         let cache = open_cache(options.cache, &mut notes);
         let blocking = World::new(Calls::Blocking, options, cache.clone(), &mut notes)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .max_blocking_threads(TOKIO_BLOCKING_THREADS)
-            .thread_name("astra-tokio")
-            .enable_time()
-            .enable_io()
-            .build()
-            .map_err(EngineError::Runtime)?;
+        let runtime = Runtime::start().map_err(EngineError::Runtime)?;
         let compiling = Mutex::new(());
         let memory = options.memory_budget.map_or_else(MemoryBudget::of_this_machine, MemoryBudget::new);
         let (concurrent, options) = (OnceLock::new(), options.clone());

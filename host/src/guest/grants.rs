@@ -1,12 +1,13 @@
 //! What the configuration lets a guest see: environment variables and directories. Everything else is denied.
 //!
 //! [`Grants`] become a WASI context on the worker, and only for requests that touch one: building it costs a microsecond and
-//! a hello guest needs none. Network and name look-up are never allowed here. In granted directories only regular files
+//! a hello guest needs none. TCP connections are allowed where a rule says so, listening and UDP never; names are looked up in
+//! `network.rs`. In granted directories only regular files
 //! and directories can be opened: opening a FIFO without its other end would block the worker for good, where no deadline
 //! reaches, and devices and sockets are no files. The check looks before it opens, so whoever can swap a file for a FIFO
 //! in between, on the host's side, can still block one worker.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{future::ready, io, path::PathBuf, sync::Arc};
 
 use wasmtime::{
     Result, StoreContextMut,
@@ -25,6 +26,7 @@ use wasmtime_wasi::{
         bindings::filesystem::types::{self as types03, HostDescriptorWithStore as _},
         filesystem::FilesystemResult,
     },
+    sockets::SocketAddrUse,
 };
 
 use super::{
@@ -32,6 +34,7 @@ use super::{
     destination::{HostPattern, OutboundRule, TcpRule},
     instance::State,
     limits::Limits,
+    network::Network,
     stdio::{GuestOutput, Lines, Stream},
 };
 use crate::config::Text;
@@ -131,7 +134,13 @@ impl Grants {
     ///
     /// # Errors
     /// A directory cannot be opened (any more).
-    pub(crate) fn context(&self, limits: &Limits, stdio: &Stdio, cgi: Option<&Cgi>) -> Result<WasiCtx> {
+    pub(crate) fn context(
+        &self,
+        limits: &Limits,
+        stdio: &Stdio,
+        network: Network,
+        cgi: Option<&Cgi>,
+    ) -> Result<WasiCtx> {
         let mut builder = WasiCtx::builder();
         builder
             .max_random_size(limits.random_bytes)
@@ -140,7 +149,16 @@ impl Grants {
             // File calls keep their worker and its seat, rather than hop to a thread of Tokio's and back.
             .allow_blocking_current_thread(true)
             .allow_ip_name_lookup(false)
-            .allow_tcp(false)
+            .allow_tcp(!self.network.tcp.is_empty())
+            .socket_addr_check(move |address, used_for| {
+                let allowed = match used_for {
+                    // What a connection is preceded by. A guest may ask for it too, and has nothing of it.
+                    SocketAddrUse::TcpBind => address.ip().is_unspecified() && address.port() == 0,
+                    SocketAddrUse::TcpConnect => network.may_connect(address),
+                    _ => false,
+                };
+                Box::pin(ready(allowed))
+            })
             .allow_udp(false);
         for (name, value) in &self.env {
             builder.env(name, value.expose());

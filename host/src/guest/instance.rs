@@ -27,12 +27,13 @@ use super::{
     cgi::{self, Cgi, Gateway, Stdin, Stdout},
     concurrent,
     granted::Granted,
-    grants::Stdio,
+    grants::{Grants, Stdio},
     http::{self as wasi_http, RequestBody},
     http03,
     limits::{Clock, Cut, Limits, Memory, Phase},
     loaded_module::LoadedModule,
     memory_budget::MemoryBudget,
+    network::Network,
     outbound::Outbound,
     program::Program,
     stdio::GuestOutput,
@@ -122,6 +123,8 @@ pub(crate) struct State {
     /// What a CGI program is given.
     cgi: Option<Cgi>,
     granted: Arc<Granted>,
+    /// Made when first asked for.
+    network: Option<Network>,
     limits: Limits,
     output: Arc<dyn GuestOutput>,
 }
@@ -155,6 +158,7 @@ impl State {
             wasi: None,
             cgi: None,
             granted: Arc::clone(granted),
+            network: None,
             limits: limits.clone(),
             output,
         }
@@ -177,8 +181,18 @@ impl State {
     /// A granted directory cannot be opened.
     fn make_wasi(&mut self) -> Result<()> {
         let stdio = Stdio::new(&self.output);
-        self.wasi = Some((self.granted.context(&self.limits, &stdio, self.cgi.as_ref())?, stdio));
+        let network = self.network().clone();
+        self.wasi = Some((self.granted.context(&self.limits, &stdio, network, self.cgi.as_ref())?, stdio));
         Ok(())
+    }
+
+    /// What it may do with raw sockets.
+    pub(crate) fn network(&mut self) -> &Network {
+        self.network.get_or_insert_with(|| Network::new(&self.granted))
+    }
+
+    pub(crate) fn grants(&self) -> &Grants {
+        &self.granted
     }
 }
 
@@ -345,7 +359,8 @@ fn end_cgi(store: &mut Store<State>, ended: Result<Result<(), ()>>) -> Result<()
 /// Takes the store apart and settles the answer.
 fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
     if !store.data().granted.dirs.is_empty() {
-        blocking::settle(&mut store.data_mut().table);
+        let has_sockets = !store.data().granted.network.tcp.is_empty();
+        blocking::settle(&mut store.data_mut().table, has_sockets);
     }
     let mut state = store.into_data(); // the instance and its memory go back to the pool here
     if let Some((_, stdio)) = &state.wasi {

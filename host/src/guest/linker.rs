@@ -15,7 +15,7 @@ use wasmtime_wasi::{
     sockets::{WasiSockets, WasiSocketsView as _},
 };
 
-use super::{blocking, engine::Calls, grants, http, http03, instance::State, monotonic};
+use super::{blocking, config_store, engine::Calls, grants, http, http03, instance::State, monotonic};
 
 /// What guests of WASI 0.2 may import, by interface: for telling which import of a guest's is missing.
 const PROVIDED_02: &[&str] = &[
@@ -78,8 +78,11 @@ const PROVIDED_03: &[&str] = &[
 ];
 
 /// Whether a guest of that world may import `name` (`wasi:http/types@0.2.3`). All releases of a line are compatible, release candidates
-/// are not.
+/// are not, but for those of `wasi:config`, which has nothing else.
 pub(crate) fn provides(calls: Calls, name: &str) -> bool {
+    if config_store::NAMES.contains(&name) {
+        return true;
+    }
     let Some((interface, version)) = name.split_once('@') else { return false };
     if is_release(version, "0.2.") {
         return PROVIDED_02.contains(&interface);
@@ -123,15 +126,17 @@ fn link_02(l: &mut Linker<State>) -> Result<()> {
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
     filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
     sync::filesystem::types::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
-    // None of these can block, although their sync form says `in_tokio`: TCP, UDP and look-ups are denied before they start.
+    // None of these can block, although their sync form says `in_tokio`: binding and UDP are denied before they start.
     let options = sync::LinkOptions::default();
     sockets::network::add_to_linker::<State, WasiSockets>(l, &(&options).into(), State::sockets)?;
     sockets::instance_network::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-    sockets::ip_name_lookup::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    super::sockets::link_name_lookup(l)?;
     sockets::tcp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     sync::sockets::tcp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     sync::sockets::udp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     sync::sockets::udp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    super::sockets::link_create_tcp(l)?;
+    config_store::link(l)?;
     grants::link_open_at(l)
 }
 

@@ -80,10 +80,12 @@ pub enum Need {
     Files,
     /// `--env`.
     Environment,
-    /// TCP, UDP or name look-up.
+    /// `--tcp`, `--dns`.
     Network,
-    /// Outgoing HTTP.
+    /// `--outbound`.
     OutgoingHttp,
+    /// `--config-var`.
+    Config,
 }
 
 impl fmt::Display for Need {
@@ -91,8 +93,9 @@ impl fmt::Display for Need {
         f.write_str(match self {
             Self::Files => "files (`--dir`)",
             Self::Environment => "environment variables (`--env`)",
-            Self::Network => "network (cannot be granted yet)",
-            Self::OutgoingHttp => "outgoing HTTP (cannot be granted yet)",
+            Self::Network => "network (`--tcp`, `--dns`)",
+            Self::OutgoingHttp => "outgoing HTTP (`--outbound`)",
+            Self::Config => "configuration values (`--config-var`)",
         })
     }
 }
@@ -256,6 +259,7 @@ fn needs(imports: &[String]) -> Vec<Need> {
         ("wasi:cli/environment", Need::Environment),
         ("wasi:sockets/", Need::Network),
         ("wasi:http/outgoing-handler", Need::OutgoingHttp),
+        ("wasi:config/", Need::Config),
     ];
     hints.into_iter().filter(|(prefix, _)| imports_from(prefix)).map(|(_, need)| need).collect()
 }

@@ -112,7 +112,7 @@ fn a_handler_is_swapped_for_one_of_another_kind() {
         assert_eq!(receipt["action"], "swap", "{receipt}");
         assert_eq!(operated.get(), "Hello World!", "{name}");
     }
-    operated.json(&["rollback", "app", "--to", "2"]);
+    operated.json(&["rollback", "app", "2"]);
     assert_eq!(operated.get(), "Hello World!");
 }
 

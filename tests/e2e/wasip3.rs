@@ -67,6 +67,16 @@ fn a_guest_is_cut_by_its_limits_and_by_its_client() {
 }
 
 #[test]
+fn names_are_looked_up_where_that_was_granted() {
+    let host = Host::with(GUEST).flag("--dns", "localhost").start();
+    let found = host.get(Http::One, "/looks-up?localhost");
+    assert!(found.text().starts_with("Ok([IpAddress::"), "{}", found.text());
+    let denied = host.get(Http::One, "/looks-up?example.com");
+    assert!(denied.text().contains("AccessDenied"), "{}", denied.text());
+    host.stderr_with("dns = ");
+}
+
+#[test]
 fn guests_of_both_lines_stand_side_by_side() {
     let dir = Scratch::new();
     let handler = |name: &str| {

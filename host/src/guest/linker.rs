@@ -149,5 +149,6 @@ fn link_03(l: &mut Linker<State>) -> Result<()> {
     p3::filesystem::add_to_linker(l)?;
     p3::random::add_to_linker(l)?;
     p3::sockets::add_to_linker(l)?;
+    super::sockets::link_name_lookup_03(l)?;
     grants::link_open_at_03(l)
 }

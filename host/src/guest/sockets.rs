@@ -1,4 +1,4 @@
-//! What is ours of `wasi:sockets` 0.2: making TCP sockets, and all of name look-up. The rest is wasmtime-wasi's, which asks
+//! What is ours of `wasi:sockets`: making TCP sockets (0.2), and all of name look-up. The rest is wasmtime-wasi's, which asks
 //! [`Network`](super::network::Network) before it connects.
 //!
 //! Called on the worker that runs the guest. Nothing here waits: a look-up is polled, and `blocking.rs` waits for its pollable.
@@ -11,7 +11,7 @@ use std::{
 
 use wasmtime::{
     Result,
-    component::{Linker, Resource, ResourceType},
+    component::{Accessor, Linker, Resource, ResourceType},
 };
 use wasmtime_wasi::{
     p2::{
@@ -22,6 +22,7 @@ use wasmtime_wasi::{
         },
         subscribe,
     },
+    p3::bindings::sockets::{ip_name_lookup as lookup03, types as types03},
     sockets::WasiSocketsView as _,
 };
 
@@ -81,6 +82,34 @@ pub(crate) fn link_name_lookup(linker: &mut Linker<State>) -> Result<()> {
         let pollable: Resource<DynPollable> = subscribe(&mut store.data_mut().table, answers)?;
         Ok((pollable,))
     })
+}
+
+/// Replaces look-ups in a linker that has wasmtime-wasi's `wasi:sockets` of 0.3.
+pub(crate) fn link_name_lookup_03(linker: &mut Linker<State>) -> Result<()> {
+    linker.allow_shadowing(true);
+    linker.instance("wasi:sockets/ip-name-lookup@0.3.0")?.func_wrap_concurrent(
+        "resolve-addresses",
+        |accessor: &Accessor<State>, (name,): (String,)| {
+            let look_up = accessor.with(|mut access| access.get().network().look_up(&name));
+            Box::pin(async move { Ok((resolve_03(look_up).await,)) })
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+async fn resolve_03(look_up: Result<LookUp, LookUpError>) -> Result<Vec<types03::IpAddress>, lookup03::ErrorCode> {
+    use lookup03::ErrorCode;
+    let look_up = look_up.map_err(|error| match error {
+        LookUpError::NoName => ErrorCode::InvalidArgument,
+        LookUpError::Denied => ErrorCode::AccessDenied,
+    })?;
+    let found = look_up.await.map_err(|error| match error {
+        ResolveError::NotFound => ErrorCode::NameUnresolvable,
+        ResolveError::Temporary => ErrorCode::TemporaryResolverFailure,
+        ResolveError::Permanent => ErrorCode::PermanentResolverFailure,
+    })?;
+    Ok(found.into_iter().map(Into::into).collect())
 }
 
 /// The `resolve-address-stream` resource.

@@ -27,6 +27,10 @@ impl wasip3::exports::http::handler::Guest for Guest {
             _ => {}
         }
         let text = match path.as_str() {
+            _ if path.starts_with("/looks-up?") => {
+                let name = path.trim_start_matches("/looks-up?").to_owned();
+                format!("{:?}", wasip3::sockets::ip_name_lookup::resolve_addresses(name).await)
+            }
             "/request" => {
                 format!("{:?} {:?} {:?} {path}", request.get_method(), request.get_scheme(), request.get_authority())
             }

@@ -36,7 +36,7 @@ fn main() -> io::Result<()> {
             }
         }
         "/status" => {
-            print!("Status: 404 Not Found\r\nContent-Type: text/plain\r\nX-Two: 1\r\nX-Two: 2\r\n\r\nno such thing")
+            print!("Status: 404 Not Found\r\nContent-Type: text/plain\r\nX-Two: 1\r\nX-Two: 2\r\n\r\nno such thing");
         }
         "/redirect" => print!("Location: https://example.com/\n\n"),
         "/bytes" => {
@@ -45,7 +45,7 @@ fn main() -> io::Result<()> {
         }
         "/hop-by-hop" => print!("Connection: close\nTransfer-Encoding: chunked\nX-Stays: 1\n\nbody"),
         "/slowly" => {
-            print!("{TEXT}first\n");
+            println!("{TEXT}first");
             out.flush()?;
             thread::sleep(Duration::from_secs(60));
         }
@@ -62,7 +62,7 @@ fn main() -> io::Result<()> {
         }
         "/nothing" => eprintln!("has nothing to say"),
         "/no-head" => print!("Hello World!\n\n"),
-        "/half-a-head" => print!("Content-Type: text/plain\n"),
+        "/half-a-head" => println!("Content-Type: text/plain"),
         "/nph" => print!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nraw"),
         "/long-head" => {
             for index in 0..10_000 {
@@ -75,7 +75,7 @@ fn main() -> io::Result<()> {
             process::exit(3);
         }
         "/panics-later" => {
-            print!("{TEXT}half of it\n");
+            println!("{TEXT}half of it");
             out.flush()?;
             thread::sleep(Duration::from_millis(10));
             panic!("as it shall");

@@ -22,6 +22,7 @@ use crate::{
     failure::{Failure, FailureKind, Outcome},
     forwarded::{self, Network},
     guest::{self, Gateway, GuestBody, GuestOutput, Stream},
+    hop_by_hop,
     in_flight::{InFlight, Ongoing},
     log_line::GuestLine,
     log_writer::{Log, Origin},
@@ -184,20 +185,10 @@ pub(crate) fn prepare(headers: &mut HeaderMap, id: &RequestId) -> Option<HeaderV
 }
 
 /// Removes what concerns only the connection that the request came on, as its `Connection` says (RFC 9110 §7.6.1); what always
-/// does, no guest is told (`guest/outbound.rs`). And `Proxy`, which CGI in a guest would find as `HTTP_PROXY` (CVE-2016-5385).
+/// does, no guest is told (`guest/outbound/mod.rs`). And `Proxy`, which CGI in a guest would find as `HTTP_PROXY` (CVE-2016-5385).
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove("proxy");
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
-        // Where the request goes and where its body ends is not for the client to take back.
-        .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
+    hop_by_hop::strip_named(headers);
 }
 
 /// A client of HTTP/1.0 need not say whom it asks, and any may leave `Host` empty (RFC 9112 §3.2); a guest is always told, so it is

@@ -140,6 +140,7 @@ mod farewell;
 mod gate;
 mod guard;
 mod handler;
+mod hop_by_hop;
 mod in_flight;
 mod private_dir;
 mod request_id;

@@ -35,6 +35,7 @@ use super::{
     instance::State,
     limits::Limits,
     network::Network,
+    outbound::{self, TlsError},
     stdio::{GuestOutput, Lines, Stream},
 };
 use crate::config::Text;
@@ -98,6 +99,14 @@ pub enum GrantError {
         /// The name.
         name: String,
     },
+    /// A rule's certificates or key cannot be used.
+    #[error("requests to `{rule}` cannot be made")]
+    Tls {
+        /// The rule.
+        rule: String,
+        /// Which file, and what is wrong with it.
+        source: TlsError,
+    },
     /// A variable without a name, or with a `=` or a zero byte in it.
     #[error("`{name}` cannot be the name of an environment variable")]
     EnvName {
@@ -126,6 +135,9 @@ impl Grants {
                 return Err(GrantError::NotADirectory { path: dir.host.clone() });
             }
             std::fs::read_dir(&dir.host).map_err(open)?;
+        }
+        for rule in &self.outbound {
+            outbound::tls_config(rule).map_err(|source| GrantError::Tls { rule: rule.to_string(), source })?;
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! Guests that speak WASI 0.2 HTTP: what they import of it, and their requests.
 //!
 //! Ours are the five functions of `wasi:http/types` that make and end outgoing bodies (`body.rs`) and the one that takes the answer
-//! (`answer.rs`); they replace wasmtime-wasi-http's under the same names. So do those that fill heads, which only count and pass on.
+//! (`answer.rs`); they replace wasmtime-wasi-http's under the same names. So do those that fill heads, which only count and pass on, and
+//! those of outgoing requests (`outgoing_handler.rs`).
 //! Runs on the worker of the request.
 
 use std::{
@@ -40,19 +41,20 @@ use super::{
     body::{BodyWatch, BodyWriter},
     instance::{State, Upload, UploadEnd},
     monotonic::Monotonic,
+    outgoing_handler,
     watch::{self, WaitsFor},
 };
 
 /// The instance that our functions are put into; the version is wasmtime-wasi-http's, and guests of all 0.2.x find it.
-const HTTP_TYPES: &str = "wasi:http/types@0.2.12";
+pub(crate) const HTTP_TYPES: &str = "wasi:http/types@0.2.12";
 
 /// Adds `wasi:http` to a linker.
 pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
     let options = LinkOptions::default();
     http_sync::http::types::add_to_linker::<State, WasiHttp>(linker, &(&options).into(), State::http)?;
-    http_sync::http::outgoing_handler::add_to_linker::<State, WasiHttp>(linker, State::http)?;
     linker.allow_shadowing(true);
     link_outgoing(linker)?;
+    outgoing_handler::link(linker)?;
     link_heads(linker)?;
     linker.allow_shadowing(false);
     Ok(())
@@ -111,9 +113,10 @@ fn response_body(state: &mut State, response: &Resource<HostOutgoingResponse>) -
 fn request_body(state: &mut State, request: &Resource<HostOutgoingRequest>) -> Result<Made> {
     let parts = state.table.get_mut(request)?;
     let (None, Ok(expected)) = (&parts.body, content_length(&parts.headers)) else { return Ok(Err(())) };
-    let writer = BodyWriter::new(expected, &state.unsent);
+    let writer = BodyWriter::eager(expected, &state.unsent);
     let reader = writer.watch().reader();
-    parts.body = Some(reader.map_err(|error| Error::InternalError(Some(error.to_string()))).boxed_unsync());
+    // That it was not finished is all that can be wrong with it.
+    parts.body = Some(reader.map_err(|_| Error::HttpRequestBodySize(None)).boxed_unsync());
     Ok(Ok(state.table.push(OutgoingBody { writer, context: StreamContext::Request })?))
 }
 

@@ -34,7 +34,7 @@ use super::{
     loaded_module::LoadedModule,
     memory_budget::MemoryBudget,
     network::Network,
-    outbound::Outbound,
+    outbound::Hooks,
     program::Program,
     stdio::GuestOutput,
     watch::Watch,
@@ -117,12 +117,12 @@ pub(crate) struct State {
     memory: Memory,
     client: Option<astra_server::Client>,
     http: WasiHttpCtx,
-    outbound: Outbound,
     /// Made when first asked for, unless there are directories to open.
     wasi: Option<(WasiCtx, Stdio)>,
     /// What a CGI program is given.
     cgi: Option<Cgi>,
-    granted: Arc<Granted>,
+    /// What outgoing requests ask, and all that was granted.
+    pub(crate) hooks: Hooks,
     /// Made when first asked for.
     network: Option<Network>,
     limits: Limits,
@@ -154,10 +154,9 @@ impl State {
             memory: Memory::new(limits.memory, memory),
             client: None,
             http: WasiHttpCtx::new(),
-            outbound: Outbound,
             wasi: None,
             cgi: None,
-            granted: Arc::clone(granted),
+            hooks: Hooks::new(granted),
             network: None,
             limits: limits.clone(),
             output,
@@ -182,17 +181,17 @@ impl State {
     fn make_wasi(&mut self) -> Result<()> {
         let stdio = Stdio::new(&self.output);
         let network = self.network().clone();
-        self.wasi = Some((self.granted.context(&self.limits, &stdio, network, self.cgi.as_ref())?, stdio));
+        self.wasi = Some((self.hooks.granted.context(&self.limits, &stdio, network, self.cgi.as_ref())?, stdio));
         Ok(())
     }
 
     /// What it may do with raw sockets.
     pub(crate) fn network(&mut self) -> &Network {
-        self.network.get_or_insert_with(|| Network::new(&self.granted))
+        self.network.get_or_insert_with(|| Network::new(&self.hooks.granted))
     }
 
     pub(crate) fn grants(&self) -> &Grants {
-        &self.granted
+        &self.hooks.granted
     }
 }
 
@@ -209,7 +208,7 @@ impl WasiView for State {
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { hooks: &mut self.outbound, table: &mut self.table, ctx: &mut self.http }
+        WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
     }
 }
 
@@ -322,7 +321,7 @@ fn call(
 
 /// Directories are opened before the guest starts, so that it is not the guest that fails if one cannot be.
 fn open_dirs(store: &mut Store<State>) -> Result<(), CallError> {
-    if store.data().granted.dirs.is_empty() {
+    if store.data().grants().dirs.is_empty() {
         return Ok(());
     }
     store.data_mut().make_wasi().map_err(CallError::Grants)
@@ -358,8 +357,8 @@ fn end_cgi(store: &mut Store<State>, ended: Result<Result<(), ()>>) -> Result<()
 
 /// Takes the store apart and settles the answer.
 fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
-    if !store.data().granted.dirs.is_empty() {
-        let has_sockets = !store.data().granted.network.tcp.is_empty();
+    if !store.data().grants().dirs.is_empty() {
+        let has_sockets = !store.data().grants().network.tcp.is_empty();
         blocking::settle(&mut store.data_mut().table, has_sockets);
     }
     let mut state = store.into_data(); // the instance and its memory go back to the pool here

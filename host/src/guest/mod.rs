@@ -4,9 +4,9 @@
 //! instance of it on the calling thread, which must have entered [`Engine::runtime`]. The files, in the order a request meets them:
 //! `module.rs`, `adapt.rs` and `load_error.rs` (what is in a file), `engine.rs`, `linker.rs` and `cache.rs` (wasmtime), `runtime.rs`
 //! (Tokio), `loaded_module.rs` and `program.rs` (file to something that can be instantiated), `instance.rs` and `concurrent.rs` (one
-//! request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `granted.rs`, `destination.rs` and `network.rs` (what it may do), `stdio.rs`,
-//! `monotonic.rs`, `sockets.rs`, `config_store.rs`, `http.rs`, `http03.rs` and `cgi.rs` (what each kind of guest is given), `resolver.rs`,
-//! `outbound.rs`, `blocking.rs` (where guests wait), `watch.rs` (what others see of it), `body.rs` and `answer.rs` (what comes out).
+//! request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `granted.rs`, `denials.rs`, `destination.rs` and `network.rs` (what it may do), `stdio.rs`,
+//! `monotonic.rs`, `sockets.rs`, `config_store.rs`, `http.rs`, `outgoing_handler.rs`, `http03.rs` and `cgi.rs` (what each kind of guest is
+//! given), `resolver.rs` and `outbound/` (what it asks of others), `blocking.rs` (where guests wait), `watch.rs` (what others see of it), `body.rs` and `answer.rs` (what comes out).
 
 mod adapt;
 mod answer;
@@ -16,6 +16,7 @@ mod cache;
 mod cgi;
 mod concurrent;
 mod config_store;
+mod denials;
 mod destination;
 mod engine;
 mod granted;
@@ -32,6 +33,7 @@ mod module;
 mod monotonic;
 mod network;
 mod outbound;
+mod outgoing_handler;
 mod program;
 mod resolver;
 mod runtime;
@@ -53,6 +55,7 @@ pub use self::{
     load_error::LoadError,
     loaded_module::{Compiled, LoadedModule, precompile},
     module::{Kind, ModuleInfo, Need, inspect},
+    outbound::TlsError,
     stdio::{GuestOutput, Stream},
     watch::{CutBy, Watch},
 };

@@ -57,13 +57,16 @@ pub(crate) enum WaitsFor {
     Client = 4,
     /// A name to be looked up.
     Network = 8,
+    /// The response to a request of its own, or more of it.
+    Outgoing = 16,
 }
 
-const NAMES: [(WaitsFor, &str); 4] = [
+const NAMES: [(WaitsFor, &str); 5] = [
     (WaitsFor::Body, "body"),
     (WaitsFor::Sleep, "sleep"),
     (WaitsFor::Client, "client"),
     (WaitsFor::Network, "network"),
+    (WaitsFor::Outgoing, "outgoing"),
 ];
 
 /// The bit in `waits` that says that it waits at all.
@@ -93,7 +96,7 @@ impl Watch {
     }
 
     /// `running`, or what it waits for: `body` (more of the request's), `sleep`, `client` (which takes no more of the response), `network`
-    /// (a name to be looked up), several joined by commas, or `io` for anything else, which is files and sockets.
+    /// (a name to be looked up), `outgoing` (the response to a request of its own), several joined by commas, or `io` for anything else, which is files and sockets.
     pub fn waits_for(&self) -> String {
         match self.waits.load(Ordering::Relaxed) {
             0 => "running".to_owned(),

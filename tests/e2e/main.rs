@@ -19,6 +19,7 @@ mod heads;
 mod limits;
 mod logs;
 mod network;
+mod outgoing;
 mod operating;
 mod other_sdks;
 mod packages;

@@ -4,6 +4,8 @@ use std::{error::Error, fmt, io};
 
 use http::StatusCode;
 
+use crate::BodyError;
+
 /// Why [`fetch()`](crate::fetch()), or reading the body of a response to it, failed.
 ///
 /// As the error of a handler it answers with its [`status`](Self::status).
@@ -24,7 +26,7 @@ pub enum FetchError {
     Tls(String),
     /// Time was up: the request's own ([`Timeouts`](crate::fetch::Timeouts)) or the host's.
     TimedOut(WaitedFor),
-    /// Something is larger, or there are more, than the host allows.
+    /// Something is larger, or there are more, than the host (or a limit of this guest's own) allows.
     Limit(&'static str),
     /// The server does not speak HTTP as it should.
     Protocol(&'static str),
@@ -97,6 +99,17 @@ impl From<FetchError> for io::Error {
     }
 }
 
+/// For a response that was to be collected: `fetch(request)?.into_body().text()?`.
+impl From<BodyError> for FetchError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge { .. } => Self::Limit("the response's body"),
+            BodyError::Read(error) => error.downcast().unwrap_or_else(|error| Self::Failed(error.to_string())),
+            BodyError::Invalid(_) => Self::Protocol("its response is not what was expected"),
+        }
+    }
+}
+
 impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -118,7 +131,7 @@ impl fmt::Display for FetchError {
                 };
                 write!(f, "the upstream was too slow: time was up waiting for {what}")
             }
-            Self::Limit(what) => write!(f, "beyond the host's limit on {what}"),
+            Self::Limit(what) => write!(f, "beyond the limit on {what}"),
             Self::Protocol(what) => write!(f, "the upstream does not speak HTTP as it should: {what}"),
             Self::Incomplete => f.write_str("the upstream's response is not complete"),
             Self::Body(_) => f.write_str("the body of the outgoing request could not be read"),
@@ -142,7 +155,7 @@ impl Error for FetchError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Body, BodyError, IntoResponse, Response};
+    use crate::{Body, IntoResponse, Response};
 
     #[test]
     fn a_handler_that_returns_it_answers_like_a_gateway() {
@@ -170,6 +183,14 @@ mod tests {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
             Err(FetchError::Incomplete.into())
         }
+    }
+
+    #[test]
+    fn why_a_response_broke_off_is_not_lost_when_it_is_collected() {
+        let error: FetchError = Body::wrap_reader(Breaks).text().expect_err("it breaks off").into();
+        assert!(matches!(error, FetchError::Incomplete), "{error:?}");
+        let error: FetchError = Body::new("12345").text_up_to(4).expect_err("too large").into();
+        assert!(matches!(error, FetchError::Limit("the response's body")), "{error:?}");
     }
 
     #[test]

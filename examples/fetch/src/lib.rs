@@ -25,8 +25,9 @@ fn ask_both() -> Result<Response, FetchError> {
     let greetings = fetch::start(get("greetings")?)?;
     let weather = fetch::start(get("weather")?)?;
     let (mut greetings, mut weather) = (greetings.wait()?, weather.wait()?);
-    let mut text = text_of(&mut greetings)?;
-    text.push_str(&text_of(&mut weather)?);
+    // A response that breaks off, or is too large, is a `FetchError` too.
+    let mut text = greetings.body_mut().text_up_to(LIMIT)?;
+    text.push_str(&weather.body_mut().text_up_to(LIMIT)?);
     Ok(text.into_response())
 }
 
@@ -45,15 +46,10 @@ fn url_of(upstream: &str) -> Result<Uri, FetchError> {
     url.parse().map_err(|_| FetchError::Invalid("URI"))
 }
 
-/// A response that breaks off is the upstream's fault; one that is too large, or no text, is ours to refuse.
-fn text_of(response: &mut Response) -> Result<String, FetchError> {
-    response.body_mut().text_up_to(LIMIT).map_err(|error| FetchError::Failed(error.to_string()))
-}
-
 /// Method, headers and body as they are, and the same for the response: neither is ever held whole.
 fn pass_on(mut request: Request) -> Result<Response, FetchError> {
     let path_and_query = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    let rest = path_and_query.trim_start_matches("/proxy");
+    let rest = path_and_query.strip_prefix("/proxy").unwrap_or(path_and_query);
     let mut url = url_of("greetings")?.into_parts();
     url.path_and_query = Some(rest.parse().map_err(|_| FetchError::Invalid("path"))?);
     *request.uri_mut() = Uri::from_parts(url).map_err(|_| FetchError::Invalid("URI"))?;

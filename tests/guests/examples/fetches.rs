@@ -64,7 +64,7 @@ fn eight(get: impl Fn() -> Request) -> Result<Response, FetchError> {
     let mut pending = (0..8).map(|_| fetch::start(get())).collect::<Result<Vec<_>, _>>()?;
     let mut text = String::new();
     while let Some(last) = pending.pop() {
-        text.push_str(&last.wait()?.into_body().text().map_err(|error| FetchError::Failed(format!("{error:?}")))?);
+        text.push_str(&last.wait()?.into_body().text()?);
     }
     Ok(text.into_response())
 }

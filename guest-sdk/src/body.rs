@@ -13,7 +13,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, StatusCode};
 
-use crate::response::report;
+use crate::{FetchError, response::report};
 
 /// How much is read at once, in bytes: what the host moves in one call.
 pub(crate) const CHUNK: usize = 64 * 1024;
@@ -57,10 +57,27 @@ pub(crate) trait Source {
         }
     }
 
+    /// How it is to be read by who must not wait for it alone.
+    #[cfg(target_family = "wasm")]
+    fn kind(&mut self) -> Kind<'_> {
+        Kind::Read
+    }
+
     /// What follows the end.
     fn trailers(&mut self) -> io::Result<HeaderMap> {
         Ok(HeaderMap::new())
     }
+}
+
+/// What is between an outgoing request and where its body comes from.
+#[cfg(target_family = "wasm")]
+pub(crate) enum Kind<'a> {
+    /// A reader.
+    Read,
+    /// A function that writes all of it.
+    Write,
+    /// Another host resource, which can be waited for together with others.
+    Incoming(&'a mut crate::wasm::Incoming),
 }
 
 impl Body {
@@ -244,7 +261,7 @@ impl Body {
     }
 
     /// What can be had at once, waiting only if that is nothing; empty at the end.
-    fn fill(&mut self) -> io::Result<&[u8]> {
+    pub(crate) fn fill(&mut self) -> io::Result<&[u8]> {
         if self.bytes.is_empty()
             && let Some(source) = &mut self.source
         {
@@ -297,13 +314,18 @@ impl<F: FnOnce(&mut dyn Write) -> io::Result<HeaderMap>> Source for FromWriter<F
         to.into_inner().map_err(io::IntoInnerError::into_error).map(drop)
     }
 
+    #[cfg(target_family = "wasm")]
+    fn kind(&mut self) -> Kind<'_> {
+        Kind::Write
+    }
+
     fn trailers(&mut self) -> io::Result<HeaderMap> {
         Ok(std::mem::take(&mut self.trailers))
     }
 }
 
 /// Tells the guest's author, unless it is only that the client went away.
-fn failed(error: &io::Error) {
+pub(crate) fn failed(error: &io::Error) {
     if error.kind() != io::ErrorKind::BrokenPipe {
         report("the body was cut", error);
     }
@@ -374,7 +396,7 @@ impl fmt::Debug for Body {
 
 /// Why a body could not be collected.
 ///
-/// As the error of a handler it answers with its [`status`](Self::status), not with 500: it is the client's fault.
+/// As the error of a handler it answers with its [`status`](Self::status), not with 500: it is the client's fault, or an upstream's.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BodyError {
@@ -390,11 +412,12 @@ pub enum BodyError {
 }
 
 impl BodyError {
-    /// What to answer: 413 if the body is too large, else 400.
+    /// What to answer: 413 if the body is too large, else 400; if it was a response's and broke off, [`FetchError::status`].
     pub fn status(&self) -> StatusCode {
         match self {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Read(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::Read(error) => FetchError::of(error).map_or(StatusCode::BAD_REQUEST, FetchError::status),
+            Self::Invalid(_) => StatusCode::BAD_REQUEST,
         }
     }
 }

@@ -1,79 +1,124 @@
 //! A blocking HTTP client, over `wasi:http/outgoing-handler`.
+//!
+//! What is the same natively and in a guest: the functions, and the time-outs that a request carries. Natively [`crate::testing`] answers.
 
-use std::{error::Error, fmt, io};
+use std::time::Duration;
 
-use crate::{Request, Response};
+use crate::{FetchError, Request, Response};
+
+#[cfg(not(target_family = "wasm"))]
+use crate::testing as sent_by;
+#[cfg(target_family = "wasm")]
+use crate::wasm as sent_by;
 
 /// Sends a request and waits for the head of its response; the body is then read as it comes.
 ///
-/// The URI must be absolute. Redirects are not followed. A guest may call out only where the host grants it; until astra-host can grant
-/// that, every call is [`FetchError::Denied`].
+/// The URI must be absolute. Redirects are not followed. A guest may call out only where the host grants it; everywhere else this is
+/// [`FetchError::Denied`].
 ///
 /// ```no_run
 /// # use guest_sdk::{fetch, Body, RequestBuilder};
-/// let request = RequestBuilder::new().uri("https://example.com/").body(Body::empty())?;
+/// let request = RequestBuilder::new().uri("https://api.example.com/").body(Body::empty())?;
 /// let text = fetch(request)?.into_body().text()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
+/// A handler may return the error: the client is then answered with its [`status`](FetchError::status), and the log says what it was.
+///
+/// # Bodies
+///
+/// Both stream: neither is ever held whole. A server may answer before it has read all of the request; the rest is then sent while the
+/// response is read, so a handler that passes a request on, and returns what comes back, can never stand still between two ends that both
+/// wait. Only [`Body::stream`](crate::Body::stream) is written to its end first. A response that is dropped ends its exchange, even if
+/// some of the request is still to be sent.
+///
+/// When reading the response's body fails, the [`std::io::Error`] has a [`FetchError`] in it: [`FetchError::of`].
+///
 /// # Errors
 ///
-/// See [`FetchError`]. Natively always [`FetchError::NotInGuest`].
+/// See [`FetchError`]. Natively [`FetchError::NotInGuest`], unless a test has said who answers ([`testing::on_fetch`](crate::testing::on_fetch)).
 pub fn fetch(request: Request) -> Result<Response, FetchError> {
-    #[cfg(target_family = "wasm")]
-    return crate::wasm::fetch(request);
-    #[cfg(not(target_family = "wasm"))]
-    {
-        drop(request);
-        Err(FetchError::NotInGuest)
-    }
+    start(request)?.wait()
 }
 
-/// Why [`fetch()`] failed.
+/// Sends a request and does not wait for its response: for several at once.
+///
+/// ```no_run
+/// # use guest_sdk::{fetch, Body, RequestBuilder};
+/// # let [one, two] = ["one", "two"].map(|uri| RequestBuilder::new().uri(uri).body(Body::empty()).unwrap());
+/// let (one, two) = (fetch::start(one)?, fetch::start(two)?);
+/// let (one, two) = (one.wait()?, two.wait()?);
+/// # Ok::<(), guest_sdk::FetchError>(())
+/// ```
+///
+/// Of the request's body as much is sent as the host takes at once, and the rest in [`Pending::wait`].
+///
+/// # Errors
+///
+/// As of [`fetch()`]; most of them come from [`Pending::wait`].
+pub fn start(request: Request) -> Result<Pending, FetchError> {
+    if request.uri().scheme().is_none() || request.uri().authority().is_none() {
+        return Err(FetchError::Invalid("absolute URI"));
+    }
+    sent_by::start(request).map(Pending)
+}
+
+/// A request that was sent: see [`start`]. Dropped, it is given up.
 #[derive(Debug)]
+#[must_use = "a request that nobody waits for is given up"]
+pub struct Pending(sent_by::Pending);
+
+impl Pending {
+    /// Waits for the head of the response.
+    ///
+    /// # Errors
+    ///
+    /// See [`FetchError`].
+    pub fn wait(self) -> Result<Response, FetchError> {
+        self.0.wait()
+    }
+}
+
+/// How long a [`fetch()`] may wait, if less than the host lets it. It goes into the request's extensions:
+///
+/// ```
+/// # use std::time::Duration;
+/// # use guest_sdk::{fetch::Timeouts, Body, RequestBuilder};
+/// let request = RequestBuilder::new()
+///     .uri("https://api.example.com/")
+///     .extension(Timeouts::new().connect(Duration::from_secs(1)).first_byte(Duration::from_secs(5)))
+///     .body(Body::empty())?;
+/// # Ok::<(), guest_sdk::http::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum FetchError {
-    /// The host does not let this guest call out, or not to there.
-    Denied,
-    /// The request cannot be sent: its URI is not absolute, or its method or a header is refused.
-    Invalid(&'static str),
-    /// No response came. The text is the host's: an error code of `wasi:http`.
-    Failed(String),
-    /// The request body could not be read or sent, and no response came.
-    Body(io::Error),
-    /// This is not a guest: natively there is no host to ask.
-    NotInGuest,
+pub struct Timeouts {
+    /// For a connection.
+    pub connect: Option<Duration>,
+    /// From there to the head of the response.
+    pub first_byte: Option<Duration>,
+    /// From one piece of the response's body to the next.
+    pub between_bytes: Option<Duration>,
 }
 
-impl fmt::Display for FetchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Denied => f.write_str("the host does not grant this outgoing request"),
-            Self::Invalid(what) => write!(f, "the outgoing request has no valid {what}"),
-            Self::Failed(code) => write!(f, "the outgoing request failed: {code}"),
-            Self::Body(_) => f.write_str("the body of the outgoing request could not be sent"),
-            Self::NotInGuest => f.write_str("`fetch` works only inside a guest"),
-        }
+impl Timeouts {
+    /// None of our own: the host's count.
+    pub fn new() -> Self {
+        Self::default()
     }
-}
 
-impl Error for FetchError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Body(error) => Some(error),
-            _ => None,
-        }
+    /// For a connection.
+    pub fn connect(self, after: Duration) -> Self {
+        Self { connect: Some(after), ..self }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Body, RequestBuilder};
+    /// From there to the head of the response.
+    pub fn first_byte(self, after: Duration) -> Self {
+        Self { first_byte: Some(after), ..self }
+    }
 
-    #[test]
-    fn natively_fetch_says_that_there_is_no_host() {
-        let request = RequestBuilder::new().uri("http://example.com/").body(Body::empty()).expect("a request");
-        assert!(matches!(fetch(request), Err(FetchError::NotInGuest)));
+    /// From one piece of the response's body to the next.
+    pub fn between_bytes(self, after: Duration) -> Self {
+        Self { between_bytes: Some(after), ..self }
     }
 }

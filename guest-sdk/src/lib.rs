@@ -32,7 +32,7 @@
 //! # What a guest must live with
 //!
 //! - Each request gets a fresh instance: what is in a `static` is gone with the next request.
-//! - Nothing is granted by default: no directory, no environment variable, no network.
+//! - Nothing is granted by default: no directory, no environment variable, no [`config`] value, no host to [`fetch()`] from.
 //! - Waiting is fine (`std::thread::sleep`, reading a body, files): the host runs other requests meanwhile. All of it counts towards
 //!   the request's deadline.
 //! - A panic is a trap. Before the head was sent the client gets 500, afterwards the connection is cut.
@@ -42,7 +42,8 @@
 //!
 //! # Natively
 //!
-//! Everything compiles and works on the developer's machine, except that [`fetch()`] returns [`FetchError::NotInGuest`].
+//! Everything compiles and works on the developer's machine. There is no host there, so [`fetch()`] returns [`FetchError::NotInGuest`] and
+//! [`config`] is empty, unless a test says what they answer: see [`testing`].
 //!
 //! # Features
 //!
@@ -52,15 +53,20 @@
 //!   work either way.
 
 pub mod body;
+pub mod config;
 pub mod fetch;
+mod fetch_error;
 pub mod response;
 pub mod router;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 #[cfg(target_family = "wasm")]
 mod wasm;
 
 pub use body::{Body, BodyError};
 pub use bytes::Bytes;
-pub use fetch::{FetchError, fetch};
+pub use fetch::fetch;
+pub use fetch_error::{FetchError, WaitedFor};
 pub use guest_sdk_macros::handler;
 pub use http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 pub use response::IntoResponse;

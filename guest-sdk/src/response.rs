@@ -4,12 +4,12 @@ use std::{error::Error, io::Write};
 
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 
-use crate::{Body, BodyError, Response};
+use crate::{Body, BodyError, FetchError, Response};
 
 /// What a handler may return.
 ///
 /// `&str` and `String` are sent as `text/plain; charset=utf-8`, `Vec<u8>` as `application/octet-stream`. An error answers 500 (a [`BodyError`]
-/// anywhere in its chain: that one's status) without a word to the client; its chain goes to stderr, which the host logs.
+/// or [`FetchError`] anywhere in its chain: that one's status) without a word to the client; its chain goes to stderr, which the host logs.
 pub trait IntoResponse {
     /// Makes the response.
     fn into_response(self) -> Response;
@@ -97,10 +97,14 @@ pub(crate) fn with_status(status: StatusCode, body: Body) -> Response {
 
 fn failed(error: &(dyn Error + 'static)) -> Response {
     report("the handler failed", error);
-    let status = chain(error)
-        .find_map(|error| error.downcast_ref::<BodyError>())
-        .map_or(StatusCode::INTERNAL_SERVER_ERROR, BodyError::status);
+    let status = chain(error).find_map(status_of).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     with_status(status, Body::empty())
+}
+
+fn status_of(error: &(dyn Error + 'static)) -> Option<StatusCode> {
+    // What is in an `io::Error` is not its source.
+    let fetch = error.downcast_ref().or_else(|| error.downcast_ref().and_then(FetchError::of));
+    error.downcast_ref().map(BodyError::status).or_else(|| fetch.map(FetchError::status))
 }
 
 /// An error, what caused it, what caused that…

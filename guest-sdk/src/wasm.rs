@@ -3,11 +3,14 @@
 //! Each call into the host costs, so nothing is asked for that the handler may not want: a request body is opened when it is first
 //! read, and an answer of known length is one head and one write.
 
+pub(crate) mod config;
 mod fetch;
+mod fetch_codes;
 mod incoming;
 mod outgoing;
 #[cfg(not(feature = "files"))]
 mod stdio;
+mod upload;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri,
@@ -18,7 +21,7 @@ use wasip2::http::types::{
     Fields, IncomingRequest, Method as WasiMethod, OutgoingResponse, ResponseOutparam, Scheme as WasiScheme,
 };
 
-pub(crate) use fetch::fetch;
+pub(crate) use fetch::{Pending, start};
 pub(crate) use incoming::Incoming;
 pub(crate) use outgoing::send_body;
 
@@ -65,11 +68,13 @@ fn respond(response: Response, is_head: impl Fn() -> bool, responder: ResponseOu
         // An empty body may only mean that a handler knows what `HEAD` is for.
         Some(0) if is_head() => {}
         Some(length) if !fields.iter().any(|(name, _)| name == CONTENT_LENGTH.as_str()) => {
-            fields.push((CONTENT_LENGTH.as_str().to_owned(), itoa::Buffer::new().format(length).into()));
+            fields.push((CONTENT_LENGTH.as_str().to_owned(), number(length)));
         }
         Some(_) => {}
     }
-    let outgoing = OutgoingResponse::new(as_resource(&fields));
+    // 500, rather than a response without its headers.
+    let Some(fields) = as_resource(&fields) else { panic!("the host refuses so many headers") };
+    let outgoing = OutgoingResponse::new(fields);
     // Both fail only for a status out of range or a second call: neither can be.
     let _ = outgoing.set_status_code(status.as_u16());
     let Ok(sink) = outgoing.body() else { return };
@@ -129,13 +134,16 @@ fn fields_from(headers: &HeaderMap) -> FieldList {
     headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
 }
 
-/// Headers the host forbids are left out: connection-specific ones, which are its own affair.
-fn as_resource(fields: &FieldList) -> Fields {
+/// Headers the host forbids are left out: connection-specific ones, which are its own affair. `None`: together they are too large.
+fn as_resource(fields: &FieldList) -> Option<Fields> {
     // One call for all. Only if that is refused each is tried, with the same function: every import costs each new instance.
-    Fields::from_list(fields).unwrap_or_else(|_| {
+    Fields::from_list(fields).ok().or_else(|| {
         let is_accepted = |field: &&(String, Vec<u8>)| Fields::from_list(std::slice::from_ref(*field)).is_ok();
         let accepted: FieldList = fields.iter().filter(is_accepted).cloned().collect();
-        // Each is accepted by itself, so together they are too large: 500, rather than a response without its headers.
-        Fields::from_list(&accepted).unwrap_or_else(|_| panic!("the host refuses so many headers"))
+        Fields::from_list(&accepted).ok()
     })
+}
+
+fn number(length: u64) -> Vec<u8> {
+    itoa::Buffer::new().format(length).into()
 }

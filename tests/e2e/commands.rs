@@ -48,7 +48,7 @@ fn inspect_builds_a_package_as_run_does() {
     let ended = inspect("examples/hello").end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stdout.contains("hello.wasm\nkind     component, WASI HTTP 0.2."), "{}", ended.stdout);
-    for unused in ["terminal", "filesystem", "stdin", "clocks", "random"] {
+    for unused in ["terminal", "filesystem", "stdin", "clocks", "random", "outgoing-handler", "wasi:config"] {
         assert!(!ended.stdout.contains(unused), "hello imports {unused}: {}", ended.stdout);
     }
     inspect(Scratch::new().path()).end().expect_complaint(1, &["Cargo.toml", ".wasm file"]);

@@ -1,12 +1,13 @@
-//! Writes a body to the host: of a response, or of a request by [`fetch`](crate::fetch()).
+//! Writes the body of a response to the host, and of a request as far as [`upload`](super::upload) has nothing better to do.
 //!
 //! Writes are as large as the host allows and wait only when it allows nothing; `blocking-write-and-flush` is not used, since it takes 4 KiB
 //! at a time and waits after each.
 
 use std::io::{self, Write};
 
+use http::HeaderMap;
 use wasip2::{
-    http::types::OutgoingBody,
+    http::types::{Fields, OutgoingBody},
     io::streams::{OutputStream, StreamError},
 };
 
@@ -17,21 +18,25 @@ use crate::Body;
 pub(crate) fn send_body(mut body: Body, sink: OutgoingBody) -> io::Result<()> {
     if body.length() != Some(0) {
         // The stream is the sink's child: it must be gone before that is finished.
-        let mut stream = Outgoing(sink.write().map_err(|()| io::ErrorKind::InvalidInput)?);
+        let stream = sink.write().map_err(|()| io::ErrorKind::InvalidInput)?;
+        let mut stream = Outgoing(&stream);
         stream.write_all(&body.bytes)?;
         if let Some(source) = &mut body.source {
             source.send(&mut stream)?;
         }
     }
     let trailers = body.take_trailers()?;
-    let trailers = (!trailers.is_empty()).then(|| as_resource(&fields_from(&trailers)));
     // Refused: the body is not as long as its content-length.
-    OutgoingBody::finish(sink, trailers).map_err(|_| io::ErrorKind::InvalidData.into())
+    OutgoingBody::finish(sink, trailers_from(&trailers)).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-struct Outgoing(OutputStream);
+pub(super) fn trailers_from(trailers: &HeaderMap) -> Option<Fields> {
+    if trailers.is_empty() { None } else { as_resource(&fields_from(trailers)) }
+}
 
-impl Write for Outgoing {
+pub(super) struct Outgoing<'a>(pub(super) &'a OutputStream);
+
+impl Write for Outgoing<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.0.check_write().map_err(broken)? {

@@ -105,7 +105,7 @@ pub enum GrantError {
         /// The rule.
         rule: String,
         /// Which file, and what is wrong with it.
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// A variable without a name, or with a `=` or a zero byte in it.
     #[error("`{name}` cannot be the name of an environment variable")]
@@ -137,7 +137,8 @@ impl Grants {
             std::fs::read_dir(&dir.host).map_err(open)?;
         }
         for rule in &self.outbound {
-            outbound::tls_config(rule).map_err(|source| GrantError::Tls { rule: rule.to_string(), source })?;
+            outbound::tls_config(rule)
+                .map_err(|source| GrantError::Tls { rule: rule.to_string(), source: source.into() })?;
         }
         Ok(())
     }

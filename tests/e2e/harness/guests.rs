@@ -17,13 +17,14 @@ const TARGET: &str = "wasm32-wasip2";
 /// The stack that `astra-host run DIR` links with too.
 const RUSTFLAGS: &str = r#"target.wasm32-wasip2.rustflags=["-Clink-arg=-zstack-size=98304"]"#;
 
-const PACKAGES: [&str; 14] = [
+const PACKAGES: [&str; 15] = [
     "hello",
     "echo",
     "sse",
     "files",
     "router",
     "slow",
+    "fetch",
     "without-files",
     "raw-hello",
     "wstd-hello",

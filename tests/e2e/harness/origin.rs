@@ -133,4 +133,3 @@ pub(crate) fn head(stream: &mut TcpStream) -> io::Result<String> {
 pub(crate) fn text(text: impl Into<String>) -> Response<Bytes> {
     Response::new(text.into().into())
 }
-

@@ -35,6 +35,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 use super::{
     Permits,
     error::{self, NoAddress},
+    stream::{Last, Remembering, Trouble},
     tls,
 };
 use crate::{
@@ -62,7 +63,13 @@ const BUFFER: usize = 128 * 1024;
 /// What a stream of HTTP/2 and all of a connection's may send that nobody has read yet.
 const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
 
-type Connections = legacy::Client<HttpsConnector<HttpConnector<Guarded>>, Outgoing>;
+type Connector = Remembering<HttpsConnector<HttpConnector<Guarded>>>;
+
+#[derive(Clone)]
+struct Connections {
+    client: legacy::Client<Connector, Outgoing>,
+    last: Last,
+}
 
 /// What a rule's requests go through.
 pub(super) struct Client {
@@ -79,11 +86,13 @@ impl Client {
             log::error!("handler `{}`: requests to `{rule}` will fail: {error}", denials.handler());
         });
         let connections = tls.ok().map(|tls| {
+            let last = Last::default();
             let mut tcp = HttpConnector::new_with_resolver(guarded.clone());
             tcp.enforce_http(false);
             tcp.set_nodelay(true);
             let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
-            legacy::Client::builder(TokioExecutor::new())
+            let connector = Remembering { connector: connector.wrap_connector(tcp), last: last.clone() };
+            let client = legacy::Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE)
@@ -92,7 +101,8 @@ impl Client {
                 .http2_initial_stream_window_size(WINDOWS.0)
                 .http2_initial_connection_window_size(WINDOWS.1)
                 .http2_max_header_list_size(BUFFER as u32)
-                .build(connector.wrap_connector(tcp))
+                .build(connector);
+            Connections { client, last }
         });
         Self { guarded, connections }
     }
@@ -156,8 +166,9 @@ async fn exchange(
     options: RequestOptions,
     permits: Permits,
 ) -> Result<(Response<WasiBody>, Ended), Error> {
+    let authority = request.uri().authority().cloned();
     let (request, mut ended) = outgoing(request).await;
-    let mut responding = pin!(connections.request(request));
+    let mut responding = pin!(connections.client.request(request));
     let mut is_connected = false;
     let mut timer = pin!(sleep(options.connect_timeout.unwrap_or(CONNECT)));
     let response = std::future::poll_fn(|cx| {
@@ -174,7 +185,11 @@ async fn exchange(
     let response = response.await?.map_err(|failed| match ended.try_recv() {
         // It is the guest who broke it off.
         Ok(Err(error)) => error,
-        _ => error::of_request(&failed),
+        _ => {
+            let last = || connections.last.to(authority.as_ref()?);
+            let trouble = Trouble::of(&connection).or_else(last);
+            error::of_request(&failed, trouble.as_ref().and_then(Trouble::error))
+        }
     })?;
     // Nobody has asked for another protocol.
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -183,7 +198,8 @@ async fn exchange(
     let (mut head, body) = response.into_parts();
     hop_by_hop::strip_named(&mut head.headers);
     let between_bytes = options.between_bytes_timeout.unwrap_or(READ);
-    let body = Download { body, between_bytes, timer: None, permits: Some(permits) };
+    let trouble = Trouble::of(&connection);
+    let body = Download { body, between_bytes, timer: None, trouble, permits: Some(permits) };
     Ok((Response::from_parts(head, body.boxed_unsync()), ended))
 }
 
@@ -276,6 +292,7 @@ struct Download {
     between_bytes: Duration,
     /// While it waits for more.
     timer: Option<Pin<Box<Sleep>>>,
+    trouble: Option<Trouble>,
     /// Until it has ended.
     permits: Option<Permits>,
 }
@@ -287,7 +304,10 @@ impl Body for Download {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let between_bytes = self.between_bytes;
         let frame = match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(frame) => frame.map(|frame| frame.map_err(|error| error::of_body(&error))),
+            Poll::Ready(frame) => {
+                let trouble = self.trouble.as_ref().and_then(Trouble::error);
+                frame.map(|frame| frame.map_err(|error| error::of_body(&error, trouble)))
+            }
             Poll::Pending => {
                 watch::note(WaitsFor::Outgoing);
                 ready!(self.timer.get_or_insert_with(|| Box::pin(sleep(between_bytes))).as_mut().poll(cx));

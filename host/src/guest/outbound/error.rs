@@ -24,8 +24,8 @@ pub(super) enum NoAddress {
     Prohibited,
 }
 
-/// A request that has no response.
-pub(super) fn of_request(error: &legacy::Error) -> Error {
+/// A request that has no response; `trouble` is what its connection had, if it was on one.
+pub(super) fn of_request(error: &legacy::Error, trouble: Option<&io::Error>) -> Error {
     if let Some(no_address) = cause::<NoAddress>(error) {
         return match no_address {
             NoAddress::Prohibited => Error::DestinationIpProhibited,
@@ -40,10 +40,10 @@ pub(super) fn of_request(error: &legacy::Error) -> Error {
             }
         };
     }
-    if let Some(tls) = cause::<rustls::Error>(error) {
+    if let Some(tls) = cause::<rustls::Error>(error).or_else(|| cause(trouble?)) {
         return of_tls(tls);
     }
-    let io = cause::<io::Error>(error);
+    let io = cause::<io::Error>(error).or(trouble);
     if error.is_connect() {
         return io.map_or(Error::DestinationUnavailable, of_connecting);
     }
@@ -86,9 +86,9 @@ fn of_tls(error: &rustls::Error) -> Error {
     }
 }
 
-/// A response whose head has come, and not all of its body.
-pub(super) fn of_body(error: &hyper::Error) -> Error {
-    if let Some(tls) = cause::<rustls::Error>(error) {
+/// A response whose head has come, and not all of its body; `trouble` is what its connection had.
+pub(super) fn of_body(error: &hyper::Error, trouble: Option<&io::Error>) -> Error {
+    if let Some(tls) = trouble.and_then(|trouble| cause::<rustls::Error>(trouble)) {
         return of_tls(tls);
     }
     match cause::<io::Error>(error).map(io::Error::kind) {

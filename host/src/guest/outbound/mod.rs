@@ -7,6 +7,7 @@
 
 mod client;
 mod error;
+mod stream;
 mod tls;
 
 use std::sync::Arc;

@@ -1,6 +1,10 @@
 //! Whom guests' outgoing requests trust, and who they say they are: files to a TLS configuration. Blocks while it reads.
 
-use std::{path::PathBuf, sync::OnceLock};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use http::uri::Scheme;
 use rustls::{
@@ -17,9 +21,17 @@ use crate::guest::OutboundRule;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// It is not there, we may not read it, or it is no PEM file with what it should have.
+    /// It is not there, or we may not read it.
+    #[error("`{}` cannot be read", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// It is no PEM file with what it should have.
     #[error("`{}` must be a PEM file with {content}", path.display())]
-    Read {
+    Content {
         /// The file.
         path: PathBuf,
         /// What it should have.
@@ -71,7 +83,7 @@ pub(crate) fn config(rule: &OutboundRule) -> Result<ClientConfig, TlsError> {
     let Some((certificate, key)) = &rule.client else { return Ok(builder.with_no_client_auth()) };
     let chain = certificates(certificate)?;
     let read_key = PrivateKeyDer::from_pem_file(key);
-    let read_key = read_key.map_err(|source| TlsError::Read { path: key.clone(), content: "a private key", source })?;
+    let read_key = read_key.map_err(|error| unreadable(key, "a private key", error))?;
     builder.with_client_auth_cert(chain, read_key).map_err(|source| TlsError::Client {
         certificate: certificate.clone(),
         key: key.clone(),
@@ -79,10 +91,18 @@ pub(crate) fn config(rule: &OutboundRule) -> Result<ClientConfig, TlsError> {
     })
 }
 
-fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let read = |source| TlsError::Read { path: path.clone(), content: "certificates", source };
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read = |error| unreadable(path, "certificates", error);
     let certificates: Vec<_> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(read)?;
     if certificates.is_empty() { Err(read(pem::Error::NoItemsFound)) } else { Ok(certificates) }
+}
+
+fn unreadable(path: &Path, content: &'static str, error: pem::Error) -> TlsError {
+    let path = path.to_owned();
+    match error {
+        pem::Error::Io(source) => TlsError::Open { path, source },
+        source => TlsError::Content { path, content, source },
+    }
 }
 
 /// The system's roots, or what `SSL_CERT_FILE` and `SSL_CERT_DIR` say instead; read once, when first wanted.

@@ -2,8 +2,10 @@
 //!
 //! Everything that is wrong is reported at once, a line each, with file, table and key. Reading touches the file and those that
 //! `${file:…}` refers to, and starts nothing. Values that a reference stands for appear in no error and in nothing that
-//! [`ConfigFile::print`] prints. `table.rs` reads keys, `reference.rs` what is behind a `${…}`, `print.rs` writes it all down again.
+//! [`ConfigFile::print`] prints. `table.rs` reads keys, `grants.rs` those of grants, `reference.rs` what is behind a `${…}`; `print.rs` writes it
+//! all down again.
 
+mod grants;
 mod print;
 mod reference;
 mod table;
@@ -23,10 +25,10 @@ use crate::{
     config::{
         self, CompileConfig, Config, ControlConfig, DEFAULT_BODY_TIMEOUT, DEFAULT_COMPILE_MEMORY,
         DEFAULT_COMPILE_TIMEOUT, DEFAULT_DRAIN, DEFAULT_KEEP, DEFAULT_LISTEN, DEFAULT_MAX_BODY, DEFAULT_MAX_MODULE,
-        DEFAULT_MAX_WORKERS, GuardConfig, HandlerConfig, NewImports, ProbeConfig, ServerConfig, Share, Text,
-        ValueError, not_allowed,
+        DEFAULT_MAX_WORKERS, GuardConfig, HandlerConfig, NewImports, ProbeConfig, ServerConfig, Share, ValueError,
+        not_allowed,
     },
-    guest::{CacheMode, DirGrant, Grants, Limits, Reset},
+    guest::{CacheMode, Limits, Reset},
     router::{Route, Router},
 };
 
@@ -212,7 +214,7 @@ fn read_handler(table: &mut Table<'_>, is_only: bool, server_drain: Duration) ->
             min_requests: guard.value("min_requests", count(1..=1_000_000)).unwrap_or(20).into(),
             count_5xx: guard.flag("count_5xx", false),
         }),
-        grants: Grants { env: read_env(table), dirs: read_dirs(table), ..Grants::default() },
+        grants: grants::read(table),
         limits: table.sub("limits", read_limits).unwrap_or_default(),
         drain: table.value("drain", duration(config::DRAIN)).unwrap_or(server_drain),
         keep: table.value("keep", count(0..=100)).map_or(DEFAULT_KEEP, |keep| keep as usize),
@@ -259,41 +261,6 @@ fn read_limits(table: &mut Table<'_>) -> Limits {
         memory: table.value("memory", size(config::MEMORY)).unwrap_or(default.memory),
         ..default
     }
-}
-
-fn read_env(table: &mut Table<'_>) -> Vec<(String, Text)> {
-    let mut env = Vec::new();
-    for (key, value) in table.table("env").unwrap_or_default() {
-        let name = format!("env.{key}");
-        if key.is_empty() || key.contains(|c: char| c.is_whitespace() || c == '=' || c == '\0') {
-            table.problem(&format!("`{name}` must have a name without `=` and white space"));
-        }
-        let Some(text) = table.text(&name, value) else { continue };
-        if text.expose().contains('\0') {
-            table.problem(&format!("`{name}` must be a text without zero bytes"));
-        }
-        env.push((key, text));
-    }
-    env
-}
-
-fn read_dirs(table: &mut Table<'_>) -> Vec<DirGrant> {
-    let mut dirs = Vec::new();
-    for (guest, value) in table.table("dirs").unwrap_or_default() {
-        let name = format!("dirs.{guest}");
-        if guest.is_empty() || guest.contains('\0') {
-            table.problem("`dirs` must have names for its directories, such as `/data`");
-        }
-        let grant = match value {
-            toml::Value::Table(entries) => table.nested(&name, entries, |dir| {
-                let (host, writable) = (dir.required("host", |dir| dir.path("host")), dir.flag("write", false));
-                host.map(|host| (host, writable))
-            }),
-            value => table.path_of(&name, value).map(|host| (host, false)),
-        };
-        dirs.extend(grant.map(|(host, writable)| DirGrant { host, guest, writable }));
-    }
-    dirs
 }
 
 fn check_names(source: &Source<'_>, handlers: &[HandlerConfig]) {

@@ -21,7 +21,8 @@ use crate::{
     access_log::{Progress, Visit},
     failure::{Failure, FailureKind, Outcome},
     forwarded::{self, Network},
-    guest::{self, GuestBody, GuestOutput, Stream},
+    guest::{self, Gateway, GuestBody, GuestOutput, Stream},
+    hop_by_hop,
     in_flight::{InFlight, Ongoing},
     log_line::GuestLine,
     log_writer::{Log, Origin},
@@ -44,7 +45,7 @@ impl astra_server::Handler for Dispatch {
     fn handle(&self, exchange: Exchange) {
         let Exchange { mut request, info, responder } = exchange;
         let id = self.ids.next();
-        let pin = self.pin(&mut request);
+        let (pin, gateway) = self.pin(&mut request, info.peer_addr());
         let client_id = prepare(request.headers_mut(), &id);
         need_authority(&mut request, info.local_addr());
         forwarded::rewrite(request.headers_mut(), info.peer_addr(), "http", &self.trusted_proxies);
@@ -62,7 +63,7 @@ impl astra_server::Handler for Dispatch {
             move |response| reply.send_guests(response)
         };
         let watch = Arc::clone(&ongoing.watch);
-        let exchange = guest::Exchange { request, scheme: Scheme::HTTP, client, output, watch };
+        let exchange = guest::Exchange { request, scheme: Scheme::HTTP, gateway, client, output, watch };
         let report = guest::run(&pin.module, &pin.granted, &pin.limits, exchange, respond);
 
         if let Outcome::Failed(failure) = &report.outcome {
@@ -91,12 +92,15 @@ impl astra_server::Handler for Dispatch {
 
 impl Dispatch {
     /// Pins the revision that the request is for, and tells the guest which route it came by.
-    fn pin(&self, request: &mut astra_server::Request) -> Option<Pin> {
-        let mut told = Vec::new();
-        let host = host(request);
-        let pin = self.tables.pin(host, request.uri().path(), |found| told = told_route(found));
+    fn pin(&self, request: &mut astra_server::Request, peer: Option<SocketAddr>) -> (Option<Pin>, Gateway) {
+        let (mut told, mut gateway) = (Vec::new(), Gateway { peer, script: 0 });
+        let (host, path) = (host(request), request.uri().path());
+        let pin = self.tables.pin(host, path, |found| {
+            told = told_route(found);
+            gateway.script = found.script(path);
+        });
         put_route(request.headers_mut(), told);
-        pin
+        (pin, gateway)
     }
 
     /// The access line in the making, if there is an access log.
@@ -181,20 +185,10 @@ pub(crate) fn prepare(headers: &mut HeaderMap, id: &RequestId) -> Option<HeaderV
 }
 
 /// Removes what concerns only the connection that the request came on, as its `Connection` says (RFC 9110 §7.6.1); what always
-/// does, no guest is told (`guest/outbound.rs`). And `Proxy`, which CGI in a guest would find as `HTTP_PROXY` (CVE-2016-5385).
+/// does, no guest is told (`guest/outbound/mod.rs`). And `Proxy`, which CGI in a guest would find as `HTTP_PROXY` (CVE-2016-5385).
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove("proxy");
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
-        // Where the request goes and where its body ends is not for the client to take back.
-        .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
+    hop_by_hop::strip_named(headers);
 }
 
 /// A client of HTTP/1.0 need not say whom it asks, and any may leave `Host` empty (RFC 9112 §3.2); a guest is always told, so it is

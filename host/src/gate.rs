@@ -18,7 +18,7 @@ use crate::{
     config::{HandlerConfig, ProbeConfig},
     dispatch::{self, PrintedLines},
     failure::{FailureKind, Outcome},
-    guest::{self, CutBy, Engine, Granted, GuestBody, LoadError, LoadedModule, ModuleFile, Report, Watch},
+    guest::{self, CutBy, Engine, Gateway, Granted, GuestBody, LoadError, LoadedModule, ModuleFile, Report, Watch},
     log_writer::Log,
     operator_error::OperatorError,
     receipt::{Probed, milliseconds},
@@ -137,8 +137,8 @@ impl Gate {
         let started = Instant::now();
         let until = started + probe.within;
         let id = self.ids.next();
-        let request = self.probe_request(probe, config, router, &id).map_err(failed)?;
-        let status = self.ask(module, config, request, id, until).map_err(failed)?;
+        let (request, gateway) = self.probe_request(probe, config, router, &id).map_err(failed)?;
+        let status = self.ask(module, config, request, gateway, id, until).map_err(failed)?;
         let answer = Probed { status: status.as_u16(), ms: milliseconds(started.elapsed()) };
         if status == probe.status {
             return Ok(answer);
@@ -154,7 +154,7 @@ impl Gate {
         config: &HandlerConfig,
         router: &Router,
         id: &RequestId,
-    ) -> Result<astra_server::Request, String> {
+    ) -> Result<(astra_server::Request, Gateway), String> {
         let host = config.routes.iter().find_map(|route| route.host.as_deref());
         let host = host.map_or_else(|| "localhost".to_owned(), |host| host.replace('*', "probe"));
         let path = probe.path_only();
@@ -166,7 +166,7 @@ impl Gate {
             .map_err(|error| format!("its path is none: {error}"))?;
         dispatch::put_route(request.headers_mut(), dispatch::told_route(&found));
         dispatch::prepare(request.headers_mut(), id);
-        Ok(request)
+        Ok((request, Gateway { peer: None, script: found.script(path) }))
     }
 
     /// Runs the guest on a thread of its own, since its body has to be read while it runs.
@@ -175,6 +175,7 @@ impl Gate {
         module: &LoadedModule,
         config: &HandlerConfig,
         request: astra_server::Request,
+        gateway: Gateway,
         id: RequestId,
         until: Instant,
     ) -> Result<http::StatusCode, String> {
@@ -186,7 +187,8 @@ impl Gate {
         let watch = Arc::<Watch>::default();
         self.probes.add(&watch);
         let (sender, answer) = mpsc::sync_channel(1);
-        let exchange = guest::Exchange { request, scheme: Scheme::HTTP, client: None, output: Arc::new(output), watch };
+        let exchange =
+            guest::Exchange { request, scheme: Scheme::HTTP, gateway, client: None, output: Arc::new(output), watch };
         let run = || {
             let _entered = self.engine.runtime().enter();
             // The answer to nobody is dropped, which the guest is told.

@@ -19,7 +19,7 @@ use crate::{
     control::{self, Control, Reserved},
     dispatch::Dispatch,
     gate::{Gate, Probes},
-    guest::{Compiled, DirGrant, Engine, EngineOptions, ModuleInfo, inspect},
+    guest::{Compiled, DirGrant, Engine, EngineOptions, HostPattern, ModuleInfo, OutboundRule, TcpRule, inspect},
     handler::Handler,
     host_error::HostError,
     in_flight::InFlight,
@@ -102,6 +102,31 @@ impl HostBuilder {
     /// Grants the guests a directory.
     pub fn dir(mut self, dir: DirGrant) -> Self {
         self.first().grants.dirs.push(dir);
+        self
+    }
+
+    /// Lets the guests send HTTP requests there. The first rule that names a destination is the one that counts.
+    pub fn outbound(mut self, rule: OutboundRule) -> Self {
+        self.first().grants.outbound.push(rule);
+        self
+    }
+
+    /// Lets the guests connect there with TCP, and look up the names that the rule names.
+    pub fn tcp(mut self, rule: TcpRule) -> Self {
+        self.first().grants.network.tcp.push(rule);
+        self
+    }
+
+    /// Lets the guests look up these names.
+    pub fn dns(mut self, names: HostPattern) -> Self {
+        self.first().grants.network.dns.push(names);
+        self
+    }
+
+    /// Tells the guests a value through `wasi:config`.
+    pub fn config_var(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        let value: String = value.into();
+        crate::config::add_variables(&mut self.first().grants.config, [(key.into(), Text::from(value))]);
         self
     }
 

@@ -29,7 +29,7 @@
 //! | `table`, [`router`], `revision` | what every request reads: routes, who serves each handler; pinning a revision |
 //! | `in_flight` | the requests that are in guests now, to be listed and cut |
 //! | `request_id`, [`forwarded`] | pure: which headers of the request are the host's to set |
-//! | [`guest`] | one request in one guest: store, deadline, waits, bodies, outcome; knows no sockets and no routes |
+//! | [`guest`] | one request in one guest, of any kind: store, deadline, waits, bodies, outcome; knows no sockets and no routes |
 //! | [`failure`] | why a request failed: status, public text, log text |
 //! | `access_log` | what one request's line will say, from its arrival until its guest has ended and its response has gone out |
 //! | [`log_line`], [`log_writer`] | what lines look like; the one thread that writes them |
@@ -54,6 +54,14 @@
 //! State is of three kinds and never mixed: host-wide (`Engine`, `Dispatch`, `Operator`, `Log`), revision-wide (`Revision`,
 //! `LoadedModule`) and request-wide (the guest's store, `Ongoing`, `Visit`, `Reply`).
 //!
+//! # Kinds of guest
+//!
+//! A module is one of four programs (`guest/program.rs`), told by its exports: a handler of WASI 0.2 or 0.3, or a CGI program of either. There
+//! are two worlds for them (`guest/engine.rs`), each wasmtime set up in its own way with its own linker: guests of 0.2 are called and
+//! return, without fibers; those of 0.3 have an event loop, which runs on the worker of the request (`guest/concurrent.rs`). Core modules
+//! become components when they are loaded. Whatever the kind, the answer goes through the same pipe (`guest/body.rs`, `guest/answer.rs`), so
+//! that streaming, limits and outcomes do not depend on it.
+//!
 //! # Swapping without dropping
 //!
 //! A request reads one pointer, pins the revision it found, and looks whether the pointer is still the same; a swap exchanges the
@@ -66,7 +74,7 @@
 //! - A worker that waits holds no seat. While there is work, the reactor is without a poller for one monitor tick at most.
 //! - Every queue, buffer, table and thread count is bounded; beyond a request bound the client gets 503, at once; at the
 //!   connection limit we stop accepting and the backlog waits. Log lines beyond the bound are dropped and counted.
-//! - Nothing of a guest outlives its request.
+//! - Nothing of a guest outlives its request. Named exception: a look-up that it has given up, which holds no more than a name.
 //! - A revision never changes after it is published; a request runs on one revision from its first to its last byte.
 //! - What an operator is refused leaves everything as it was.
 //! - A revision that is drained and not kept is freed: its receipt says so only when no reference is left.
@@ -132,6 +140,7 @@ mod farewell;
 mod gate;
 mod guard;
 mod handler;
+mod hop_by_hop;
 mod in_flight;
 mod private_dir;
 mod request_id;

@@ -299,6 +299,13 @@ impl<'a> Match<'a> {
     pub fn rest(&self) -> Option<&'a str> {
         self.route.prefix().map(|_| self.captured.get(REST).unwrap_or_default())
     }
+
+    /// How many bytes of `path`, which was matched, are before what `*` stands for and its slash: what CGI calls the script's name.
+    #[must_use]
+    pub fn script(&self, path: &str) -> usize {
+        let before = path.len() - self.rest().map_or(0, str::len);
+        if self.rest().is_some() && path[..before].ends_with('/') { before - 1 } else { before }
+    }
 }
 
 /// A path in the matcher's way of writing; `param` writes `:name`.

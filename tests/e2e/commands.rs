@@ -35,6 +35,14 @@ fn inspect_says_so_when_a_module_needs_nothing() {
 }
 
 #[test]
+fn inspect_says_by_which_flags_a_need_is_granted() {
+    let ended = inspect(guest("talks_tcp")).end();
+    assert!(ended.stdout.contains("network (`--tcp`, `--dns`)"), "{}", ended.stdout);
+    let ended = inspect(guest("calls_out")).end();
+    assert!(ended.stdout.contains("outgoing HTTP (`--outbound`)"), "{}", ended.stdout);
+}
+
+#[test]
 fn inspect_builds_a_package_as_run_does() {
     guest("hello"); // so that there is little left to build
     let ended = inspect("examples/hello").end();

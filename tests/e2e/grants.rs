@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink, process::Command};
 
-use crate::harness::{BOTH, Host, Http, Scratch};
+use crate::harness::{BOTH, Host, Http, Scratch, Setup};
 
 fn arguments(dir: &Scratch, rest: &str) -> String {
     format!("{}{rest}", dir.path().display())
@@ -146,5 +146,30 @@ fn what_is_neither_file_nor_directory_is_refused_and_holds_up_nobody() {
     for version in BOTH {
         assert!(reads.get(version, "/data/fifo").text().starts_with("error: "));
         assert!(writes.post(version, "/data/fifo", b"x").text().starts_with("error: "));
+    }
+}
+
+#[test]
+fn a_guest_reads_its_configuration_values_under_all_names_that_are_in_use() {
+    let scratch = Scratch::new();
+    for name in [
+        "wasi:config/store@0.2.0-rc.1",
+        "wasi:config/store@0.2.0-draft-2024-09-27",
+        "wasi:config/store@0.2.0-draft",
+        "wasi:config/runtime@0.2.0-draft",
+    ] {
+        let text = include_str!("../guests/prints-config.wat").replace("CONFIG", name);
+        let module = scratch.file("prints_config.wasm", wat::parse_str(text).expect("valid text"));
+        let host = Setup::run(module)
+            .environment("FROM_HOST", "passed on")
+            .environment("SECRET", "of the host")
+            .flag("--config-var", "feature_x=on")
+            .flag("--config-var", "FROM_HOST")
+            .start();
+        let answer = host.get(Http::One, "/");
+        let id = answer.header("x-request-id").expect("every answer has an id");
+        assert_eq!(host.access(&answer)["outcome"], "no_answer", "{name}");
+        let line = host.json("the guest's line", |line| line["kind"] == "guest" && line["id"] == id);
+        assert_eq!(line["text"], "on,none,feature_x,on,FROM_HOST,passed on,", "{name}");
     }
 }

@@ -6,6 +6,7 @@
 mod harness;
 
 mod bodies;
+mod cgi;
 mod clients;
 mod commands;
 mod compiling;
@@ -17,6 +18,8 @@ mod grants;
 mod heads;
 mod limits;
 mod logs;
+mod network;
+mod outgoing;
 mod operating;
 mod other_sdks;
 mod packages;
@@ -25,3 +28,4 @@ mod shutdown;
 mod start;
 mod swaps;
 mod terminal;
+mod wasip3;

@@ -105,6 +105,18 @@ fn replace(path: &Path, bytes: &[u8]) {
 }
 
 #[test]
+fn a_handler_is_swapped_for_one_of_another_kind() {
+    let operated = Operated::start();
+    for name in ["wasip3_guest", "cgi", "hello"] {
+        let receipt = operated.json(&["swap", "app", &guest(name).display().to_string()]);
+        assert_eq!(receipt["action"], "swap", "{receipt}");
+        assert_eq!(operated.get(), "Hello World!", "{name}");
+    }
+    operated.json(&["rollback", "app", "2"]);
+    assert_eq!(operated.get(), "Hello World!");
+}
+
+#[test]
 fn a_swap_prints_its_receipt() {
     let operated = Operated::start();
     assert_eq!(operated.get(), version(1));

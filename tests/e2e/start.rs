@@ -235,15 +235,15 @@ fn a_core_module_is_told_how_to_become_a_component() {
 fn a_component_without_the_export_is_told_what_it_exports() {
     let dir = Scratch::new();
     run_text(&dir, "(component)").expect_complaint(1, &["exports nothing", "wasi:http/incoming-handler@0.2"]);
-    let command = r#"(component (instance $run) (export "wasi:cli/run@0.2.3" (instance $run)))"#;
-    run_text(&dir, command).expect_complaint(1, &["`wasi:cli/run@0.2.3`", "wasi:http/incoming-handler@0.2"]);
+    let other = r#"(component (instance $query) (export "acme:db/query@0.2.3" (instance $query)))"#;
+    run_text(&dir, other).expect_complaint(1, &["`acme:db/query@0.2.3`", "wasi:http/handler@0.3", "wasi:cli/run"]);
 }
 
 #[test]
-fn a_component_of_wasi_0_3_is_told_that_it_is_too_new() {
+fn a_draft_of_wasi_0_3_is_told_what_is_accepted() {
     let dir = Scratch::new();
-    let new = r#"(component (instance $handler) (export "wasi:http/handler@0.3.0" (instance $handler)))"#;
-    run_text(&dir, new).expect_complaint(1, &["wasi:http/handler@0.3.0", "not supported yet"]);
+    let draft = r#"(component (instance $i) (export "wasi:http/handler@0.3.0-rc-2026-03-15" (instance $i)))"#;
+    run_text(&dir, draft).expect_complaint(1, &["wasi:http/handler@0.3.0-rc-2026-03-15", "accepted is"]);
 }
 
 const HANDLER: &str = r#"(instance $handler) (export "wasi:http/incoming-handler@0.2.3" (instance $handler))"#;
@@ -313,6 +313,11 @@ fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
         ("--env", "=x", "`K=V`"),
         ("--env", "ASTRA_HOST_E2E_NOT_SET", "`ASTRA_HOST_E2E_NOT_SET=VALUE`"),
         ("--dir", "", "`HOST[::GUEST][:rw]`"),
+        ("--outbound", "api.example.com", "`https://api.example.com`"),
+        ("--outbound-private", "https://a/path", "a URL without a path"),
+        ("--tcp", "db.internal", "`db.internal:5432`"),
+        ("--dns", "10.0.0.1", "`*.example.com`"),
+        ("--config-var", "ASTRA_HOST_E2E_NOT_SET", "`ASTRA_HOST_E2E_NOT_SET=VALUE`"),
         ("--trusted-proxy", "10.0.0.0/33", "`10.0.0.0/8`"),
     ] {
         // With `=`, since a value may begin with a dash.

@@ -28,7 +28,7 @@ use crate::{
     config::{self, Config, HandlerConfig, ValueError},
     config_file,
     control::socket,
-    guest::{CacheMode, Reset},
+    guest::{CacheMode, OutboundRule, Reset},
     host::{Host, Loaded, RunningHost},
     log_line::LogFormat,
     log_writer::LogWriter,
@@ -124,6 +124,21 @@ pub(super) struct HandlerFlags {
     /// Grant a directory, read-only unless :rw; may be repeated
     #[arg(long, value_name = "HOST[::GUEST][:rw]")]
     dir: Vec<String>,
+    /// Grant outgoing HTTP requests to SCHEME://HOST[:PORT]: HOST is a name that leads to public addresses, *.NAME for those below it, *, or an address; may be repeated
+    #[arg(long, value_name = "URL")]
+    outbound: Vec<String>,
+    /// The same for a name that may lead to loopback, private and link-local addresses too; may be repeated
+    #[arg(long, value_name = "URL")]
+    outbound_private: Vec<String>,
+    /// Grant TCP connections to a name, which the guest may look up, or to an address or range; PORT may be *; may be repeated
+    #[arg(long, value_name = "HOST:PORT")]
+    tcp: Vec<String>,
+    /// Grant looking up a name, or *.NAME for those below it; may be repeated
+    #[arg(long, value_name = "NAME")]
+    dns: Vec<String>,
+    /// Set a value that the guest reads through wasi:config; K alone takes it from the environment of the host; may be repeated
+    #[arg(long, value_name = "K=V")]
+    config_var: Vec<String>,
     /// Longest time from the start of a guest to the head of its response [default: 30s]
     #[arg(long, value_name = "DURATION")]
     deadline: Option<String>,
@@ -360,6 +375,23 @@ impl HandlerFlags {
         }
         for text in &self.dir {
             grants.dirs.push(config::dir("--dir", text)?);
+        }
+        // The first rule that names a destination counts, so those that allow more go first.
+        for text in &self.outbound_private {
+            let rule = config::outbound("--outbound-private", text)?;
+            grants.outbound.push(OutboundRule { private: true, ..rule });
+        }
+        for text in &self.outbound {
+            grants.outbound.push(config::outbound("--outbound", text)?);
+        }
+        for text in &self.tcp {
+            grants.network.tcp.push(config::tcp("--tcp", text)?);
+        }
+        for text in &self.dns {
+            grants.network.dns.push(config::dns("--dns", text)?);
+        }
+        for text in &self.config_var {
+            config::add_variables(&mut grants.config, [config::variable("--config-var", text, from_host)?]);
         }
 
         let limits = &mut handler.limits;

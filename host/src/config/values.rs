@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::{Share, Text};
-use crate::{forwarded::Network, guest::DirGrant};
+use crate::{
+    forwarded::Network,
+    guest::{DirGrant, HostPattern, OutboundRule, TcpRule},
+};
 
 /// What limits on time may be.
 pub(crate) const LIMIT: RangeInclusive<Duration> = Duration::from_millis(1)..=DAY;
@@ -185,6 +188,34 @@ pub fn dir(name: &str, text: &str) -> Result<DirGrant, ValueError> {
     Ok(DirGrant { host: PathBuf::from(host), guest: guest.to_owned(), writable })
 }
 
+/// Reads where outgoing HTTP requests may go: scheme, host pattern and port.
+///
+/// # Errors
+/// When it has another scheme, a path, or no host.
+pub fn outbound(name: &str, text: &str) -> Result<OutboundRule, ValueError> {
+    let allowed = "a URL without a path, such as `https://api.example.com`, `https://*.internal.example:8443` or `http://127.0.0.1:9000`";
+    OutboundRule::parse(text).ok_or_else(|| not_allowed(name, allowed, text))
+}
+
+/// Reads where raw TCP may connect to: host pattern and port.
+///
+/// # Errors
+/// When one of them is missing or none.
+pub fn tcp(name: &str, text: &str) -> Result<TcpRule, ValueError> {
+    let allowed = "a host and a port, such as `db.internal:5432`, `10.0.0.0/8:*` or `[::1]:6379`";
+    TcpRule::parse(text).ok_or_else(|| not_allowed(name, allowed, text))
+}
+
+/// Reads which names may be looked up.
+///
+/// # Errors
+/// When it is no name; an address is none.
+pub fn dns(name: &str, text: &str) -> Result<HostPattern, ValueError> {
+    HostPattern::parse(text)
+        .filter(|pattern| !matches!(pattern, HostPattern::Network(_)))
+        .ok_or_else(|| not_allowed(name, "a name, such as `db.internal`, `*.example.com` or `*`", text))
+}
+
 /// Reads a variable: `K=V`, or `K` alone for the value it has in the environment of the host.
 ///
 /// # Errors
@@ -339,6 +370,19 @@ mod tests {
         assert_eq!(read("/srv/site::/www:rw"), Some(("/srv/site".into(), "/www".into(), true)));
         for wrong in ["", ":rw", "::/x", "data::", "data::/x:wr", "a::b::c"] {
             assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_destination_is_read_or_told_how_it_is_written() {
+        assert!(outbound("--outbound", "https://*.example.com:8443").is_ok());
+        assert!(tcp("--tcp", "[::1]:6379").is_ok() && dns("--dns", "*.example.com").is_ok());
+        let error = outbound("--outbound", "example.com").expect_err("no scheme").to_string();
+        assert!(error.starts_with("`--outbound` must be a URL without a path, such as `https://"), "{error}");
+        let error = tcp("--tcp", "example.com").expect_err("no port").to_string();
+        assert!(error.starts_with("`--tcp` must be a host and a port, such as `db.internal:5432`"), "{error}");
+        for wrong in ["127.0.0.1", "10.0.0.0/8", "a b", ""] {
+            assert!(dns("--dns", wrong).is_err(), "{wrong}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::{fmt::Display, path::Path, time::Duration};
 use super::{ConfigFile, reference, table::Written};
 use crate::{
     config::{HandlerConfig, NewImports, ServerConfig, Text, format_size},
-    guest::{CacheMode, Reset},
+    guest::{CacheMode, Grants, NetworkGrant, OutboundRule, Reset},
 };
 
 impl ConfigFile {
@@ -87,18 +87,7 @@ fn print_handler(handler: &HandlerConfig, out: &mut Section<'_>) {
         }
         None => out.comment("guard: none"),
     }
-    for (key, value) in &handler.grants.env {
-        out.variable(key, value);
-    }
-    if handler.grants.env.is_empty() {
-        out.comment("env: none");
-    }
-    for dir in &handler.grants.dirs {
-        out.dir(&dir.guest, &dir.host, dir.writable);
-    }
-    if handler.grants.dirs.is_empty() {
-        out.comment("dirs: none");
-    }
+    print_grants(&handler.grants, out);
     out.duration("limits.deadline", handler.limits.deadline);
     for (key, limit) in [("limits.stream_deadline", handler.limits.stream_deadline), ("limits.cpu", handler.limits.cpu)]
     {
@@ -117,6 +106,30 @@ fn print_handler(handler: &HandlerConfig, out: &mut Section<'_>) {
             NewImports::Refuse => "refuse",
         },
     );
+}
+
+fn print_grants(grants: &Grants, out: &mut Section<'_>) {
+    out.texts("env", &grants.env);
+    for dir in &grants.dirs {
+        out.dir(&dir.guest, &dir.host, dir.writable);
+    }
+    if grants.dirs.is_empty() {
+        out.comment("dirs: none");
+    }
+    if grants.outbound.is_empty() {
+        out.comment("outbound: none");
+    } else {
+        let rules: Vec<String> =
+            grants.outbound.iter().enumerate().map(|(index, rule)| out.outbound(index, rule)).collect();
+        out.line("outbound", format_args!("[{}]", rules.join(", ")));
+    }
+    if grants.network == NetworkGrant::default() {
+        out.comment("network: none");
+    } else {
+        out.list("network.tcp", &grants.network.tcp);
+        out.list("network.dns", &grants.network.dns);
+    }
+    out.texts("config", &grants.config);
 }
 
 /// One table, as text.
@@ -180,9 +193,30 @@ impl Section<'_> {
         }
     }
 
-    fn variable(&mut self, name: &str, value: &Text) {
-        let value = if value.is_secret() { quote(&value.to_string()) } else { self.quoted_value("", value.expose()) };
-        self.line(&format!("env.{}", quote(name)), value);
+    fn texts(&mut self, key: &str, texts: &[(String, Text)]) {
+        for (name, text) in texts {
+            let value = if text.is_secret() { quote(&text.to_string()) } else { self.quoted_value("", text.expose()) };
+            self.line(&format!("{key}.{}", quote(name)), value);
+        }
+        if texts.is_empty() {
+            self.comment(&format!("{key}: none"));
+        }
+    }
+
+    fn outbound(&self, index: usize, rule: &OutboundRule) -> String {
+        let name = format!("outbound[{index}]");
+        let url = self.written(&name).unwrap_or_else(|| self.quoted_value(&format!("{name}.url"), rule));
+        let (certificate, key) = rule.client.as_ref().map(|(certificate, key)| (certificate, key)).unzip();
+        let files = [("roots", rule.roots.as_ref()), ("certificate", certificate), ("key", key)];
+        let files: Vec<String> = files
+            .into_iter()
+            .filter_map(|(key, path)| Some((key, path?)))
+            .map(|(key, path)| format!(", {key} = {}", self.quoted_value(&format!("{name}.{key}"), path.display())))
+            .collect();
+        if !rule.private && files.is_empty() {
+            return url;
+        }
+        format!("{{ url = {url}, private = {}{} }}", rule.private, files.concat())
     }
 
     fn dir(&mut self, guest: &str, host: &Path, writable: bool) {

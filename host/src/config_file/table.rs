@@ -134,10 +134,33 @@ impl Table<'_> {
         };
         let read = |(index, value)| {
             let name = format!("{name}[{index}]");
-            self.text(&name, value).and_then(|text| self.parse(&name, &text, &parse))
+            self.value_of(&name, value, &parse)
         };
         let read: Vec<Option<T>> = values.into_iter().enumerate().map(read).collect();
         read.into_iter().collect()
+    }
+
+    /// A value, or a list of values, that are texts or tables: each with its name.
+    pub(super) fn texts_or_tables(&mut self, key: &str) -> Vec<(String, Value)> {
+        let name = self.name(key);
+        let values = match self.take(key) {
+            None => Vec::new(),
+            Some(value @ (Value::String(_) | Value::Table(_))) => vec![value],
+            Some(Value::Array(values)) => values,
+            Some(other) => self.mismatch(&name, "a text, a table or a list of them", &other).unwrap_or_default(),
+        };
+        values.into_iter().enumerate().map(|(index, value)| (format!("{name}[{index}]"), value)).collect()
+    }
+
+    /// The text in a value that has been taken out of this table, of which `parse` makes something.
+    pub(super) fn value_of<T>(
+        &self,
+        name: &str,
+        value: Value,
+        parse: impl FnOnce(&str, &str) -> Result<T, ValueError>,
+    ) -> Option<T> {
+        let text = self.text(name, value)?;
+        self.parse(name, &text, parse)
     }
 
     /// `true` or `false`.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::*;
+use crate::guest::{DirGrant, HostPattern, OutboundRule};
 
 /// A directory with an `astra.toml`, removed when the test is over.
 struct Folder(PathBuf);
@@ -93,6 +94,9 @@ probe = { path = "/hello/healthz?token=${env:TOKEN}", status = 204, within = "50
 guard = { window = "1m", max_failures = "0.5%", min_requests = 5, count_5xx = true }
 env = { GREETING = "hi \"there\"\t\u007F", TOKEN = "Bearer ${env:TOKEN}", FILE = "${file:secret}", PLAIN = "$${env:X} $$" }
 dirs = { "/data" = "./data", "/rw dir" = { host = "${env:DIR}", write = true } }
+outbound = ["https://api.example.com/", { url = "https://*.Internal.example:8443", private = true, roots = "./ca.pem", certificate = "${env:DIR}/client.pem", key = "/run/client.key" }, "http://${env:TOKEN}:*", { url = "http://127.0.0.1:9000" }]
+network = { tcp = ["db.internal:5432", "[fd00::/8]:*", "${env:TOKEN}.internal:1"], dns = "*.internal" }
+config = { feature_x = "on", "a key" = "${file:secret}" }
 limits = { deadline = "5s", stream_deadline = "1h", cpu = "100ms", memory = "64MiB" }
 drain = "0s"
 keep = 1
@@ -153,6 +157,20 @@ fn every_key_is_read() {
     );
     let dir = |host: &str, guest: &str, writable| DirGrant { host: base.join(host), guest: guest.to_owned(), writable };
     assert_eq!(hello.grants.dirs, [dir("data", "/data", false), dir("modules", "/rw dir", true)]);
+    let rule = |text| OutboundRule::parse(text).expect("a rule");
+    let internal = OutboundRule {
+        private: true,
+        roots: Some(base.join("ca.pem")),
+        client: Some((base.join("modules/client.pem"), "/run/client.key".into())),
+        ..rule("https://*.internal.example:8443")
+    };
+    let [api, named, literal] = ["https://api.example.com", "http://hunter2:*", "http://127.0.0.1:9000"].map(rule);
+    assert_eq!(hello.grants.outbound, [api, internal, named, literal]);
+    let tcp: Vec<String> = hello.grants.network.tcp.iter().map(ToString::to_string).collect();
+    assert_eq!(tcp, ["db.internal:5432", "[fd00::/8]:*", "hunter2.internal:1"]);
+    assert_eq!(hello.grants.network.dns, [HostPattern::Below("internal".to_owned())]);
+    let config = hello.grants.config.iter().map(|(key, value)| (key.as_str(), value.expose()));
+    assert_eq!(config.collect::<Vec<_>>(), [("a key", "s3cret"), ("feature_x", "on")]);
     assert_eq!((hello.limits.deadline, hello.limits.memory), (5 * SECOND, 64 << 20));
     assert_eq!((hello.limits.stream_deadline, hello.limits.cpu), (Some(HOUR), Some(100 * MILLISECOND)));
     assert_eq!((hello.drain, hello.keep, hello.new_imports), (Duration::ZERO, 1, NewImports::Refuse));
@@ -202,6 +220,14 @@ fn what_is_printed_says_the_same_without_secrets() {
         "env.\"TOKEN\" = \"Bearer ${env:TOKEN}\"",
         "env.\"PLAIN\" = \"$${env:X} $$\"",
         "dirs.\"/rw dir\" = { host = \"${env:DIR}\", write = true }",
+        "outbound = [\"https://api.example.com\", { url = \"https://*.internal.example:8443\", private = true, roots = \"/",
+        "network.tcp = [\"db.internal:5432\", \"[fd00::/8]:*\", \"${env:TOKEN}.internal:1\"]",
+        "network.dns = [\"*.internal\"]",
+        "config.\"a key\" = \"${file:secret}\"",
+        "config.\"feature_x\" = \"on\"",
+        "# outbound: none",
+        "# network: none",
+        "# config: none",
         "# memory_budget: 70 %",
         "# probe: none",
         "# limits.cpu: none",
@@ -281,6 +307,32 @@ fn every_value_is_checked_and_blamed() {
         ("dirs = { \"\" = \"x\" }", "`dirs` must have names"),
         ("dirs = { \"/data\" = { write = true } }", "`dirs./data.host` is missing"),
         ("dirs = { \"/data\" = { host = \"x\", writ = true } }", "did you mean `dirs./data.write`?"),
+        ("outbound = 1", "`outbound` must be a text, a table or a list of them, found an integer"),
+        ("outbound = [1]", "`outbound[0]` must be a text, found an integer"),
+        (
+            "outbound = \"api.example.com\"",
+            "`outbound[0]` must be a URL without a path, such as `https://api.example.com`",
+        ),
+        ("outbound = { private = true }", "`outbound[0].url` is missing"),
+        ("outbound = { url = \"ftp://a\" }", "`outbound[0].url` must be a URL without a path"),
+        ("outbound = { url = \"https://a\", privat = true }", "did you mean `outbound[0].private`?"),
+        ("outbound = { url = \"https://a\", private = 1 }", "`outbound[0].private` must be `true` or `false`"),
+        ("outbound = { url = \"https://a\", roots = \"\" }", "`outbound[0].roots` must be a path"),
+        (
+            "outbound = { url = \"https://a\", certificate = \"c\" }",
+            "`outbound[0].certificate` needs `outbound[0].key`",
+        ),
+        ("outbound = { url = \"https://a\", key = \"k\" }", "`outbound[0].key` needs `outbound[0].certificate`"),
+        ("outbound = { url = \"http://a\", roots = \"r\" }", "`outbound[0].url` must begin with `https://`"),
+        ("outbound = [\"https://a\", \"https://A.:443\"]", "`outbound[1]` says again where requests may go"),
+        ("network = [\"a:1\"]", "`network` must be a table, found a list"),
+        ("network = { tcp = \"a\" }", "`network.tcp[0]` must be a host and a port, such as `db.internal:5432`"),
+        ("network = { tcp = [\"a:1\", 2] }", "`network.tcp[1]` must be a text, found an integer"),
+        ("network = { dns = \"10.0.0.1\" }", "`network.dns[0]` must be a name, such as `db.internal`"),
+        ("network = { udp = \"a:1\" }", "unknown key `network.udp`; "),
+        ("config = { a = true }", "`config.a` must be a text, found `true`"),
+        ("config = { \"\" = \"a\" }", "`config.` must have a name that is not empty"),
+        ("confg = {}", "unknown key `confg`; did you mean `config`?"),
         (
             "limits = { memory = \"9TiB\" }",
             "`limits.memory` must be a size between 1MiB and 4GiB, such as `128MiB` or `1GiB`, found `9TiB`",
@@ -425,6 +477,9 @@ fn a_wrong_value_is_shown_as_it_was_written() {
         "probe = { path = \"${env:TOKEN}\" }",
         "guard = { max_failures = \"${env:TOKEN}\" }",
         "dirs = { \"/a\" = \"${env:NUL}\" }",
+        "outbound = \"${env:TOKEN}\"",
+        "network = { tcp = \"${env:TOKEN}\" }",
+        "network = { dns = \"${env:NUL}\" }",
     ] {
         let error = Folder::new(&with_handler(lines)).error();
         assert!(error.contains("found `${env:"), "{lines}: {error}");

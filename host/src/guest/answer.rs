@@ -8,10 +8,11 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Response, StatusCode, header};
-use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::Error;
 
 use super::{
     body::{BodyWatch, GuestBody, WeakBodyWatch},
+    cgi::{Head, Stdout},
     instance::Upload,
     limits::Phase,
 };
@@ -28,6 +29,8 @@ pub(crate) struct Answer {
     /// Bodies by the handle of the response they belong to, which keeps them. A guest rarely makes more than one.
     bodies: Vec<(u32, WeakBodyWatch)>,
     upload: Arc<Upload>,
+    /// What a CGI program prints, which is its answer.
+    printed: Option<Stdout>,
     stage: Stage,
 }
 
@@ -45,7 +48,37 @@ enum Stage {
 impl Answer {
     /// `upload` is the request's body, which the server may refuse on its own; then that is the answer.
     pub(crate) fn new(to_head: bool, upload: Arc<Upload>, respond: Respond) -> Self {
-        Self { respond: Some(respond), to_head, bodies: Vec::new(), upload, stage: Stage::Nothing }
+        Self { respond: Some(respond), to_head, bodies: Vec::new(), upload, printed: None, stage: Stage::Nothing }
+    }
+
+    /// The answer is what a CGI program prints.
+    pub(crate) fn print_to(&mut self, stdout: Stdout) {
+        self.printed = Some(stdout);
+    }
+
+    /// What a CGI program has printed is no answer. That it could not print on is what it may have failed from.
+    pub(crate) fn is_unprintable(&mut self) -> bool {
+        self.look_at_printed();
+        matches!(self.stage, Stage::Refused(_))
+    }
+
+    /// The CGI program, if it is one, has ended well.
+    pub(crate) fn finish_printed(&mut self) {
+        self.look_at_printed();
+        if let Some(stdout) = &self.printed {
+            stdout.finish();
+            self.look_at_printed();
+        }
+    }
+
+    /// Takes the head that a CGI program has printed since.
+    fn look_at_printed(&mut self) {
+        let (Some(stdout), Stage::Nothing) = (&self.printed, &self.stage) else { return };
+        match stdout.take_head() {
+            Ok(None) => {}
+            Ok(Some(Head { status, headers, body })) => self.set(Some(body), status, headers),
+            Err(failure) => self.stage = Stage::Refused(failure),
+        }
     }
 
     /// Remembers the body of the response with handle `response`.
@@ -90,12 +123,13 @@ impl Answer {
     }
 
     /// The guest's answer is that it failed.
-    pub(crate) fn refuse(&mut self, code: &ErrorCode) {
+    pub(crate) fn refuse(&mut self, code: &Error) {
         self.stage = Stage::Refused(Failure::new(kind_of(code), format!("the guest answered with {code:?}")));
     }
 
     /// Lets out what is there: the head if it is held, and what the guest has written since. Says whether there was anything.
     pub(crate) fn send_out(&mut self) -> bool {
+        self.look_at_printed();
         match &self.stage {
             Stage::Held { .. } => {
                 self.hand_over();
@@ -197,19 +231,19 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, ()> {
 }
 
 /// Who is to blame for an error code that a guest answers with: us and the client, a server behind it, or itself.
-fn kind_of(code: &ErrorCode) -> FailureKind {
+fn kind_of(code: &Error) -> FailureKind {
     match code {
-        ErrorCode::HttpRequestBodySize(_) => FailureKind::BodyTooLarge,
-        ErrorCode::DnsTimeout
-        | ErrorCode::ConnectionTimeout
-        | ErrorCode::ConnectionReadTimeout
-        | ErrorCode::ConnectionWriteTimeout
-        | ErrorCode::HttpResponseTimeout => FailureKind::GatewayTimeout,
-        ErrorCode::InternalError(_)
-        | ErrorCode::ConfigurationError
-        | ErrorCode::LoopDetected
-        | ErrorCode::HttpResponseBodySize(_)
-        | ErrorCode::HttpProtocolError => FailureKind::GuestError,
+        Error::HttpRequestBodySize(_) => FailureKind::BodyTooLarge,
+        Error::DnsTimeout
+        | Error::ConnectionTimeout
+        | Error::ConnectionReadTimeout
+        | Error::ConnectionWriteTimeout
+        | Error::HttpResponseTimeout => FailureKind::GatewayTimeout,
+        Error::InternalError(_)
+        | Error::ConfigurationError
+        | Error::LoopDetected
+        | Error::HttpResponseBodySize(_)
+        | Error::HttpProtocolError => FailureKind::GuestError,
         _ => FailureKind::BadGateway,
     }
 }

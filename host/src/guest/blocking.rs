@@ -19,7 +19,7 @@ use wasmtime::{
     component::{HasData, Linker, Resource, ResourceTable},
 };
 use wasmtime_wasi::p2::{
-    DynInputStream, DynOutputStream, DynPollable, StreamError, StreamResult,
+    DynInputStream, DynOutputStream, DynPollable, StreamError, StreamResult, TcpSocket,
     bindings::sync::io::{poll, streams},
 };
 use wasmtime_wasi_io::bindings::wasi::io::{error, poll as async_poll, streams as async_streams};
@@ -52,6 +52,7 @@ pub(crate) fn wait<F: Future>(answer: &mut Answer, clock: &mut Clock, future: F)
 }
 
 fn wait_parked<F: Future>(answer: &Answer, clock: &mut Clock, future: Pin<&mut F>) -> Result<F::Output, Cut> {
+    clock.note_parked();
     let watch = Arc::clone(clock.watch());
     let mut future = pin!(watch.or_cut(future));
     let phase = answer.phase();
@@ -229,9 +230,14 @@ impl streams::HostOutputStream for Io<'_> {
     }
 }
 
-/// Waits until no file operation that the guest started is still under way, so that none outlives its request.
-pub(crate) fn settle(table: &mut ResourceTable) {
+/// Waits until no file operation that the guest started is still under way, so that none outlives its request. What is
+/// still in its sockets, if it may have any, ends with them: a peer that does not read could make that wait for ever.
+pub(crate) fn settle(table: &mut ResourceTable, has_sockets: bool) {
+    let of_sockets = if has_sockets { streams_of_sockets(table) } else { Vec::new() };
     for entry in table.iter_mut() {
+        if of_sockets.contains(&std::ptr::from_mut(entry).cast_const().cast()) {
+            continue;
+        }
         let entry: &mut dyn std::any::Any = entry;
         if let Some(stream) = entry.downcast_mut::<DynInputStream>() {
             finish(stream.cancel());
@@ -239,6 +245,14 @@ pub(crate) fn settle(table: &mut ResourceTable) {
             finish(stream.cancel());
         }
     }
+}
+
+/// Where those streams are whose parents are sockets.
+fn streams_of_sockets(table: &ResourceTable) -> Vec<*const ()> {
+    let handles = 0..u32::try_from(table.max_capacity()).unwrap_or(u32::MAX);
+    let sockets = handles.map(Resource::<TcpSocket>::new_borrow).filter(|socket| table.get(socket).is_ok());
+    let streams = sockets.filter_map(|socket| table.iter_children(&socket).ok());
+    streams.flatten().map(|stream| std::ptr::from_ref(stream).cast()).collect()
 }
 
 /// A file operation cannot be cut, and each is bounded (64 KiB): there is no deadline to give, and a client that is gone must

@@ -56,6 +56,8 @@ struct State {
     /// Where `buffered` is charged until the body is on its way to the client.
     unsent: Option<Budget>,
     end: End,
+    /// The reader is woken by each write, and not only when there is much.
+    eager: bool,
     /// The reader was dropped: nobody wants the bytes any more.
     closed: bool,
     reader: Option<Waker>,
@@ -121,6 +123,16 @@ impl State {
             budget.give(piece.len());
         }
         Some(piece)
+    }
+
+    /// From now on it may buffer as much as a reader that is slow makes it. Who waits for the budget of all need not any more.
+    fn is_read(&mut self) {
+        if let Some(budget) = self.unsent.take() {
+            budget.give(self.buffered);
+            if let Some(writer) = self.writer.take() {
+                writer.wake();
+            }
+        }
     }
 
     fn clear(&mut self) {
@@ -207,10 +219,7 @@ impl BodyWatch {
 
     /// The body is the client's from now on: it may buffer as much as a client that reads slowly makes it.
     pub(crate) fn set(&self) {
-        let mut state = self.0.lock();
-        if let Some(budget) = state.unsent.take() {
-            budget.give(state.buffered);
-        }
+        self.0.lock().is_read();
     }
 
     /// A handle that does not keep the body.
@@ -277,6 +286,15 @@ pub(crate) struct BodyWriter {
 impl BodyWriter {
     /// A new body that must become `expected` bytes long, if given. What it buffers is charged to `budget` until it is set.
     pub(crate) fn new(expected: Option<u64>, budget: &Budget) -> Self {
+        Self::with(expected, budget, false)
+    }
+
+    /// The same, of which each write goes out at once: those of requests, to which nobody calls [`BodyWatch::send_out`].
+    pub(crate) fn eager(expected: Option<u64>, budget: &Budget) -> Self {
+        Self::with(expected, budget, true)
+    }
+
+    fn with(expected: Option<u64>, budget: &Budget, eager: bool) -> Self {
         let state = State {
             pieces: VecDeque::new(),
             tail: BytesMut::new(),
@@ -286,6 +304,7 @@ impl BodyWriter {
             discard: false,
             unsent: Some(budget.clone()),
             end: End::Open,
+            eager,
             closed: false,
             reader: None,
             writer: None,
@@ -333,6 +352,7 @@ impl Drop for BodyWriter {
 ///
 /// What is written or flushed goes out when the guest waits, at the next tick, when it ends, or when 64 KiB have gathered:
 /// a guest that writes in small pieces does not pay a thread switch for each (see `answer.rs`).
+#[derive(Clone)]
 pub(crate) struct BodyStream(Arc<Pipe>);
 
 #[wasmtime_wasi::async_trait]
@@ -370,7 +390,7 @@ impl OutputStream for BodyStream {
         if !state.discard && !bytes.is_empty() {
             state.push(bytes);
         }
-        let reader = if state.has_room() { None } else { state.reader.take() };
+        let reader = if state.eager || !state.has_room() { state.reader.take() } else { None };
         drop(state);
         if let Some(reader) = reader {
             reader.wake();
@@ -432,6 +452,7 @@ impl Body for GuestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Content::Pipe(pipe) = &self.0 else { return Poll::Ready(None) };
         let mut state = pipe.lock();
+        state.is_read();
         if let Some(bytes) = state.pop() {
             let writer = if state.has_room() { state.writer.take() } else { None };
             drop(state);

@@ -1,14 +1,15 @@
 //! wasmtime, set up for one purpose: many short lives of few guests.
 //!
-//! No fibers (`concurrency_support(false)` and plain `call`), epochs for deadlines, a pool of instance slots whose memory is
-//! copy-on-write images, and a cache of compiled code. An [`Engine`] also owns the one Tokio runtime, with one worker,
+//! Epochs for deadlines, a pool of instance slots whose memory is copy-on-write images, and a cache of compiled code. There are two
+//! [`World`]s: guests of WASI 0.2 need no fibers (`concurrency_support(false)` and plain `call`), which are half of what a short request
+//! costs; those of WASI 0.3 do, and theirs is made when the first of them is loaded. An [`Engine`] also owns the one Tokio runtime, with one worker,
 //! that wasmtime-wasi's files need (its clock too, for guests that outlive their clients); workers enter it for their life and never block in it. All of it is made at
 //! start-up and shared by all threads; the pool's shape is fixed then.
 
 use std::{
     num::NonZeroUsize,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -19,10 +20,13 @@ use wasmtime::{
     Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker,
 };
 
-use super::{cache, http, instance::State, memory_budget::MemoryBudget};
+use super::{cache, instance::State, linker, memory_budget::MemoryBudget, runtime::Runtime};
 
 /// The stack that a guest may use, in bytes.
 const WASM_STACK: usize = 512 * 1024;
+
+/// The stack that a guest of WASI 0.3 has, of which it may use [`WASM_STACK`].
+const GUEST_AND_HOST_STACK: usize = WASM_STACK + 512 * 1024;
 
 /// Fewer slots than this and wasmtime does not divide its pools among threads.
 const MIN_INSTANCES: u32 = 128;
@@ -35,8 +39,6 @@ const TABLE_ENTRIES: usize = 100_000;
 /// Memory of a free slot that stays mapped and is copied back from the image, rather than unmapped and faulted in again.
 const MEMORY_KEPT: usize = 4 << 20;
 const TABLE_KEPT: usize = 64 << 10;
-/// Threads that Tokio may start for what wasmtime-wasi cannot do otherwise: reading ahead in files.
-const TOKIO_BLOCKING_THREADS: usize = 32;
 
 /// How exactly deadlines are kept where nobody is served yet.
 const TRIAL_TICK: Duration = Duration::from_millis(5);
@@ -106,7 +108,7 @@ pub enum EngineError {
     #[error("wasmtime cannot be set up: {0:#}")]
     Wasmtime(wasmtime::Error),
     /// The Tokio runtime could not be started.
-    #[error("the runtime for files cannot be started")]
+    #[error("the runtime for files and sockets cannot be started")]
     Runtime(#[source] std::io::Error),
 }
 
@@ -115,15 +117,30 @@ pub enum EngineError {
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
-    wasmtime: wasmtime::Engine,
-    linker: Linker<State>,
-    runtime: tokio::runtime::Runtime,
+    blocking: World,
+    concurrent: OnceLock<World>,
+    options: EngineOptions,
+    runtime: Runtime,
     cache: Option<Cache>,
     /// One compilation at a time: each uses all cores, and the cache's counters belong to one of them.
     compiling: Mutex<()>,
-    max_memory: u64,
     memory: MemoryBudget,
     notes: Vec<String>,
+}
+
+/// How guests of a kind are compiled, and what they may import.
+pub(crate) struct World {
+    pub(crate) wasmtime: wasmtime::Engine,
+    pub(crate) linker: Linker<State>,
+}
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Calls {
+    /// Guests that are called and return: WASI 0.2.
+    Blocking,
+    /// Guests with tasks of their own: WASI 0.3.
+    Concurrent,
 }
 
 impl Engine {
@@ -137,26 +154,21 @@ impl Engine {
         }
         let mut notes = Vec::new();
         let cache = open_cache(options.cache, &mut notes);
-        let wasmtime = start(options, cache.clone(), &mut notes)?;
-        let linker = http::linker(&wasmtime).map_err(EngineError::Wasmtime)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .max_blocking_threads(TOKIO_BLOCKING_THREADS)
-            .thread_name("astra-tokio")
-            .enable_time()
-            .enable_io()
-            .build()
-            .map_err(EngineError::Runtime)?;
+        let blocking = World::new(Calls::Blocking, options, cache.clone(), &mut notes)?;
+        let runtime = Runtime::start().map_err(EngineError::Runtime)?;
         let compiling = Mutex::new(());
-        let max_memory = options.max_memory;
         let memory = options.memory_budget.map_or_else(MemoryBudget::of_this_machine, MemoryBudget::new);
-        Ok(Self(Arc::new(Inner { wasmtime, linker, runtime, cache, compiling, max_memory, memory, notes })))
+        let (concurrent, options) = (OnceLock::new(), options.clone());
+        Ok(Self(Arc::new(Inner { blocking, concurrent, options, runtime, cache, compiling, memory, notes })))
     }
 
     /// Lets a millisecond pass for running guests: they are asked about their deadlines. To be called every millisecond
     /// while guests run.
     pub fn tick(&self) {
-        self.0.wasmtime.increment_epoch();
+        self.0.blocking.wasmtime.increment_epoch();
+        if let Some(concurrent) = self.0.concurrent.get() {
+            concurrent.wasmtime.increment_epoch();
+        }
     }
 
     /// Lets time pass while `f` runs: for guests that are run when nobody else ticks.
@@ -181,7 +193,7 @@ impl Engine {
 
     /// The native stack that a thread needs to run guests, in bytes: the guest's and 512 KiB for host calls.
     pub fn worker_stack(&self) -> usize {
-        WASM_STACK + 512 * 1024
+        GUEST_AND_HOST_STACK
     }
 
     /// What the operator should know: warnings for start-up, a sentence each.
@@ -189,12 +201,25 @@ impl Engine {
         &self.0.notes
     }
 
-    pub(crate) fn wasmtime(&self) -> &wasmtime::Engine {
-        &self.0.wasmtime
-    }
-
-    pub(crate) fn linker(&self) -> &Linker<State> {
-        &self.0.linker
+    /// The world of such guests, made if it is the first time.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(crate) fn world(&self, calls: Calls) -> Result<&World, EngineError> {
+        if calls == Calls::Blocking {
+            return Ok(&self.0.blocking);
+        }
+        // Under the lock only one is made: its pool takes terabytes of address space.
+        let _one_at_a_time = self.0.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(world) = self.0.concurrent.get() {
+            return Ok(world);
+        }
+        let mut notes = Vec::new();
+        let world = World::new(calls, &self.0.options, self.0.cache.clone(), &mut notes)?;
+        for note in notes {
+            log::warn!("for WASI 0.3, {note}");
+        }
+        Ok(self.0.concurrent.get_or_init(|| world))
     }
 
     pub(crate) fn cache(&self) -> Option<&Cache> {
@@ -210,7 +235,7 @@ impl Engine {
     }
 
     pub(crate) fn max_memory(&self) -> u64 {
-        self.0.max_memory
+        self.0.options.max_memory
     }
 }
 
@@ -256,13 +281,27 @@ fn open_cache(mode: CacheMode, notes: &mut Vec<String>) -> Option<Cache> {
     cache.map_err(|reason| notes.push(format!("compiled modules are not cached: {reason}"))).ok()
 }
 
+impl World {
+    fn new(
+        calls: Calls,
+        options: &EngineOptions,
+        cache: Option<Cache>,
+        notes: &mut Vec<String>,
+    ) -> Result<Self, EngineError> {
+        let wasmtime = start(calls, options, cache, notes)?;
+        let linker = linker::new(&wasmtime, calls).map_err(EngineError::Wasmtime)?;
+        Ok(Self { wasmtime, linker })
+    }
+}
+
 /// With a pool if the address space for it is to be had, else without.
 fn start(
+    calls: Calls,
     options: &EngineOptions,
     cache: Option<Cache>,
     notes: &mut Vec<String>,
 ) -> Result<wasmtime::Engine, EngineError> {
-    let mut config = config(cache);
+    let mut config = config(calls, cache);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
     let refused = match wasmtime::Engine::new(&config) {
         Ok(engine) => return Ok(engine),
@@ -279,15 +318,19 @@ fn start(
 }
 
 /// An engine that makes machine code for all the others and runs none: the same settings, without what only running needs.
-pub(crate) fn for_compiling(cache: CacheMode) -> wasmtime::Result<(wasmtime::Engine, Option<Cache>)> {
+pub(crate) fn for_compiling(calls: Calls, cache: CacheMode) -> wasmtime::Result<(wasmtime::Engine, Option<Cache>)> {
     let cache = open_cache(cache, &mut Vec::new());
-    Ok((wasmtime::Engine::new(&config(cache.clone()))?, cache))
+    Ok((wasmtime::Engine::new(&config(calls, cache.clone()))?, cache))
 }
 
-fn config(cache: Option<Cache>) -> Config {
+fn config(calls: Calls, cache: Option<Cache>) -> Config {
     let mut config = Config::new();
+    match calls {
+        Calls::Blocking => config.concurrency_support(false),
+        // Host calls run on a guest's own stack here, so that it needs room for both.
+        Calls::Concurrent => config.wasm_component_model_async(true).async_stack_size(GUEST_AND_HOST_STACK),
+    };
     config
-        .concurrency_support(false)
         .epoch_interruption(true)
         .max_wasm_stack(WASM_STACK)
         .memory_init_cow(true)
@@ -313,6 +356,7 @@ fn pool(options: &EngineOptions) -> PoolingAllocationConfig {
         .max_core_instances_per_component(CORE_INSTANCES_EACH * 10)
         .max_memories_per_component(MEMORIES_EACH * 2)
         .max_tables_per_component(TABLES_EACH * 10)
+        .total_stacks(instances)
         .max_component_instance_size(16 << 20)
         .max_core_instance_size(16 << 20)
         .max_tables_per_module(8)

@@ -1,32 +1,41 @@
 //! What the configuration lets a guest see: environment variables and directories. Everything else is denied.
 //!
 //! [`Grants`] become a WASI context on the worker, and only for requests that touch one: building it costs a microsecond and
-//! a hello guest needs none. Network and name look-up are never allowed here. In granted directories only regular files
+//! a hello guest needs none. TCP connections are allowed where a rule says so, listening and UDP never; names are looked up in
+//! `network.rs`. In granted directories only regular files
 //! and directories can be opened: opening a FIFO without its other end would block the worker for good, where no deadline
 //! reaches, and devices and sockets are no files. The check looks before it opens, so whoever can swap a file for a FIFO
 //! in between, on the host's side, can still block one worker.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{future::ready, io, path::PathBuf, sync::Arc};
 
 use wasmtime::{
     Result, StoreContextMut,
-    component::{Linker, Resource},
+    component::{Accessor, Linker, Resource},
 };
 use wasmtime_wasi::{
     FsPerms, WasiCtx,
-    filesystem::{Descriptor, WasiFilesystemView as _},
+    filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView as _},
     p2::{
         FsError, FsResult,
         bindings::sync::filesystem::types::{
             DescriptorFlags, DescriptorType, Host as _, HostDescriptor as _, OpenFlags, PathFlags,
         },
     },
+    p3::{
+        bindings::filesystem::types::{self as types03, HostDescriptorWithStore as _},
+        filesystem::FilesystemResult,
+    },
+    sockets::SocketAddrUse,
 };
 
 use super::{
+    cgi::Cgi,
     destination::{HostPattern, OutboundRule, TcpRule},
     instance::State,
     limits::Limits,
+    network::Network,
+    outbound::{self, TlsError},
     stdio::{GuestOutput, Lines, Stream},
 };
 use crate::config::Text;
@@ -90,6 +99,14 @@ pub enum GrantError {
         /// The name.
         name: String,
     },
+    /// A rule's certificates or key cannot be used.
+    #[error("requests to `{rule}` cannot be made")]
+    Tls {
+        /// The rule.
+        rule: String,
+        /// Which file, and what is wrong with it.
+        source: TlsError,
+    },
     /// A variable without a name, or with a `=` or a zero byte in it.
     #[error("`{name}` cannot be the name of an environment variable")]
     EnvName {
@@ -119,6 +136,9 @@ impl Grants {
             }
             std::fs::read_dir(&dir.host).map_err(open)?;
         }
+        for rule in &self.outbound {
+            outbound::tls_config(rule).map_err(|source| GrantError::Tls { rule: rule.to_string(), source })?;
+        }
         Ok(())
     }
 
@@ -126,7 +146,13 @@ impl Grants {
     ///
     /// # Errors
     /// A directory cannot be opened (any more).
-    pub(crate) fn context(&self, limits: &Limits, stdio: &Stdio) -> Result<WasiCtx> {
+    pub(crate) fn context(
+        &self,
+        limits: &Limits,
+        stdio: &Stdio,
+        network: Network,
+        cgi: Option<&Cgi>,
+    ) -> Result<WasiCtx> {
         let mut builder = WasiCtx::builder();
         builder
             .max_random_size(limits.random_bytes)
@@ -135,10 +161,25 @@ impl Grants {
             // File calls keep their worker and its seat, rather than hop to a thread of Tokio's and back.
             .allow_blocking_current_thread(true)
             .allow_ip_name_lookup(false)
-            .allow_tcp(false)
+            .allow_tcp(!self.network.tcp.is_empty())
+            .socket_addr_check(move |address, used_for| {
+                let allowed = match used_for {
+                    // What a connection is preceded by. A guest may ask for it too, and has nothing of it.
+                    SocketAddrUse::TcpBind => address.ip().is_unspecified() && address.port() == 0,
+                    SocketAddrUse::TcpConnect => network.may_connect(address),
+                    _ => false,
+                };
+                Box::pin(ready(allowed))
+            })
             .allow_udp(false);
         for (name, value) in &self.env {
             builder.env(name, value.expose());
+        }
+        if let Some(cgi) = cgi {
+            builder.stdin(cgi.stdin.clone()).stdout(cgi.stdout.clone());
+            for (name, value) in &cgi.variables {
+                builder.env(name, value);
+            }
         }
         for dir in &self.dirs {
             let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
@@ -168,10 +209,11 @@ impl Stdio {
     }
 }
 
-/// Replaces `descriptor.open-at` in a linker that has wasmtime-wasi's `wasi:filesystem/types`.
-pub(crate) fn link_open_at(linker: &mut Linker<State>, filesystem_types: &str) -> Result<()> {
+/// Replaces `descriptor.open-at` in a linker that has wasmtime-wasi's `wasi:filesystem/types` of 0.2.
+pub(crate) fn link_open_at(linker: &mut Linker<State>) -> Result<()> {
     type Arguments = (Resource<Descriptor>, PathFlags, String, OpenFlags, DescriptorFlags);
-    linker.instance(filesystem_types)?.func_wrap(
+    linker.allow_shadowing(true);
+    linker.instance("wasi:filesystem/types@0.2.12")?.func_wrap(
         "[method]descriptor.open-at",
         |mut store: StoreContextMut<'_, State>, arguments: Arguments| {
             let state = store.data_mut();
@@ -180,7 +222,9 @@ pub(crate) fn link_open_at(linker: &mut Linker<State>, filesystem_types: &str) -
                 Err(error) => Err(state.filesystem().convert_error_code(error)?),
             },))
         },
-    )
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 fn open_at(
@@ -199,6 +243,50 @@ fn open_at(
     }
     // Not there, or not to be seen: opening says so, or creates it.
     files.open_at(dir, path_flags, path, open_flags, flags)
+}
+
+/// The same of 0.3.
+pub(crate) fn link_open_at_03(linker: &mut Linker<State>) -> Result<()> {
+    type Arguments = (Resource<Descriptor>, types03::PathFlags, String, types03::OpenFlags, types03::DescriptorFlags);
+    linker.allow_shadowing(true);
+    linker.instance("wasi:filesystem/types@0.3.0")?.func_wrap_concurrent(
+        "[method]descriptor.open-at",
+        |accessor: &Accessor<State>, arguments: Arguments| {
+            let files = accessor.with_getter::<WasiFilesystem>(State::filesystem);
+            Box::pin(async move {
+                Ok((match open_at_03(&files, arguments).await {
+                    Ok(descriptor) => Ok(descriptor),
+                    Err(error) => Err(error.downcast()?),
+                },))
+            })
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+async fn open_at_03(
+    files: &Accessor<State, WasiFilesystem>,
+    (dir, path_flags, path, open_flags, flags): (
+        Resource<Descriptor>,
+        types03::PathFlags,
+        String,
+        types03::OpenFlags,
+        types03::DescriptorFlags,
+    ),
+) -> FilesystemResult<Resource<Descriptor>> {
+    let found = WasiFilesystem::stat_at(files, Resource::new_borrow(dir.rep()), path_flags, path.clone()).await;
+    if let Ok(found) = found
+        && !matches!(
+            found.type_,
+            types03::DescriptorType::RegularFile
+                | types03::DescriptorType::Directory
+                | types03::DescriptorType::SymbolicLink
+        )
+    {
+        return Err(types03::ErrorCode::NotPermitted.into());
+    }
+    WasiFilesystem::open_at(files, dir, path_flags, path, open_flags, flags).await
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
-//! Guests that speak WASI 0.2 HTTP: the linker with everything they may import, and their requests.
+//! Guests that speak WASI 0.2 HTTP: what they import of it, and their requests.
 //!
-//! Interface by interface, never `add_to_linker_sync`: `wasi:io` is ours (`blocking.rs`), and so are the five functions of
-//! `wasi:http/types` that make and end outgoing bodies (`body.rs`) and the one that takes the answer (`answer.rs`); they
-//! replace wasmtime-wasi-http's under the same names. So do those that fill heads, which only count and pass on. All of
-//! `wasi:cli`, `wasi:filesystem`, `wasi:sockets`… is linked, as guests of real toolchains import it whether they use it or not, and
-//! denied when it is called.
+//! Ours are the five functions of `wasi:http/types` that make and end outgoing bodies (`body.rs`) and the one that takes the answer
+//! (`answer.rs`); they replace wasmtime-wasi-http's under the same names. So do those that fill heads, which only count and pass on, and
+//! those of outgoing requests (`outgoing_handler.rs`).
+//! Runs on the worker of the request.
 
 use std::{
     convert::Infallible,
@@ -19,20 +18,10 @@ use http::uri;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty};
 use wasmtime::{
-    Engine, Result,
+    Result,
     component::{Linker, Resource, ResourceType},
 };
-use wasmtime_wasi::{
-    cli::{WasiCli, WasiCliView as _},
-    clocks::{WasiClocks, WasiClocksCtxView},
-    filesystem::{WasiFilesystem, WasiFilesystemView as _},
-    p2::{
-        DynOutputStream,
-        bindings::{cli, clocks, filesystem, random, sockets, sync},
-    },
-    random::{WasiRandom, WasiRandomView as _},
-    sockets::{WasiSockets, WasiSocketsView as _},
-};
+use wasmtime_wasi::{clocks::WasiClocksCtxView, p2::DynOutputStream};
 use wasmtime_wasi_http::{
     Error, FieldMap, WasiHttp, WasiHttpView as _,
     p2::{
@@ -49,94 +38,26 @@ use wasmtime_wasi_http::{
 
 use super::{
     answer::content_length,
-    blocking,
     body::{BodyWatch, BodyWriter},
-    grants,
     instance::{State, Upload, UploadEnd},
-    monotonic::{self, Monotonic},
+    monotonic::Monotonic,
+    outgoing_handler,
     watch::{self, WaitsFor},
 };
 
 /// The instance that our functions are put into; the version is wasmtime-wasi-http's, and guests of all 0.2.x find it.
-const HTTP_TYPES: &str = "wasi:http/types@0.2.12";
-const FILESYSTEM_TYPES: &str = "wasi:filesystem/types@0.2.12";
+pub(crate) const HTTP_TYPES: &str = "wasi:http/types@0.2.12";
 
-/// All that a linker of ours provides, by interface: for telling which import of a guest's is missing.
-pub(crate) const PROVIDED: &[&str] = &[
-    "wasi:cli/environment",
-    "wasi:cli/exit",
-    "wasi:cli/stderr",
-    "wasi:cli/stdin",
-    "wasi:cli/stdout",
-    "wasi:cli/terminal-input",
-    "wasi:cli/terminal-output",
-    "wasi:cli/terminal-stderr",
-    "wasi:cli/terminal-stdin",
-    "wasi:cli/terminal-stdout",
-    "wasi:clocks/monotonic-clock",
-    "wasi:clocks/wall-clock",
-    "wasi:filesystem/preopens",
-    "wasi:filesystem/types",
-    "wasi:http/outgoing-handler",
-    "wasi:http/types",
-    "wasi:io/error",
-    "wasi:io/poll",
-    "wasi:io/streams",
-    "wasi:random/insecure",
-    "wasi:random/insecure-seed",
-    "wasi:random/random",
-    "wasi:sockets/instance-network",
-    "wasi:sockets/ip-name-lookup",
-    "wasi:sockets/network",
-    "wasi:sockets/tcp",
-    "wasi:sockets/tcp-create-socket",
-    "wasi:sockets/udp",
-    "wasi:sockets/udp-create-socket",
-];
-
-/// A linker with everything in [`PROVIDED`].
-pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>> {
-    let mut linker = Linker::new(engine);
-    let l = &mut linker;
-    blocking::link(l)?;
-
+/// Adds `wasi:http` to a linker.
+pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
     let options = LinkOptions::default();
-    http_sync::http::types::add_to_linker::<State, WasiHttp>(l, &(&options).into(), State::http)?;
-    http_sync::http::outgoing_handler::add_to_linker::<State, WasiHttp>(l, State::http)?;
-
-    clocks::wall_clock::add_to_linker::<State, WasiClocks>(l, State::time)?;
-    monotonic::link(l)?;
-    random::random::add_to_linker::<State, WasiRandom>(l, State::random)?;
-    random::insecure::add_to_linker::<State, WasiRandom>(l, State::random)?;
-    random::insecure_seed::add_to_linker::<State, WasiRandom>(l, State::random)?;
-    cli::environment::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::exit::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::stdin::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::stdout::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::terminal_input::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::terminal_output::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::terminal_stdin::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
-    sync::filesystem::types::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
-    // None of these can block, although their sync form says `in_tokio`: TCP, UDP and look-ups are denied before they start.
-    let options = sync::LinkOptions::default();
-    sockets::network::add_to_linker::<State, WasiSockets>(l, &(&options).into(), State::sockets)?;
-    sockets::instance_network::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-    sockets::ip_name_lookup::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-    sockets::tcp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-    sync::sockets::tcp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-    sync::sockets::udp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-    sync::sockets::udp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-
-    l.allow_shadowing(true);
-    link_outgoing(l)?;
-    link_heads(l)?;
-    grants::link_open_at(l, FILESYSTEM_TYPES)?;
-    l.allow_shadowing(false);
-    Ok(linker)
+    http_sync::http::types::add_to_linker::<State, WasiHttp>(linker, &(&options).into(), State::http)?;
+    linker.allow_shadowing(true);
+    link_outgoing(linker)?;
+    outgoing_handler::link(linker)?;
+    link_heads(linker)?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 /// The `outgoing-body` resource.
@@ -192,9 +113,10 @@ fn response_body(state: &mut State, response: &Resource<HostOutgoingResponse>) -
 fn request_body(state: &mut State, request: &Resource<HostOutgoingRequest>) -> Result<Made> {
     let parts = state.table.get_mut(request)?;
     let (None, Ok(expected)) = (&parts.body, content_length(&parts.headers)) else { return Ok(Err(())) };
-    let writer = BodyWriter::new(expected, &state.unsent);
+    let writer = BodyWriter::eager(expected, &state.unsent);
     let reader = writer.watch().reader();
-    parts.body = Some(reader.map_err(|error| Error::InternalError(Some(error.to_string()))).boxed_unsync());
+    // That it was not finished is all that can be wrong with it.
+    parts.body = Some(reader.map_err(|_| Error::HttpRequestBodySize(None)).boxed_unsync());
     Ok(Ok(state.table.push(OutgoingBody { writer, context: StreamContext::Request })?))
 }
 
@@ -239,7 +161,7 @@ fn set_response(
             let HostOutgoingResponse { status, headers, body } = state.table.delete(response)?;
             state.answer.set(watch.filter(|_| body.is_some()), status, headers.into());
         }
-        Err(code) => state.answer.refuse(&code),
+        Err(code) => state.answer.refuse(&code.into()),
     }
     Ok(())
 }
@@ -332,9 +254,9 @@ pub(crate) fn handles(
 }
 
 /// The client's body as the guest reads it: errors become those of `wasi:http`.
-struct RequestBody {
-    body: astra_server::Body,
-    upload: Arc<Upload>,
+pub(crate) struct RequestBody {
+    pub(crate) body: astra_server::Body,
+    pub(crate) upload: Arc<Upload>,
 }
 
 impl Body for RequestBody {
@@ -396,7 +318,7 @@ impl State {
     }
 
     /// Clocks need no WASI context, and guests that only sleep are frequent.
-    fn time(&mut self) -> WasiClocksCtxView<'_> {
+    pub(crate) fn time(&mut self) -> WasiClocksCtxView<'_> {
         WasiClocksCtxView { ctx: self.clocks.get_or_insert_default(), table: &mut self.table }
     }
 

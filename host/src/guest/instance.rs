@@ -24,13 +24,18 @@ use super::{
     answer::{Answer, Respond},
     blocking::{self, Io},
     body::{Budget, GuestBody},
+    cgi::{self, Cgi, Gateway, Stdin, Stdout},
+    concurrent,
     granted::Granted,
-    grants::Stdio,
-    http as wasi_http,
+    grants::{Grants, Stdio},
+    http::{self as wasi_http, RequestBody},
+    http03,
     limits::{Clock, Cut, Limits, Memory, Phase},
     loaded_module::LoadedModule,
     memory_budget::MemoryBudget,
-    outbound::Outbound,
+    network::Network,
+    outbound::Hooks,
+    program::Program,
     stdio::GuestOutput,
     watch::Watch,
 };
@@ -112,10 +117,14 @@ pub(crate) struct State {
     memory: Memory,
     client: Option<astra_server::Client>,
     http: WasiHttpCtx,
-    outbound: Outbound,
     /// Made when first asked for, unless there are directories to open.
     wasi: Option<(WasiCtx, Stdio)>,
-    granted: Arc<Granted>,
+    /// What a CGI program is given.
+    cgi: Option<Cgi>,
+    /// What outgoing requests ask, and all that was granted.
+    pub(crate) hooks: Hooks,
+    /// Made when first asked for.
+    network: Option<Network>,
     limits: Limits,
     output: Arc<dyn GuestOutput>,
 }
@@ -145,9 +154,10 @@ impl State {
             memory: Memory::new(limits.memory, memory),
             client: None,
             http: WasiHttpCtx::new(),
-            outbound: Outbound,
             wasi: None,
-            granted: Arc::clone(granted),
+            cgi: None,
+            hooks: Hooks::new(granted),
+            network: None,
             limits: limits.clone(),
             output,
         }
@@ -170,8 +180,18 @@ impl State {
     /// A granted directory cannot be opened.
     fn make_wasi(&mut self) -> Result<()> {
         let stdio = Stdio::new(&self.output);
-        self.wasi = Some((self.granted.context(&self.limits, &stdio)?, stdio));
+        let network = self.network().clone();
+        self.wasi = Some((self.hooks.granted.context(&self.limits, &stdio, network, self.cgi.as_ref())?, stdio));
         Ok(())
+    }
+
+    /// What it may do with raw sockets.
+    pub(crate) fn network(&mut self) -> &Network {
+        self.network.get_or_insert_with(|| Network::new(&self.hooks.granted))
+    }
+
+    pub(crate) fn grants(&self) -> &Grants {
+        &self.hooks.granted
     }
 }
 
@@ -188,7 +208,7 @@ impl WasiView for State {
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { hooks: &mut self.outbound, table: &mut self.table, ctx: &mut self.http }
+        WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
     }
 }
 
@@ -222,6 +242,8 @@ pub struct Exchange {
     pub request: astra_server::Request,
     /// How the client reached us.
     pub scheme: Scheme,
+    /// What a CGI program is told beside that.
+    pub gateway: Gateway,
     /// The client, which cancels its guest by going away.
     pub client: Option<astra_server::Client>,
     /// Where the guest's lines go.
@@ -242,13 +264,13 @@ pub fn run(
     exchange: Exchange,
     respond: impl FnOnce(Response<GuestBody>) + Send + 'static,
 ) -> Report {
-    let Exchange { request, scheme, client, output, watch } = exchange;
+    let Exchange { request, scheme, gateway, client, output, watch } = exchange;
     let respond: Respond = Box::new(respond);
     let to_head = request.method() == http::Method::HEAD;
     let mut state = State::new(module.memory(), granted, limits, output, watch, to_head, respond);
     state.client = client;
     let mut store = store(module.engine(), state);
-    let result = call(module, &mut store, request, &scheme);
+    let result = call(module, &mut store, request, &scheme, &gateway);
     end(store, result)
 }
 
@@ -264,19 +286,80 @@ fn call(
     store: &mut Store<State>,
     request: astra_server::Request,
     scheme: &Scheme,
+    gateway: &Gateway,
 ) -> Result<(), CallError> {
-    if !store.data().granted.dirs.is_empty() {
-        store.data_mut().make_wasi().map_err(CallError::Grants)?;
+    match module.program() {
+        Program::Http(program) => {
+            open_dirs(store)?;
+            let (request, outparam) =
+                wasi_http::handles(store.data_mut(), request, scheme).map_err(CallError::Request)?;
+            let guest = program.instantiate(&mut *store).map_err(CallError::Guest)?;
+            guest.wasi_http_incoming_handler().call_handle(store, request, outparam).map_err(CallError::Guest)
+        }
+        Program::Http03(program) => {
+            open_dirs(store)?;
+            let request = http03::request(store.data_mut(), request, scheme).map_err(CallError::Request)?;
+            let guest = concurrent::instantiate(store, async |store| program.instantiate_async(store).await);
+            let guest = guest.map_err(CallError::Guest)?;
+            concurrent::run(store, async |store| http03::call(&guest, store, request).await).map_err(CallError::Guest)
+        }
+        Program::Cgi(program) => {
+            prepare_cgi(store, request, scheme, gateway)?;
+            let guest = program.instantiate(&mut *store).map_err(CallError::Guest)?;
+            let ended = guest.wasi_cli_run().call_run(&mut *store);
+            end_cgi(store, ended)
+        }
+        Program::Cgi03(program) => {
+            prepare_cgi(store, request, scheme, gateway)?;
+            let guest = concurrent::instantiate(store, async |store| program.instantiate_async(store).await);
+            let guest = guest.map_err(CallError::Guest)?;
+            let ended = concurrent::run(store, async |store| guest.wasi_cli_run().call_run(store).await);
+            end_cgi(store, ended)
+        }
     }
-    let (request, outparam) = wasi_http::handles(store.data_mut(), request, scheme).map_err(CallError::Request)?;
-    let proxy = module.pre().instantiate(&mut *store).map_err(CallError::Guest)?;
-    proxy.wasi_http_incoming_handler().call_handle(store, request, outparam).map_err(CallError::Guest)
+}
+
+/// Directories are opened before the guest starts, so that it is not the guest that fails if one cannot be.
+fn open_dirs(store: &mut Store<State>) -> Result<(), CallError> {
+    if store.data().grants().dirs.is_empty() {
+        return Ok(());
+    }
+    store.data_mut().make_wasi().map_err(CallError::Grants)
+}
+
+/// Makes the request a program's environment and standard input.
+fn prepare_cgi(
+    store: &mut Store<State>,
+    request: astra_server::Request,
+    scheme: &Scheme,
+    gateway: &Gateway,
+) -> Result<(), CallError> {
+    let state = store.data_mut();
+    let (head, body) = request.into_parts();
+    let variables = cgi::variables(&head, scheme, gateway).map_err(CallError::Request)?;
+    let stdin = Stdin::new(RequestBody { body, upload: Arc::clone(&state.upload) });
+    let stdout = Stdout::new(&state.unsent);
+    state.answer.print_to(stdout.clone());
+    state.cgi = Some(Cgi { variables, stdin, stdout });
+    state.make_wasi().map_err(CallError::Grants)
+}
+
+/// A program that ends well has printed all of its response; one that does not may have been in the middle of it.
+fn end_cgi(store: &mut Store<State>, ended: Result<Result<(), ()>>) -> Result<(), CallError> {
+    match ended {
+        _ if store.data_mut().answer.is_unprintable() => {}
+        Ok(Err(())) => return Err(CallError::Guest(I32Exit(1).into())),
+        Err(error) if !matches!(error.downcast_ref(), Some(I32Exit(0))) => return Err(CallError::Guest(error)),
+        Ok(Ok(())) | Err(_) => store.data_mut().answer.finish_printed(),
+    }
+    Ok(())
 }
 
 /// Takes the store apart and settles the answer.
 fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
-    if !store.data().granted.dirs.is_empty() {
-        blocking::settle(&mut store.data_mut().table);
+    if !store.data().grants().dirs.is_empty() {
+        let has_sockets = !store.data().grants().network.tcp.is_empty();
+        blocking::settle(&mut store.data_mut().table, has_sockets);
     }
     let mut state = store.into_data(); // the instance and its memory go back to the pool here
     if let Some((_, stdio)) = &state.wasi {

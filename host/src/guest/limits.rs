@@ -114,6 +114,8 @@ pub(crate) struct Clock {
     /// When the client was first seen gone after that.
     left: Option<Instant>,
     watch: Arc<Watch>,
+    /// The worker has parked in a host call.
+    has_parked: bool,
 }
 
 impl Clock {
@@ -132,7 +134,18 @@ impl Clock {
             completed: None,
             left: None,
             watch,
+            has_parked: false,
         }
+    }
+
+    /// The worker parks in a host call, which an event loop around it has to know.
+    pub(crate) fn note_parked(&mut self) {
+        self.has_parked = true;
+    }
+
+    /// Whether it has since this was asked last.
+    pub(crate) fn take_parked(&mut self) -> bool {
+        std::mem::take(&mut self.has_parked)
     }
 
     pub(crate) fn started(&self) -> Instant {

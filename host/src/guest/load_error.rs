@@ -4,10 +4,11 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
+use super::engine::EngineError;
 use crate::config::format_size;
 
 /// What is accepted, for errors that found something else.
-const ACCEPTED: &str = "a component that exports `wasi:http/incoming-handler@0.2`";
+const ACCEPTED: &str = "a component that exports `wasi:http/incoming-handler@0.2`, `wasi:http/handler@0.3` or `wasi:cli/run`, or a core module with `_start`";
 
 /// Why a file cannot be served. Each says what was found and what is accepted.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +46,9 @@ pub enum LoadError {
         /// Where and why.
         source: wasmparser::BinaryReaderError,
     },
-    /// A core module.
+    /// A core module that is no program.
     #[error(
-        "`{}` is a core module, accepted is {ACCEPTED}; build it for the target `wasm32-wasip2`, or make it one with `wasm-tools component new`",
+        "`{}` is a core module without `_start`, accepted is {ACCEPTED}; build it for the target `wasm32-wasip2`, or make it a component with `wasm-tools component new`",
         path.display()
     )]
     CoreModule {
@@ -61,14 +62,6 @@ pub enum LoadError {
         path: PathBuf,
         /// Its exports, for people.
         found: String,
-    },
-    /// A component for WASI 0.3.
-    #[error("`{}` exports `wasi:http/handler@{version}`, which is not supported yet; accepted is {ACCEPTED}", path.display())]
-    Wasi03 {
-        /// The file.
-        path: PathBuf,
-        /// The version that it says.
-        version: String,
     },
     /// Compiled code that nobody has vouched for.
     #[error(
@@ -112,7 +105,7 @@ pub enum LoadError {
         memory: u64,
     },
     /// It imports something that no guest here gets.
-    #[error("`{}` imports `{import}`, which this host does not provide; it provides WASI 0.2 and WASI HTTP 0.2", path.display())]
+    #[error("`{}` imports `{import}`, which this host does not provide; it provides WASI 0.2 and 0.3, with WASI HTTP, and to core modules WASI 0.1 (`wasi_snapshot_preview1`)", path.display())]
     MissingImport {
         /// The file.
         path: PathBuf,
@@ -134,6 +127,14 @@ pub enum LoadError {
         path: PathBuf,
         /// What happened.
         reason: String,
+    },
+    /// What guests of its kind run on could not be set up.
+    #[error("`{}` cannot be served: what WASI 0.3 needs could not be set up", path.display())]
+    Engine {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: EngineError,
     },
     /// It needs more than an instance slot has.
     #[error("`{}` does not fit: {reason}; raise `{key}`", path.display())]
@@ -157,7 +158,6 @@ impl LoadError {
             | Self::Malformed { path, .. }
             | Self::CoreModule { path, .. }
             | Self::NoHandler { path, .. }
-            | Self::Wasi03 { path, .. }
             | Self::Untrusted { path, .. }
             | Self::Precompiled { path, .. }
             | Self::Compile { path, .. }
@@ -166,6 +166,7 @@ impl LoadError {
             | Self::MissingImport { path, .. }
             | Self::Link { path, .. }
             | Self::Instantiate { path, .. }
+            | Self::Engine { path, .. }
             | Self::DoesNotFit { path, .. } => *path = PathBuf::from(name),
         }
         self

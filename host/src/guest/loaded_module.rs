@@ -11,18 +11,18 @@ use std::{
 };
 
 use wasmtime::component::Component;
-use wasmtime_wasi_http::p2::bindings::sync::ProxyPre;
 
 use super::{
-    engine::{self, CacheMode, Engine},
+    adapt, concurrent,
+    engine::{self, CacheMode, Calls, Engine, World},
     granted::Granted,
     grants::Grants,
-    http::PROVIDED,
     instance::{self, State},
     limits::Limits,
     load_error::LoadError,
     memory_budget::MemoryBudget,
     module::{self, Kind, ModuleFile, ModuleInfo},
+    program::Program,
     stdio::{GuestOutput, Stream},
 };
 use crate::compiler::{CompileError, Compiler, MachineCode};
@@ -33,7 +33,7 @@ const GATE: Duration = Duration::from_secs(10);
 /// One loaded, immutable module.
 pub struct LoadedModule {
     engine: Engine,
-    pre: ProxyPre<State>,
+    program: Program,
     info: ModuleInfo,
     compiled: Compiled,
     code_size: u64,
@@ -75,27 +75,40 @@ impl LoadedModule {
         let ModuleFile { path, bytes, info } = file;
         let path = path.as_path();
         info.require_handler(path)?;
-        let (component, compiled) = match info.kind {
+        let world = |calls| engine.world(calls).map_err(|source| LoadError::Engine { path: path.to_owned(), source });
+        let (component, world, compiled) = match info.kind {
             Kind::Precompiled if trust_precompiled => {
-                let component = deserialize(engine, &bytes)
-                    .map_err(|error| misfit(path, &error, |path, reason| LoadError::Precompiled { path, reason }))?;
-                (component, Compiled::Precompiled)
+                let blocking = world(Calls::Blocking)?;
+                let (component, world) = match deserialize(blocking, &bytes) {
+                    Ok(component) => (component, blocking),
+                    // It does not say which world it is for; each refuses what is for the other.
+                    Err(_) => {
+                        let concurrent = world(Calls::Concurrent)?;
+                        let component = deserialize(concurrent, &bytes);
+                        let misfit =
+                            |error| misfit(path, &error, |path, reason| LoadError::Precompiled { path, reason });
+                        (component.map_err(misfit)?, concurrent)
+                    }
+                };
+                (component, world, Compiled::Precompiled)
             }
             Kind::Precompiled => return Err(LoadError::Untrusted { path: path.to_owned() }),
             _ => {
-                if let Some(import) = module::missing_import(&info, PROVIDED) {
+                if let Some(import) = module::missing_import(&info) {
                     return Err(LoadError::MissingImport { path: path.to_owned(), import: import.to_owned() });
                 }
-                match compiler {
-                    Some(compiler) => compile_apart(engine, path, &bytes, compiler)?,
-                    None => compile(engine, path, &bytes)?,
-                }
+                let world = world(info.kind.calls())?;
+                let (component, compiled) = match compiler {
+                    Some(compiler) => compile_apart(world, path, &bytes, compiler)?,
+                    None => compile(engine, world, path, &info.kind, &bytes)?,
+                };
+                (component, world, compiled)
             }
         };
-        let pre = link(engine, path, &component, compiled)?;
+        let program = link(world, path, &component, compiled)?;
         let image = component.image_range();
         let code_size = (image.end.addr() - image.start.addr()) as u64;
-        let module = Self { engine: engine.clone(), pre, info, compiled, code_size };
+        let module = Self { engine: engine.clone(), program, info, compiled, code_size };
         module.try_once(path)?;
         Ok(module)
     }
@@ -117,15 +130,15 @@ impl LoadedModule {
     }
 
     pub(crate) fn engine(&self) -> &wasmtime::Engine {
-        self.engine.wasmtime()
+        self.program.pre().engine()
     }
 
     pub(crate) fn memory(&self) -> &MemoryBudget {
         self.engine.memory()
     }
 
-    pub(crate) fn pre(&self) -> &ProxyPre<State> {
-        &self.pre
+    pub(crate) fn program(&self) -> &Program {
+        &self.program
     }
 
     /// The gate: one instance, made and thrown away. It also makes the memory's image, so that the first request is warm.
@@ -134,8 +147,13 @@ impl LoadedModule {
         let respond = Box::new(|_| ());
         let granted = Arc::new(Granted::new(&"".into(), Grants::default()));
         let state = State::new(self.memory(), &granted, &limits, Arc::new(Silence), Arc::default(), false, respond);
-        let mut store = instance::store(self.engine.wasmtime(), state);
-        let result = self.engine.while_ticking(|| self.pre.instantiate(&mut store).map(drop));
+        let mut store = instance::store(self.engine(), state);
+        let result = self.engine.while_ticking(|| match &self.program {
+            Program::Http(_) | Program::Cgi(_) => self.program.pre().instantiate(&mut store).map(drop),
+            Program::Http03(_) | Program::Cgi03(_) => concurrent::instantiate(&mut store, async |store| {
+                self.program.pre().instantiate_async(store).await.map(drop)
+            }),
+        });
         result.map_err(|error| misfit(path, &error, |path, reason| LoadError::Instantiate { path, reason }))
     }
 }
@@ -156,10 +174,14 @@ impl std::fmt::Debug for LoadedModule {
 pub fn precompile(engine: &Engine, path: &Path) -> Result<Vec<u8>, LoadError> {
     let ModuleFile { bytes, info, .. } = ModuleFile::read(path)?;
     info.require_handler(path)?;
-    if let Some(import) = module::missing_import(&info, PROVIDED) {
+    if let Some(import) = module::missing_import(&info) {
         return Err(LoadError::MissingImport { path: path.to_owned(), import: import.to_owned() });
     }
-    let compiled = engine.wasmtime().precompile_component(&bytes);
+    let world = engine.world(info.kind.calls());
+    let world = world.map_err(|source| LoadError::Engine { path: path.to_owned(), source })?;
+    let bytes =
+        adapt::component(&info.kind, &bytes).map_err(|reason| LoadError::Compile { path: path.to_owned(), reason })?;
+    let compiled = world.wasmtime.precompile_component(&bytes);
     compiled.map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))
 }
 
@@ -169,13 +191,15 @@ pub fn precompile(engine: &Engine, path: &Path) -> Result<Vec<u8>, LoadError> {
 /// # Errors
 /// It is invalid, or uses a feature that is off; or there is no memory.
 pub(crate) fn compile_for_host(cache: CacheMode, bytes: &[u8]) -> wasmtime::Result<(Vec<u8>, bool)> {
-    let (engine, cache) = engine::for_compiling(cache)?;
-    let component = Component::from_binary(&engine, bytes)?;
+    let kind = module::kind(bytes)?;
+    let (engine, cache) = engine::for_compiling(kind.calls(), cache)?;
+    let bytes = adapt::component(&kind, bytes).map_err(wasmtime::Error::msg)?;
+    let component = Component::from_binary(&engine, &bytes)?;
     Ok((component.serialize()?, cache.is_some_and(|cache| cache.cache_hits() > 0)))
 }
 
 fn compile_apart(
-    engine: &Engine,
+    world: &World,
     path: &Path,
     bytes: &[u8],
     compiler: &Compiler,
@@ -188,32 +212,39 @@ fn compile_apart(
             CompileError::Other(reason) => LoadError::Compile { path, reason },
         }
     })?;
-    let component = deserialize(engine, &code)
+    let component = deserialize(world, &code)
         .map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))?;
     Ok((component, if cached { Compiled::Cached } else { Compiled::Took(took) }))
 }
 
-fn compile(engine: &Engine, path: &Path, bytes: &[u8]) -> Result<(Component, Compiled), LoadError> {
+fn compile(
+    engine: &Engine,
+    world: &World,
+    path: &Path,
+    kind: &Kind,
+    bytes: &[u8],
+) -> Result<(Component, Compiled), LoadError> {
     let _one_at_a_time = engine.compiling().lock().unwrap_or_else(PoisonError::into_inner);
     let hits = || engine.cache().map_or(0, wasmtime::Cache::cache_hits);
     let (hits_before, started) = (hits(), Instant::now());
-    let component = Component::from_binary(engine.wasmtime(), bytes)
+    let bytes = adapt::component(kind, bytes).map_err(|reason| LoadError::Compile { path: path.to_owned(), reason })?;
+    let component = Component::from_binary(&world.wasmtime, &bytes)
         .map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))?;
     let compiled = if hits() > hits_before { Compiled::Cached } else { Compiled::Took(started.elapsed()) };
     Ok((component, compiled))
 }
 
 #[allow(unsafe_code, reason = "machine code cannot be checked; the one exception of this crate")]
-fn deserialize(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Component> {
+fn deserialize(world: &World, bytes: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: the callers pass only two things. Files for which the operator has said `--trust-precompiled`, that is, that they come
     // unchanged from `astra-host compile`. And what our own program, started by ourselves (`compiler.rs`), has written to a pipe
     // whose other end nobody but it has: it has made the code as `compile` below would have, so it is no worse than that.
     // wasmtime checks version, target and settings; nobody can check the code.
-    unsafe { Component::deserialize(engine.wasmtime(), bytes) }
+    unsafe { Component::deserialize(&world.wasmtime, bytes) }
 }
 
-fn link(engine: &Engine, path: &Path, component: &Component, compiled: Compiled) -> Result<ProxyPre<State>, LoadError> {
-    engine.linker().instantiate_pre(component).and_then(ProxyPre::new).map_err(|error| {
+fn link(world: &World, path: &Path, component: &Component, compiled: Compiled) -> Result<Program, LoadError> {
+    world.linker.instantiate_pre(component).and_then(Program::new).map_err(|error| {
         let (path, reason) = (path.to_owned(), format!("{error:#}"));
         match compiled {
             Compiled::Precompiled => LoadError::Precompiled { path, reason },

@@ -1,30 +1,43 @@
 //! One request in one guest. Knows no sockets and no routes: of the server it uses how to wait and the body types.
 //!
-//! An [`Engine`] is made once, a [`LoadedModule`] once for each revision of a handler, and [`run`] takes one request through a fresh instance of it
-//! on the calling thread, which must have entered [`Engine::runtime`]. The files, in the order a request meets them:
-//! `module.rs` and `load_error.rs` (what is in a file), `engine.rs` and `cache.rs` (wasmtime), `loaded_module.rs` (file to
-//! something that can be instantiated), `instance.rs` (one request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `stdio.rs`, `monotonic.rs`,
-//! `http.rs` (what guests import), `outbound.rs`, `blocking.rs` (where guests wait), `watch.rs` (what others see of it), `body.rs` and
-//! `answer.rs` (what comes out).
+//! An [`Engine`] is made once, a [`LoadedModule`] once for each revision of a handler, and [`run`] takes one request through a fresh
+//! instance of it on the calling thread, which must have entered [`Engine::runtime`]. The files, in the order a request meets them:
+//! `module.rs`, `adapt.rs` and `load_error.rs` (what is in a file), `engine.rs`, `linker.rs` and `cache.rs` (wasmtime), `runtime.rs`
+//! (Tokio), `loaded_module.rs` and `program.rs` (file to something that can be instantiated), `instance.rs` and `concurrent.rs` (one
+//! request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `granted.rs`, `denials.rs`, `destination.rs` and `network.rs` (what it may do), `stdio.rs`,
+//! `monotonic.rs`, `sockets.rs`, `config_store.rs`, `http.rs`, `outgoing_handler.rs`, `http03.rs` and `cgi.rs` (what each kind of guest is
+//! given), `resolver.rs` and `outbound/` (what it asks of others), `blocking.rs` (where guests wait), `watch.rs` (what others see of it), `body.rs` and `answer.rs` (what comes out).
 
+mod adapt;
 mod answer;
 mod blocking;
 mod body;
 mod cache;
+mod cgi;
+mod concurrent;
+mod config_store;
+mod denials;
 mod destination;
 mod engine;
 mod granted;
 mod grants;
 mod http;
+mod http03;
 mod instance;
 mod limits;
+mod linker;
 mod load_error;
 mod loaded_module;
 mod memory_budget;
 mod module;
 mod monotonic;
+mod network;
 mod outbound;
+mod outgoing_handler;
+mod program;
 mod resolver;
+mod runtime;
+mod sockets;
 mod stdio;
 #[cfg(test)]
 mod tests;
@@ -32,6 +45,7 @@ mod watch;
 
 pub use self::{
     body::GuestBody,
+    cgi::Gateway,
     destination::{HostPattern, OutboundRule, TcpRule},
     engine::{CacheMode, Engine, EngineError, EngineOptions, Reset},
     granted::Granted,
@@ -41,6 +55,7 @@ pub use self::{
     load_error::LoadError,
     loaded_module::{Compiled, LoadedModule, precompile},
     module::{Kind, ModuleInfo, Need, inspect},
+    outbound::TlsError,
     stdio::{GuestOutput, Stream},
     watch::{CutBy, Watch},
 };

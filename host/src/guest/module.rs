@@ -12,37 +12,61 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use wasmparser::{Parser, Payload};
 
-use super::load_error::LoadError;
+use super::{
+    engine::Calls,
+    linker::{self, is_release},
+    load_error::LoadError,
+};
 
 /// What a file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// A component that exports `wasi:http/incoming-handler` of this 0.2 version: what is served.
+    /// A component that exports `wasi:http/incoming-handler` of this 0.2 version.
     HttpHandler {
         /// The version that it says.
         version: String,
     },
-    /// A component for WASI 0.3 HTTP only.
+    /// A component that exports `wasi:http/handler` of this 0.3 version, whatever else it exports.
     HttpHandler03 {
         /// The version that it says.
         version: String,
     },
+    /// A component that exports `wasi:cli/run` of this version and no HTTP handler: a CGI program.
+    Command {
+        /// The version that it says.
+        version: String,
+    },
+    /// A core module that exports `_start`, as programs for WASI 0.1 do: a CGI program.
+    CommandModule,
     /// Another component.
     Component,
-    /// A core module.
+    /// Another core module.
     CoreModule,
     /// Compiled code of wasmtime's (`.cwasm`).
     Precompiled,
+}
+
+impl Kind {
+    /// How guests of this kind are called.
+    pub(crate) fn calls(&self) -> Calls {
+        match self {
+            Self::HttpHandler03 { .. } => Calls::Concurrent,
+            Self::Command { version } if is_release(version, "0.3.") => Calls::Concurrent,
+            _ => Calls::Blocking,
+        }
+    }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::HttpHandler { version } => write!(f, "component, WASI HTTP {version}"),
-            Self::HttpHandler03 { version } => write!(f, "component, WASI HTTP {version} (not supported yet)"),
+            Self::HttpHandler03 { version } => write!(f, "component, WASI HTTP {version}"),
+            Self::Command { version } => write!(f, "CGI program, a component that exports `wasi:cli/run` {version}"),
+            Self::CommandModule => f.write_str("CGI program, a core module that exports `_start`"),
             Self::Component => f.write_str("component without an HTTP handler"),
-            Self::CoreModule => f.write_str("core module"),
+            Self::CoreModule => f.write_str("core module without `_start`"),
             Self::Precompiled => f.write_str("precompiled module"),
         }
     }
@@ -56,10 +80,12 @@ pub enum Need {
     Files,
     /// `--env`.
     Environment,
-    /// TCP, UDP or name look-up.
+    /// `--tcp`, `--dns`.
     Network,
-    /// Outgoing HTTP.
+    /// `--outbound`.
     OutgoingHttp,
+    /// `--config-var`.
+    Config,
 }
 
 impl fmt::Display for Need {
@@ -67,8 +93,9 @@ impl fmt::Display for Need {
         f.write_str(match self {
             Self::Files => "files (`--dir`)",
             Self::Environment => "environment variables (`--env`)",
-            Self::Network => "network (cannot be granted yet)",
-            Self::OutgoingHttp => "outgoing HTTP (cannot be granted yet)",
+            Self::Network => "network (`--tcp`, `--dns`)",
+            Self::OutgoingHttp => "outgoing HTTP (`--outbound`)",
+            Self::Config => "configuration values (`--config-var`)",
         })
     }
 }
@@ -147,6 +174,14 @@ fn recognise(path: &Path, bytes: &[u8]) -> Result<ModuleInfo, LoadError> {
     Ok(info)
 }
 
+/// What is in WebAssembly that has been looked at before.
+///
+/// # Errors
+/// It is malformed.
+pub(crate) fn kind(bytes: &[u8]) -> Result<Kind, wasmparser::BinaryReaderError> {
+    scan(bytes, &mut Vec::new(), &mut Vec::new())
+}
+
 /// Collects the outermost imports and exports.
 fn scan(
     bytes: &[u8],
@@ -184,38 +219,35 @@ fn scan(
             _ => {}
         }
     }
-    Ok(if component { component_kind(exports) } else { Kind::CoreModule })
+    Ok(match component {
+        true => component_kind(&exports.iter().map(String::as_str).collect::<Vec<_>>()),
+        false if exports.iter().any(|name| name == "_start") => Kind::CommandModule,
+        false => Kind::CoreModule,
+    })
 }
 
-fn component_kind(exports: &[String]) -> Kind {
-    let version_of = |interface| {
-        exports
-            .iter()
-            .filter_map(|name| split(name))
-            .find_map(move |(found, version)| (found == interface).then(|| version.to_owned()))
+/// What a component with these exports is. The newer of two handlers counts, and any handler before `wasi:cli/run`, which toolchains
+/// export beside it.
+pub(crate) fn component_kind(exports: &[&str]) -> Kind {
+    let version_of = |interface, line| {
+        let mut versions = exports.iter().filter_map(|name| name.strip_prefix(interface)?.strip_prefix('@'));
+        versions.find(|version| is_release(version, line)).map(str::to_owned)
     };
-    match (version_of("wasi:http/incoming-handler"), version_of("wasi:http/handler")) {
-        (Some(version), _) if is_02(&version) => Kind::HttpHandler { version },
-        (_, Some(version)) if version.starts_with("0.3.") => Kind::HttpHandler03 { version },
-        _ => Kind::Component,
+    if let Some(version) = version_of("wasi:http/handler", "0.3.") {
+        return Kind::HttpHandler03 { version };
     }
+    if let Some(version) = version_of("wasi:http/incoming-handler", "0.2.") {
+        return Kind::HttpHandler { version };
+    }
+    let run = version_of("wasi:cli/run", "0.3.").or_else(|| version_of("wasi:cli/run", "0.2."));
+    run.map_or(Kind::Component, |version| Kind::Command { version })
 }
 
-/// `wasi:http/types@0.2.3` as interface and version; `None` for names without a version.
-fn split(name: &str) -> Option<(&str, &str)> {
-    name.split_once('@')
-}
-
-/// Whether a version is a release of the 0.2 line, all of which are compatible; release candidates are not.
-fn is_02(version: &str) -> bool {
-    let patch = version.strip_prefix("0.2.");
-    patch.is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
-/// The first import that is not among `provided` (interfaces of WASI 0.2, without versions).
-pub(crate) fn missing_import<'a>(info: &'a ModuleInfo, provided: &[&str]) -> Option<&'a str> {
-    let is_provided = |name: &&String| {
-        split(name).is_some_and(|(interface, version)| is_02(version) && provided.contains(&interface))
+/// The first import that guests of its kind do not get.
+pub(crate) fn missing_import(info: &ModuleInfo) -> Option<&str> {
+    let is_provided = |name: &&String| match info.kind {
+        Kind::CommandModule => name.starts_with("wasi_snapshot_preview1::"),
+        _ => linker::provides(info.kind.calls(), name),
     };
     info.imports.iter().find(|name| !is_provided(name)).map(String::as_str)
 }
@@ -227,6 +259,7 @@ fn needs(imports: &[String]) -> Vec<Need> {
         ("wasi:cli/environment", Need::Environment),
         ("wasi:sockets/", Need::Network),
         ("wasi:http/outgoing-handler", Need::OutgoingHttp),
+        ("wasi:config/", Need::Config),
     ];
     hints.into_iter().filter(|(prefix, _)| imports_from(prefix)).map(|(_, need)| need).collect()
 }
@@ -265,8 +298,11 @@ impl ModuleInfo {
     pub(crate) fn require_handler(&self, path: &Path) -> Result<(), LoadError> {
         let path = path.to_owned();
         match &self.kind {
-            Kind::HttpHandler { .. } | Kind::Precompiled => Ok(()),
-            Kind::HttpHandler03 { version } => Err(LoadError::Wasi03 { path, version: version.clone() }),
+            Kind::HttpHandler { .. }
+            | Kind::HttpHandler03 { .. }
+            | Kind::Command { .. }
+            | Kind::CommandModule
+            | Kind::Precompiled => Ok(()),
             Kind::CoreModule => Err(LoadError::CoreModule { path }),
             Kind::Component if self.exports.is_empty() => Err(LoadError::NoHandler { path, found: "nothing".into() }),
             Kind::Component => {
@@ -317,30 +353,40 @@ mod tests {
     #[test]
     fn a_component_with_other_exports_is_told_which() {
         assert!(refusal("(component)").contains("exports nothing"));
-        let run = r#"(component (instance $i) (export "wasi:cli/run@0.2.3" (instance $i)))"#;
-        assert!(refusal(run).contains("exports `wasi:cli/run@0.2.3`"));
-        let p3 = r#"(component (instance $i) (export "wasi:http/handler@0.3.0" (instance $i)))"#;
-        assert!(refusal(p3).contains("not supported yet"));
+        let other = r#"(component (instance $i) (export "acme:db/query@0.2.3" (instance $i)))"#;
+        assert!(refusal(other).contains("exports `acme:db/query@0.2.3`"));
     }
 
     #[test]
-    fn every_release_of_the_0_2_line_is_a_handler() {
+    fn every_release_of_a_line_is_the_same_kind() {
         for version in ["0.2.0", "0.2.3", "0.2.12", "0.2.99"] {
-            assert_eq!(
-                component_kind(&[format!("wasi:http/incoming-handler@{version}")]),
-                Kind::HttpHandler { version: version.to_owned() }
-            );
+            let exports = [&*format!("wasi:http/incoming-handler@{version}"), "wasi:cli/run@0.2.0"];
+            assert_eq!(component_kind(&exports), Kind::HttpHandler { version: version.to_owned() });
         }
         for version in ["0.2.0-rc-2023-12-05", "0.3.0", "0.20.0"] {
-            assert_eq!(component_kind(&[format!("wasi:http/incoming-handler@{version}")]), Kind::Component);
+            assert_eq!(component_kind(&[&format!("wasi:http/incoming-handler@{version}")]), Kind::Component);
         }
+        let both = ["wasi:http/incoming-handler@0.2.0", "wasi:http/handler@0.3.2"];
+        assert_eq!(component_kind(&both), Kind::HttpHandler03 { version: "0.3.2".to_owned() });
+        assert_eq!(component_kind(&["wasi:cli/run@0.2.6"]), Kind::Command { version: "0.2.6".to_owned() });
+        assert_eq!(component_kind(&["wasi:cli/run@0.2.6", "wasi:cli/run@0.3.0"]).calls(), Calls::Concurrent);
+    }
+
+    #[test]
+    fn a_program_of_wasi_0_1_is_told_by_its_start() {
+        let program = r#"(module (import "wasi_snapshot_preview1" "fd_write" (func)) (func (export "_start")))"#;
+        let info = recognised(&wat::parse_str(program).expect("valid text")).expect("WebAssembly");
+        assert_eq!((info.kind.clone(), missing_import(&info)), (Kind::CommandModule, None));
+        let older = r#"(module (import "wasi_unstable" "fd_write" (func)) (func (export "_start")))"#;
+        let info = recognised(&wat::parse_str(older).expect("valid text")).expect("WebAssembly");
+        assert_eq!(missing_import(&info), Some("wasi_unstable::fd_write"));
     }
 
     #[test]
     fn a_missing_import_is_named() {
         let wat = r#"(component (import "wasi:io/error@0.2.9" (instance)) (import "acme:db/query@1.0.0" (instance)))"#;
         let info = recognised(&wat::parse_str(wat).expect("valid text")).expect("WebAssembly");
-        assert_eq!(missing_import(&info, &["wasi:io/error"]), Some("acme:db/query@1.0.0"));
+        assert_eq!(missing_import(&info), Some("acme:db/query@1.0.0"));
         assert_eq!(info.kind, Kind::Component);
         assert_eq!(info.digest.len(), 64);
     }

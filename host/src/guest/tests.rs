@@ -18,8 +18,8 @@ use http::{Method, Request, Response, uri::Scheme};
 use http_body::Body as _;
 
 use super::{
-    CacheMode, CutBy, Engine, EngineOptions, Exchange, Granted, Grants, GuestBody, GuestOutput, Limits, LoadError,
-    LoadedModule, ModuleFile, Report, Stream, Watch, blocking::WAITS, run,
+    CacheMode, CutBy, Engine, EngineOptions, Exchange, Gateway, Granted, Grants, GuestBody, GuestOutput, Limits,
+    LoadError, LoadedModule, ModuleFile, Report, Stream, Watch, blocking::WAITS, run,
 };
 use crate::failure::{FailureKind, Outcome};
 
@@ -252,6 +252,7 @@ fn run_watched(
     let exchange = Exchange {
         request: Request::builder().method(method).uri("http://localhost/").body(body).expect("valid"),
         scheme: Scheme::HTTP,
+        gateway: Gateway::default(),
         client: None,
         output: printed.clone(),
         watch,

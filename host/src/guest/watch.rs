@@ -55,10 +55,19 @@ pub(crate) enum WaitsFor {
     Sleep = 2,
     /// The client, to take more of the response.
     Client = 4,
+    /// A name to be looked up.
+    Network = 8,
+    /// The response to a request of its own, or more of it.
+    Outgoing = 16,
 }
 
-const NAMES: [(WaitsFor, &str); 3] =
-    [(WaitsFor::Body, "body"), (WaitsFor::Sleep, "sleep"), (WaitsFor::Client, "client")];
+const NAMES: [(WaitsFor, &str); 5] = [
+    (WaitsFor::Body, "body"),
+    (WaitsFor::Sleep, "sleep"),
+    (WaitsFor::Client, "client"),
+    (WaitsFor::Network, "network"),
+    (WaitsFor::Outgoing, "outgoing"),
+];
 
 /// The bit in `waits` that says that it waits at all.
 const PARKED: u8 = 0x80;
@@ -86,8 +95,8 @@ impl Watch {
         is_first
     }
 
-    /// `running`, or what it waits for: `body` (more of the request's), `sleep`, `client` (which takes no more of the response), several
-    /// joined by commas, or `io` for anything else, which is files.
+    /// `running`, or what it waits for: `body` (more of the request's), `sleep`, `client` (which takes no more of the response), `network`
+    /// (a name to be looked up), `outgoing` (the response to a request of its own), several joined by commas, or `io` for anything else, which is files and sockets.
     pub fn waits_for(&self) -> String {
         match self.waits.load(Ordering::Relaxed) {
             0 => "running".to_owned(),
@@ -155,6 +164,7 @@ impl Watch {
             }
             drop(signal);
             PENDING.set(0);
+            self.waits.store(0, Ordering::Relaxed);
             let polled = future.as_mut().poll(cx);
             self.waits.store(PARKED | PENDING.get(), Ordering::Relaxed);
             polled.map(Ok)

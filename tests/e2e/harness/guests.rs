@@ -17,7 +17,7 @@ const TARGET: &str = "wasm32-wasip2";
 /// The stack that `astra-host run DIR` links with too.
 const RUSTFLAGS: &str = r#"target.wasm32-wasip2.rustflags=["-Clink-arg=-zstack-size=98304"]"#;
 
-const PACKAGES: [&str; 13] = [
+const PACKAGES: [&str; 15] = [
     "hello",
     "echo",
     "sse",
@@ -31,6 +31,8 @@ const PACKAGES: [&str; 13] = [
     "wstd-sleep",
     "waki-hello",
     "waki-echo",
+    "cgi",
+    "wasip3-guest",
 ];
 
 /// The module of a guest: an example, one of other people's, or a test guest.

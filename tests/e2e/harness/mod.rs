@@ -1,5 +1,6 @@
 //! What the tests share: a host in a process of its own ([`host`]), the guests it serves ([`guests`]), clients for both versions
-//! of HTTP, and directories that go away.
+//! of HTTP, servers for guests to ask ([`origin`]), and directories that go
+//! away.
 //!
 //! Every wait ends after [`PATIENCE`]: a hang fails a test, it does not hang the suite.
 
@@ -9,6 +10,7 @@ mod client;
 mod guests;
 mod host;
 mod http2;
+pub(crate) mod origin;
 mod scratch;
 mod versions;
 

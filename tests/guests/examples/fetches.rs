@@ -43,6 +43,8 @@ fn fetches(mut request: Request) -> Response {
         "/eight" => eight(get),
         // What is dropped at each stage ends its exchange, and disturbs no other.
         "/drops" => drops(get),
+        // As many as there may be at once.
+        "/hoards" => hoards(get),
         // The time-outs are 200 ms.
         "/timeouts" => {
             let after = Duration::from_millis(200);
@@ -76,6 +78,16 @@ fn drops(get: impl Fn() -> Request) -> Result<Response, FetchError> {
     let _ = io::Read::read(&mut opened.body_mut().reader(), &mut [0; 1]);
     drop(opened);
     fetch(get())
+}
+
+fn hoards(get: impl Fn() -> Request) -> Result<Response, FetchError> {
+    let mut pending = Vec::new();
+    loop {
+        match fetch::start(get()) {
+            Ok(one_more) => pending.push(one_more),
+            Err(error) => return Ok(format!("{}, then {error:?}", pending.len()).into_response()),
+        }
+    }
 }
 
 fn collected(response: Response) -> Result<Response, FetchError> {

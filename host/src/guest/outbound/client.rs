@@ -1,0 +1,357 @@
+//! One rule's requests: hyper's client with its pool of connections, HTTP/1.1 or what ALPN has agreed on.
+//!
+//! Connections are tasks of Tokio's. A request's future is polled by the guest's worker once it is on a connection, and what it waits for
+//! then comes straight from there.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{
+        self,
+        connect::{CaptureConnection, HttpConnector, capture_connection, dns::Name},
+    },
+    rt::{TokioExecutor, TokioTimer},
+};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, Sleep, sleep},
+};
+use tower_service::Service;
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
+
+use super::{
+    Permits,
+    error::{self, NoAddress},
+    tls,
+};
+use crate::{
+    guest::{
+        OutboundRule,
+        denials::Denials,
+        resolver::Resolver,
+        watch::{self, WaitsFor},
+    },
+    hop_by_hop,
+};
+
+/// How long names may take, whatever the guest says.
+const RESOLVE: Duration = Duration::from_secs(5);
+/// How long a connection may take, unless the guest says.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long the response, and each piece of it, may take unless the guest says: as in wasmtime, since its deadlines are what counts.
+const READ: Duration = Duration::from_secs(600);
+/// Connections without a request are closed after that.
+const IDLE: Duration = Duration::from_secs(30);
+/// Those that are kept for one origin.
+const MOST_IDLE: usize = 1024;
+/// The most that a connection buffers, a response's head included.
+const BUFFER: usize = 128 * 1024;
+/// What a stream of HTTP/2 and all of a connection's may send that nobody has read yet.
+const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
+
+type Connections = legacy::Client<HttpsConnector<HttpConnector<Guarded>>, Outgoing>;
+
+/// What a rule's requests go through.
+pub(super) struct Client {
+    guarded: Guarded,
+    /// None if the rule's files cannot be used.
+    connections: Option<Connections>,
+}
+
+impl Client {
+    pub(super) fn new(rule: &OutboundRule, resolver: &Resolver, denials: &Arc<Denials>) -> Self {
+        let guarded =
+            Guarded { rule: Arc::new(rule.clone()), resolver: resolver.clone(), denials: Arc::clone(denials) };
+        let tls = tls::config(rule).inspect_err(|error| {
+            log::error!("handler `{}`: requests to `{rule}` will fail: {error}", denials.handler());
+        });
+        let connections = tls.ok().map(|tls| {
+            let mut tcp = HttpConnector::new_with_resolver(guarded.clone());
+            tcp.enforce_http(false);
+            tcp.set_nodelay(true);
+            let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
+            legacy::Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE)
+                .pool_max_idle_per_host(MOST_IDLE)
+                .http1_max_buf_size(BUFFER)
+                .http2_initial_stream_window_size(WINDOWS.0)
+                .http2_initial_connection_window_size(WINDOWS.1)
+                .http2_max_header_list_size(BUFFER as u32)
+                .build(connector.wrap_connector(tcp))
+        });
+        Self { guarded, connections }
+    }
+
+    pub(super) fn rule(&self) -> &OutboundRule {
+        &self.guarded.rule
+    }
+
+    /// Whether a host that may be an address, which the connector does not have resolved, may be connected to.
+    ///
+    /// # Errors
+    /// It is one, and may not.
+    pub(super) fn check_literal(&self, host: &str) -> Result<(), Error> {
+        let literal = host.trim_start_matches('[').trim_end_matches(']');
+        match literal.parse::<IpAddr>() {
+            Ok(address) => self.guarded.only_allowed(host, vec![address]).map(drop),
+            Err(_) => Ok(()),
+        }
+        .map_err(|_| Error::DestinationIpProhibited)
+    }
+
+    /// Starts a request to where the rule says.
+    pub(super) fn send(&self, mut request: Request<WasiBody>, options: RequestOptions, permits: Permits) -> Sending {
+        let connection = capture_connection(&mut request);
+        let response: Responding = match self.connections.clone() {
+            None => Box::pin(std::future::ready(Err(Error::ConfigurationError))),
+            Some(connections) => Box::pin(exchange(connections, request, connection.clone(), options, permits)),
+        };
+        Sending { response, connection }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.guarded.rule).finish()
+    }
+}
+
+/// How sending a request's body has ended, if it has.
+type Ended = oneshot::Receiver<Result<(), Error>>;
+type Responding = Pin<Box<dyn Future<Output = Result<(Response<WasiBody>, Ended), Error>> + Send>>;
+
+/// A request under way; dropped, it is given up.
+pub(crate) struct Sending {
+    /// To be polled where Tokio is entered.
+    pub(crate) response: Responding,
+    connection: CaptureConnection,
+}
+
+impl Sending {
+    /// It is on a connection, which goes on without being asked.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connection.connection_metadata().is_some()
+    }
+}
+
+async fn exchange(
+    connections: Connections,
+    request: Request<WasiBody>,
+    connection: CaptureConnection,
+    options: RequestOptions,
+    permits: Permits,
+) -> Result<(Response<WasiBody>, Ended), Error> {
+    let (request, mut ended) = outgoing(request).await;
+    let mut responding = pin!(connections.request(request));
+    let mut is_connected = false;
+    let mut timer = pin!(sleep(options.connect_timeout.unwrap_or(CONNECT)));
+    let response = std::future::poll_fn(|cx| {
+        if let Poll::Ready(responded) = responding.as_mut().poll(cx) {
+            return Poll::Ready(Ok(responded));
+        }
+        if !is_connected && connection.connection_metadata().is_some() {
+            is_connected = true;
+            timer.as_mut().reset(Instant::now() + options.first_byte_timeout.unwrap_or(READ));
+        }
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(if is_connected { Error::ConnectionReadTimeout } else { Error::ConnectionTimeout }))
+    });
+    let response = response.await?.map_err(|failed| match ended.try_recv() {
+        // It is the guest who broke it off.
+        Ok(Err(error)) => error,
+        _ => error::of_request(&failed),
+    })?;
+    // Nobody has asked for another protocol.
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Error::HttpUpgradeFailed);
+    }
+    let (mut head, body) = response.into_parts();
+    hop_by_hop::strip_named(&mut head.headers);
+    let between_bytes = options.between_bytes_timeout.unwrap_or(READ);
+    let body = Download { body, between_bytes, timer: None, permits: Some(permits) };
+    Ok((Response::from_parts(head, body.boxed_unsync()), ended))
+}
+
+/// A request's body on its way out.
+struct Outgoing {
+    /// What was taken out of `rest` already.
+    first: Option<Frame<Bytes>>,
+    rest: WasiBody,
+    ended: Option<oneshot::Sender<Result<(), Error>>>,
+}
+
+/// The guest has not finished its body.
+#[derive(Debug, thiserror::Error)]
+#[error("the request's body was broken off")]
+struct BrokenOff;
+
+/// What most often has no body waits until it is known whether there is one: many guests finish theirs only after they have sent the head,
+/// and some servers do not take a `GET` with an empty body in chunks.
+async fn outgoing(request: Request<WasiBody>) -> (Request<Outgoing>, Ended) {
+    let (tell, ended) = oneshot::channel();
+    let (head, rest) = request.into_parts();
+    let mut body = Outgoing { first: None, rest, ended: Some(tell) };
+    let may_have_none = matches!(head.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
+    if may_have_none && !body.rest.is_end_stream() && !head.headers.contains_key(http::header::CONTENT_LENGTH) {
+        match body.rest.frame().await {
+            Some(Ok(frame)) => body.first = Some(frame),
+            Some(Err(error)) => body.end(Err(error)),
+            None => body.end(Ok(())),
+        }
+    }
+    (Request::from_parts(head, body), ended)
+}
+
+impl Outgoing {
+    fn end(&mut self, result: Result<(), Error>) {
+        if let Some(tell) = self.ended.take() {
+            // Nobody may want to know.
+            let _ = tell.send(result);
+        }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        Poll::Ready(match ready!(Pin::new(&mut self.rest).poll_frame(cx)) {
+            Some(Ok(frame)) => Some(Ok(frame)),
+            Some(Err(error)) => {
+                self.end(Err(error));
+                Some(Err(BrokenOff))
+            }
+            None => {
+                self.end(Ok(()));
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.rest.size_hint();
+        let first = self.first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + first);
+        }
+        hint.set_lower(hint.lower() + first);
+        hint
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        // Whoever knows the length need not look for the end.
+        let result = if self.is_end_stream() { Ok(()) } else { Err(Error::ConnectionTerminated) };
+        self.end(result);
+    }
+}
+
+/// A response's body. Read by the worker of the guest.
+struct Download {
+    body: Incoming,
+    between_bytes: Duration,
+    /// While it waits for more.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Until it has ended.
+    permits: Option<Permits>,
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let between_bytes = self.between_bytes;
+        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => frame.map(|frame| frame.map_err(|error| error::of_body(&error))),
+            Poll::Pending => {
+                watch::note(WaitsFor::Outgoing);
+                ready!(self.timer.get_or_insert_with(|| Box::pin(sleep(between_bytes))).as_mut().poll(cx));
+                Some(Err(Error::ConnectionReadTimeout))
+            }
+        };
+        self.timer = None;
+        if !matches!(frame, Some(Ok(_))) {
+            self.permits = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Resolves the names of a rule, to addresses that it allows only; those are what is connected to.
+#[derive(Clone)]
+struct Guarded {
+    rule: Arc<OutboundRule>,
+    resolver: Resolver,
+    denials: Arc<Denials>,
+}
+
+impl Guarded {
+    fn only_allowed(&self, host: &str, mut addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, NoAddress> {
+        let found = addresses.first().copied();
+        addresses.retain(|address| self.rule.allows(*address));
+        if let (true, Some(found)) = (addresses.is_empty(), found) {
+            let rule = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+                Ok(_) => format!(r#"outbound = ["{}://{host}:PORT"]"#, self.rule.scheme),
+                Err(_) => format!(r#"outbound = [{{ url = "{}", private = true }}]"#, self.rule),
+            };
+            self.denials.tell(&format!("a request to {host}, which is not public ({found})"), &rule);
+            return Err(NoAddress::Prohibited);
+        }
+        Ok(addresses)
+    }
+}
+
+impl Service<Name> for Guarded {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = NoAddress;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NoAddress>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), NoAddress>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let guarded = self.clone();
+        Box::pin(async move {
+            let found = tokio::time::timeout(RESOLVE, guarded.resolver.resolve(name.as_str())).await;
+            let found = found.map_err(|_elapsed| NoAddress::TimedOut)?.map_err(NoAddress::Unresolved)?;
+            let allowed = guarded.only_allowed(name.as_str(), found)?;
+            // The connector knows the port.
+            let addresses: Vec<_> = allowed.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
+            Ok(addresses.into_iter())
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! Outgoing HTTP: where a guest's requests may go, and how many there may be.
+//!
+//! Each rule of a handler has a client of its own (`client.rs`), whose connections all requests of the handler share and which outlives a
+//! swap of its module. It is decided twice: here for what the guest names, in the client for the addresses to which that leads, and to
+//! exactly those it connects. Asked on the worker that runs the guest; connections are Tokio's. What both versions of `wasi:http` ask is
+//! here, the rest of 0.2's is in `outgoing_handler.rs`.
+
+mod client;
+mod error;
+mod tls;
+
+use std::sync::Arc;
+
+use http::{HeaderName, Method, Request, Response, Uri, header, uri::Scheme};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime_wasi_http::{
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpHooks,
+};
+
+use self::client::Client;
+pub use self::tls::TlsError;
+pub(crate) use self::{client::Sending, error::code, tls::config as tls_config};
+use super::{
+    denials::Denials,
+    destination::OutboundRule,
+    granted::Granted,
+    resolver::Resolver,
+    watch::{WaitsFor, noting},
+};
+
+/// Requests that a handler's guests may have under way, from their start to the end of their response.
+const OF_ONE_HANDLER: usize = 4096;
+/// Of those, one guest's: with 128 KiB each of a body that waits to be sent.
+const OF_ONE_GUEST: usize = 128;
+
+/// What the guests of a handler may ask for, and its connections.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    clients: Vec<Client>,
+    in_flight: Arc<Semaphore>,
+}
+
+impl Outbound {
+    /// Connects nowhere yet.
+    pub(crate) fn new(rules: &[OutboundRule], resolver: &Resolver, denials: &Arc<Denials>) -> Self {
+        let clients = rules.iter().map(|rule| Client::new(rule, resolver, denials)).collect();
+        Self { clients, in_flight: Arc::new(Semaphore::new(OF_ONE_HANDLER)) }
+    }
+}
+
+/// Two places among the requests under way, the handler's and the guest's.
+type Permits = [OwnedSemaphorePermit; 2];
+
+/// Outgoing HTTP as one request may use it.
+pub(crate) struct Hooks {
+    pub(crate) granted: Arc<Granted>,
+    /// Made when first asked for.
+    in_flight: Option<Arc<Semaphore>>,
+}
+
+impl Hooks {
+    pub(crate) fn new(granted: &Arc<Granted>) -> Self {
+        Self { granted: Arc::clone(granted), in_flight: None }
+    }
+
+    /// Starts a request whose URI has all its parts.
+    ///
+    /// # Errors
+    /// It is not sent: it goes nowhere, it was not granted, or there are too many.
+    pub(crate) fn send(&mut self, request: Request<WasiBody>, options: RequestOptions) -> Result<Sending, Error> {
+        // What it would make of a connection has no place in `wasi:http`.
+        if *request.method() == Method::CONNECT {
+            return Err(Error::HttpRequestMethodInvalid);
+        }
+        let to = Destination::of(request.uri()).ok_or(Error::HttpRequestUriInvalid)?;
+        let outbound = self.granted.outbound();
+        let Some(client) = outbound.clients.iter().find(|client| to.is_named_by(client.rule())) else {
+            self.granted.denied(&format!("a request to {to}"), &format!(r#"outbound = ["{to}"]"#));
+            return Err(Error::HttpRequestDenied);
+        };
+        client.check_literal(to.host)?;
+        let of_guest = self.in_flight.get_or_insert_with(|| Arc::new(Semaphore::new(OF_ONE_GUEST)));
+        let permit =
+            |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned().map_err(|_| Error::ConnectionLimitReached);
+        let permits = [permit(of_guest)?, permit(&outbound.in_flight)?];
+        Ok(client.send(request, options, permits))
+    }
+}
+
+/// What a request's URI names.
+struct Destination<'a> {
+    scheme: &'a Scheme,
+    host: &'a str,
+    port: u16,
+}
+
+impl<'a> Destination<'a> {
+    /// None if it is not complete, has a port that is none, or a user, whose password would go out as `Host` (RFC 9110 §4.2.4).
+    fn of(uri: &'a Uri) -> Option<Self> {
+        let (scheme, authority) = (uri.scheme()?, uri.authority()?);
+        let host = authority.host();
+        let port = match authority.as_str().strip_prefix(host)? {
+            "" | ":" if *scheme == Scheme::HTTPS => 443,
+            "" | ":" => 80,
+            port => port.strip_prefix(':')?.parse().ok().filter(|port| *port != 0)?,
+        };
+        (!host.is_empty()).then_some(Self { scheme, host, port })
+    }
+
+    fn is_named_by(&self, rule: &OutboundRule) -> bool {
+        rule.names(self.scheme, self.host, self.port)
+    }
+}
+
+impl std::fmt::Display for Destination<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.host)?;
+        let default_port = if *self.scheme == Scheme::HTTPS { 443 } else { 80 };
+        if self.port == default_port { Ok(()) } else { write!(f, ":{}", self.port) }
+    }
+}
+
+/// The sending of a body, which may go on after the head of the response has come.
+type Sent = Box<dyn Future<Output = Result<(), Error>> + Send>;
+type Answered = Box<dyn Future<Output = Result<(Response<WasiBody>, Sent), Error>> + Send>;
+
+/// What concerns one connection is between two ends of it (RFC 9110 section 7.6.1): guests neither set it nor see it.
+/// wasmtime-wasi-http's list lacks `te`.
+fn is_forbidden(name: &HeaderName) -> bool {
+    *name == header::TE || DEFAULT_FORBIDDEN_HEADERS.contains(name)
+}
+
+impl WasiHttpHooks for Hooks {
+    /// The default of this method builds an `Arc` per header.
+    fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
+        is_forbidden(name)
+    }
+
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        Arc::new(is_forbidden)
+    }
+
+    /// The client does, for HTTP/1 only: in HTTP/2 the authority has a place of its own (RFC 9113 §8.3.1).
+    fn set_host_header(&mut self) -> bool {
+        false
+    }
+
+    /// For guests of 0.3, within whose event loop it is polled.
+    fn send_request(&mut self, request: Request<WasiBody>, options: Option<RequestOptions>, _read: Sent) -> Answered {
+        match self.send(request, options.unwrap_or_default()) {
+            Err(error) => Box::new(std::future::ready(Err(error))),
+            Ok(sending) => Box::new(async move {
+                let (response, sent) = noting(WaitsFor::Outgoing, sending.response).await?;
+                let sent: Sent = Box::new(async { sent.await.unwrap_or(Err(Error::ConnectionTerminated)) });
+                Ok((response, sent))
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_has_a_host_and_a_port_and_no_user() {
+        for (uri, found) in [
+            ("http://example.com/", Some("http://example.com")),
+            ("https://example.com:443/", Some("https://example.com")),
+            ("https://example.com:80/a", Some("https://example.com:80")),
+            ("http://[::1]:8080/", Some("http://[::1]:8080")),
+            ("http://[::1]/", Some("http://[::1]")),
+            ("http://example.com:0/", None),
+            ("http://example.com:65536/", None),
+            ("http://user@example.com/", None),
+            ("http://user:password@example.com:80/", None),
+            ("http://:80/", None),
+            ("/path", None),
+        ] {
+            let destination = uri.parse::<Uri>().ok();
+            let destination = destination.as_ref().and_then(Destination::of).map(|to| to.to_string());
+            assert_eq!(destination.as_deref(), found, "{uri}");
+        }
+    }
+}

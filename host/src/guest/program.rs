@@ -1,0 +1,57 @@
+//! What a module is once it is linked: something that answers a request, in one of four ways.
+//!
+//! Told by its exports, which a precompiled module still has when its file no longer says what it is. Never changes.
+
+use wasmtime::component::{Component, InstancePre};
+use wasmtime_wasi::{p2::bindings::sync as p2, p3::bindings as p3};
+use wasmtime_wasi_http::{p2::bindings::sync as http02, p3::bindings as http03};
+
+use super::{
+    engine::Calls,
+    instance::State,
+    module::{self, Kind},
+};
+
+/// A module that can be instantiated, by what it is then asked to do.
+pub(crate) enum Program {
+    /// `wasi:http/incoming-handler` of WASI 0.2.
+    Http(http02::ProxyPre<State>),
+    /// `wasi:http/handler` of WASI 0.3.
+    Http03(http03::ServicePre<State>),
+    /// `wasi:cli/run` of WASI 0.2.
+    Cgi(p2::CommandPre<State>),
+    /// `wasi:cli/run` of WASI 0.3.
+    Cgi03(p3::CommandPre<State>),
+}
+
+impl Program {
+    /// # Errors
+    /// It has none of the exports that are served.
+    pub(crate) fn new(pre: InstancePre<State>) -> wasmtime::Result<Self> {
+        match kind(pre.component()) {
+            Kind::HttpHandler { .. } => Ok(Self::Http(http02::ProxyPre::new(pre)?)),
+            Kind::HttpHandler03 { .. } => Ok(Self::Http03(http03::ServicePre::new(pre)?)),
+            kind @ Kind::Command { .. } => Ok(match kind.calls() {
+                Calls::Blocking => Self::Cgi(p2::CommandPre::new(pre)?),
+                Calls::Concurrent => Self::Cgi03(p3::CommandPre::new(pre)?),
+            }),
+            _ => wasmtime::bail!("it exports neither an HTTP handler nor `wasi:cli/run`"),
+        }
+    }
+
+    pub(crate) fn pre(&self) -> &InstancePre<State> {
+        match self {
+            Self::Http(pre) => pre.instance_pre(),
+            Self::Http03(pre) => pre.instance_pre(),
+            Self::Cgi(pre) => pre.instance_pre(),
+            Self::Cgi03(pre) => pre.instance_pre(),
+        }
+    }
+}
+
+/// What a compiled component is.
+fn kind(component: &Component) -> Kind {
+    let types = component.component_type();
+    let names: Vec<_> = types.exports(component.engine()).map(|(name, _)| name).collect();
+    module::component_kind(&names)
+}

@@ -1,0 +1,136 @@
+//! Servers that guests ask: on the loopback, in this process, each ended with its value.
+
+use std::{
+    io::{self, Read as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, server::conn, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ServerConfig;
+use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
+
+use super::PATIENCE;
+
+/// A server of HTTP; over TLS also of HTTP/2.
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    _runtime: Runtime,
+}
+
+impl Origin {
+    /// Answers each request, whose body has come, with what `answer` makes of it.
+    pub(crate) fn http(answer: impl Fn(Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static) -> Self {
+        Self::start(None, Arc::new(answer))
+    }
+
+    /// The same over TLS, HTTP/2 if the client can.
+    pub(crate) fn https(
+        mut tls: ServerConfig,
+        answer: impl Fn(Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self::start(Some(TlsAcceptor::from(Arc::new(tls))), Arc::new(answer))
+    }
+
+    fn start<A>(tls: Option<TlsAcceptor>, answer: Arc<A>) -> Self
+    where
+        A: Fn(Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
+    {
+        let runtime = Runtime::new().expect("starts");
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let connections = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&connections);
+        runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::SeqCst);
+                stream.set_nodelay(true).expect("a socket");
+                tokio::spawn(connection(stream, tls.clone(), Arc::clone(&answer)));
+            }
+        });
+        Self { address, connections, _runtime: runtime }
+    }
+
+    /// Connections so far.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+async fn connection<A>(stream: tokio::net::TcpStream, tls: Option<TlsAcceptor>, answer: Arc<A>)
+where
+    A: Fn(Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = Arc::clone(&answer);
+        async move {
+            let (head, body) = request.into_parts();
+            // One that breaks off gets no answer.
+            let body = body.collect().await?.to_bytes();
+            let answered = tokio::task::spawn_blocking(move || answer(Request::from_parts(head, body)));
+            Ok::<_, hyper::Error>(answered.await.expect("answers").map(Full::new))
+        }
+    });
+    // What goes wrong here, the guest is told too.
+    match tls {
+        None => drop(conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await),
+        Some(tls) => {
+            let Ok(stream) = tls.accept(stream).await else { return };
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let stream = TokioIo::new(stream);
+            match is_http2 {
+                true => drop(conn::http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service).await),
+                false => drop(conn::http1::Builder::new().serve_connection(stream, service).await),
+            }
+        }
+    }
+}
+
+/// A server that does this with each connection, each in a thread of its own that ends with it.
+pub(crate) fn raw(serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let serve = Arc::clone(&serve);
+            thread::spawn(move || {
+                // Whoever is served tells what went wrong.
+                let _ = stream.and_then(|stream| {
+                    stream.set_read_timeout(Some(PATIENCE))?;
+                    stream.set_nodelay(true)?;
+                    serve(stream)
+                });
+            });
+        }
+    });
+    address
+}
+
+/// A request's head, as it came.
+pub(crate) fn head(stream: &mut TcpStream) -> io::Result<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// What the answer of an [`Origin`] is made of most often.
+pub(crate) fn text(text: impl Into<String>) -> Response<Bytes> {
+    Response::new(text.into().into())
+}
+

@@ -62,6 +62,13 @@
 //! become components when they are loaded. Whatever the kind, the answer goes through the same pipe (`guest/body.rs`, `guest/answer.rs`), so
 //! that streaming, limits and outcomes do not depend on it.
 //!
+//! # What guests ask of others
+//!
+//! A rule names a destination, and what the name leads to is judged again (`guest/destination.rs`): for outgoing HTTP where a connection is
+//! made, and to exactly the addresses that were judged (`guest/outbound/client.rs`); for raw TCP where a guest connects
+//! (`guest/network.rs`). Connections and the threads for look-ups are Tokio's; each rule has its own pool of connections, which belongs to
+//! the handler's grants and not to a revision. A guest's worker polls its exchange itself once that is on a connection.
+//!
 //! # Swapping without dropping
 //!
 //! A request reads one pointer, pins the revision it found, and looks whether the pointer is still the same; a swap exchanges the

@@ -58,8 +58,8 @@
 //!
 //! A module is one of four programs (`guest/program.rs`), told by its exports: a handler of WASI 0.2 or 0.3, or a CGI program of either. There
 //! are two worlds for them (`guest/engine.rs`), each wasmtime set up in its own way with its own linker: guests of 0.2 are called and
-//! return, without fibers; those of 0.3 have an event loop, which runs on the worker of the request (`guest/concurrent.rs`). Core modules
-//! become components when they are loaded. Whatever the kind, the answer goes through the same pipe (`guest/body.rs`, `guest/answer.rs`), so
+//! return, without fibers; those of 0.3 have an event loop, which runs on the worker of the request (`guest/concurrent.rs`). Programs that are
+//! core modules get WASI 0.1 as it is (`guest/preview1.rs`), each function behind the same wait. Whatever the kind, the answer goes through the same pipe (`guest/body.rs`, `guest/answer.rs`), so
 //! that streaming, limits and outcomes do not depend on it.
 //!
 //! # What guests ask of others
@@ -102,6 +102,9 @@
 //! those that `connection` names (RFC 9110 section 7.6.1), and `proxy`.
 //!
 //! # Where it differs from the design
+//!
+//! Core modules are not made components: wasmtime's adapter keeps its state in a page that it grows the program's memory by, which programs
+//! take for theirs that manage all of their memory (Go). Without it there are also two libraries and two instances fewer.
 //!
 //! The access log has three files instead of one: what is collected (`access_log`), what it looks like (`log_line`) and who
 //! writes it (`log_writer`), because guest lines and the host's own records go the same way.

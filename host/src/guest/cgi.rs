@@ -43,6 +43,8 @@ pub struct Gateway {
 
 /// One run of a program: what it is given and what it prints.
 pub(crate) struct Cgi {
+    /// What it is called.
+    pub(crate) name: Arc<str>,
     pub(crate) variables: Vec<(String, String)>,
     pub(crate) stdin: Stdin,
     pub(crate) stdout: Stdout,

@@ -20,7 +20,7 @@ use wasmtime::{
     Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker,
 };
 
-use super::{cache, instance::State, linker, memory_budget::MemoryBudget, runtime::Runtime};
+use super::{cache, instance::State, linker, memory_budget::MemoryBudget, preview1, runtime::Runtime};
 
 /// The stack that a guest may use, in bytes.
 const WASM_STACK: usize = 512 * 1024;
@@ -132,12 +132,14 @@ struct Inner {
 pub(crate) struct World {
     pub(crate) wasmtime: wasmtime::Engine,
     pub(crate) linker: Linker<State>,
+    /// For programs that are core modules.
+    pub(crate) modules: wasmtime::Linker<State>,
 }
 
 /// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Calls {
-    /// Guests that are called and return: WASI 0.2.
+    /// Guests that are called and return: WASI 0.2, and 0.1.
     Blocking,
     /// Guests with tasks of their own: WASI 0.3.
     Concurrent,
@@ -290,7 +292,8 @@ impl World {
     ) -> Result<Self, EngineError> {
         let wasmtime = start(calls, options, cache, notes)?;
         let linker = linker::new(&wasmtime, calls).map_err(EngineError::Wasmtime)?;
-        Ok(Self { wasmtime, linker })
+        let modules = preview1::linker(&wasmtime).map_err(EngineError::Wasmtime)?;
+        Ok(Self { wasmtime, linker, modules })
     }
 }
 

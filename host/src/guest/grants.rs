@@ -14,7 +14,7 @@ use wasmtime::{
     component::{Accessor, Linker, Resource},
 };
 use wasmtime_wasi::{
-    FsPerms, WasiCtx,
+    FsPerms, WasiCtxBuilder,
     filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView as _},
     p2::{
         FsError, FsResult,
@@ -143,7 +143,7 @@ impl Grants {
         Ok(())
     }
 
-    /// A WASI context with these grants and nothing else.
+    /// What makes a WASI context with these grants and nothing else.
     ///
     /// # Errors
     /// A directory cannot be opened (any more).
@@ -153,8 +153,8 @@ impl Grants {
         stdio: &Stdio,
         network: Network,
         cgi: Option<&Cgi>,
-    ) -> Result<WasiCtx> {
-        let mut builder = WasiCtx::builder();
+    ) -> Result<WasiCtxBuilder> {
+        let mut builder = WasiCtxBuilder::new();
         builder
             .max_random_size(limits.random_bytes)
             .stdout(stdio.stdout.clone())
@@ -177,7 +177,8 @@ impl Grants {
             builder.env(name, value.expose());
         }
         if let Some(cgi) = cgi {
-            builder.stdin(cgi.stdin.clone()).stdout(cgi.stdout.clone());
+            // Programs take it for granted that the first argument is a name.
+            builder.stdin(cgi.stdin.clone()).stdout(cgi.stdout.clone()).arg(&*cgi.name);
             for (name, value) in &cgi.variables {
                 builder.env(name, value);
             }
@@ -186,7 +187,7 @@ impl Grants {
             let perms = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
             builder.preopened_dir(&dir.host, &dir.guest, perms)?;
         }
-        Ok(builder.build())
+        Ok(builder)
     }
 }
 

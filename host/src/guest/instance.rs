@@ -17,7 +17,7 @@ use wasmtime::{
     PoolConcurrencyLimitError, Result, Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace,
     component::ResourceTable,
 };
-use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView, clocks::WasiClocksCtx};
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, clocks::WasiClocksCtx, p1::WasiP1Ctx};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::{
@@ -118,14 +118,17 @@ pub(crate) struct State {
     client: Option<astra_server::Client>,
     http: WasiHttpCtx,
     /// Made when first asked for, unless there are directories to open.
-    wasi: Option<(WasiCtx, Stdio)>,
+    wasi: Option<WasiCtx>,
+    stdio: Option<Stdio>,
+    /// For programs that are core modules, instead of that.
+    pub(crate) preview1: Option<Box<WasiP1Ctx>>,
     /// What a CGI program is given.
     cgi: Option<Cgi>,
     /// What outgoing requests ask, and all that was granted.
     pub(crate) hooks: Hooks,
     /// Made when first asked for.
     network: Option<Network>,
-    limits: Limits,
+    pub(crate) limits: Limits,
     output: Arc<dyn GuestOutput>,
 }
 
@@ -155,6 +158,8 @@ impl State {
             client: None,
             http: WasiHttpCtx::new(),
             wasi: None,
+            stdio: None,
+            preview1: None,
             cgi: None,
             hooks: Hooks::new(granted),
             network: None,
@@ -179,10 +184,14 @@ impl State {
     /// # Errors
     /// A granted directory cannot be opened.
     fn make_wasi(&mut self) -> Result<()> {
-        let stdio = Stdio::new(&self.output);
-        let network = self.network().clone();
-        self.wasi = Some((self.hooks.granted.context(&self.limits, &stdio, network, self.cgi.as_ref())?, stdio));
+        self.wasi = Some(self.wasi_builder()?.build());
         Ok(())
+    }
+
+    fn wasi_builder(&mut self) -> Result<WasiCtxBuilder> {
+        let network = self.network().clone();
+        let stdio = self.stdio.get_or_insert_with(|| Stdio::new(&self.output));
+        self.hooks.granted.context(&self.limits, stdio, network, self.cgi.as_ref())
     }
 
     /// What it may do with raw sockets.
@@ -199,10 +208,9 @@ impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         if self.wasi.is_none() && self.make_wasi().is_err() {
             // Only a directory can fail, and `run` opens those first: a guest that comes here has none.
-            self.wasi = Some((WasiCtx::default(), Stdio::new(&self.output)));
+            self.wasi = None;
         }
-        let (ctx, _) = self.wasi.get_or_insert_with(|| (WasiCtx::default(), Stdio::new(&self.output)));
-        WasiCtxView { ctx, table: &mut self.table }
+        WasiCtxView { ctx: self.wasi.get_or_insert_default(), table: &mut self.table }
     }
 }
 
@@ -303,14 +311,25 @@ fn call(
             let guest = guest.map_err(CallError::Guest)?;
             concurrent::run(store, async |store| http03::call(&guest, store, request).await).map_err(CallError::Guest)
         }
+        Program::CgiModule(program) => {
+            prepare_cgi(store, request, scheme, gateway)?;
+            let builder = store.data_mut().wasi_builder();
+            store.data_mut().preview1 = Some(builder.map_err(CallError::Grants)?.build_p1().into());
+            let instance = program.instantiate(&mut *store).map_err(CallError::Guest)?;
+            let start = instance.get_typed_func::<(), ()>(&mut *store, "_start").map_err(CallError::Guest)?;
+            let ended = start.call(&mut *store, ());
+            end_cgi(store, ended.map(Ok))
+        }
         Program::Cgi(program) => {
             prepare_cgi(store, request, scheme, gateway)?;
+            store.data_mut().make_wasi().map_err(CallError::Grants)?;
             let guest = program.instantiate(&mut *store).map_err(CallError::Guest)?;
             let ended = guest.wasi_cli_run().call_run(&mut *store);
             end_cgi(store, ended)
         }
         Program::Cgi03(program) => {
             prepare_cgi(store, request, scheme, gateway)?;
+            store.data_mut().make_wasi().map_err(CallError::Grants)?;
             let guest = concurrent::instantiate(store, async |store| program.instantiate_async(store).await);
             let guest = guest.map_err(CallError::Guest)?;
             let ended = concurrent::run(store, async |store| guest.wasi_cli_run().call_run(store).await);
@@ -340,8 +359,9 @@ fn prepare_cgi(
     let stdin = Stdin::new(RequestBody { body, upload: Arc::clone(&state.upload) });
     let stdout = Stdout::new(&state.unsent);
     state.answer.print_to(stdout.clone());
-    state.cgi = Some(Cgi { variables, stdin, stdout });
-    state.make_wasi().map_err(CallError::Grants)
+    let name = Arc::clone(state.hooks.granted.handler());
+    state.cgi = Some(Cgi { name, variables, stdin, stdout });
+    Ok(())
 }
 
 /// A program that ends well has printed all of its response; one that does not may have been in the middle of it.
@@ -362,7 +382,7 @@ fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
         blocking::settle(&mut store.data_mut().table, has_sockets);
     }
     let mut state = store.into_data(); // the instance and its memory go back to the pool here
-    if let Some((_, stdio)) = &state.wasi {
+    if let Some(stdio) = &state.stdio {
         stdio.finish();
     }
     let complete = state.answer.phase() == Phase::Complete;

@@ -10,10 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use wasmtime::component::Component;
-
 use super::{
-    adapt, concurrent,
+    code::Code,
     engine::{self, CacheMode, Calls, Engine, World},
     granted::Granted,
     grants::Grants,
@@ -76,21 +74,21 @@ impl LoadedModule {
         let path = path.as_path();
         info.require_handler(path)?;
         let world = |calls| engine.world(calls).map_err(|source| LoadError::Engine { path: path.to_owned(), source });
-        let (component, world, compiled) = match info.kind {
+        let (code, world, compiled) = match info.kind {
             Kind::Precompiled if trust_precompiled => {
                 let blocking = world(Calls::Blocking)?;
-                let (component, world) = match deserialize(blocking, &bytes) {
-                    Ok(component) => (component, blocking),
+                let (code, world) = match deserialize(blocking, &bytes) {
+                    Ok(code) => (code, blocking),
                     // It does not say which world it is for; each refuses what is for the other.
                     Err(_) => {
                         let concurrent = world(Calls::Concurrent)?;
-                        let component = deserialize(concurrent, &bytes);
+                        let code = deserialize(concurrent, &bytes);
                         let misfit =
                             |error| misfit(path, &error, |path, reason| LoadError::Precompiled { path, reason });
-                        (component.map_err(misfit)?, concurrent)
+                        (code.map_err(misfit)?, concurrent)
                     }
                 };
-                (component, world, Compiled::Precompiled)
+                (code, world, Compiled::Precompiled)
             }
             Kind::Precompiled => return Err(LoadError::Untrusted { path: path.to_owned() }),
             _ => {
@@ -98,16 +96,15 @@ impl LoadedModule {
                     return Err(LoadError::MissingImport { path: path.to_owned(), import: import.to_owned() });
                 }
                 let world = world(info.kind.calls())?;
-                let (component, compiled) = match compiler {
+                let (code, compiled) = match compiler {
                     Some(compiler) => compile_apart(world, path, &bytes, compiler)?,
                     None => compile(engine, world, path, &info.kind, &bytes)?,
                 };
-                (component, world, compiled)
+                (code, world, compiled)
             }
         };
-        let program = link(world, path, &component, compiled)?;
-        let image = component.image_range();
-        let code_size = (image.end.addr() - image.start.addr()) as u64;
+        let program = link(world, path, &code, compiled)?;
+        let code_size = code.size();
         let module = Self { engine: engine.clone(), program, info, compiled, code_size };
         module.try_once(path)?;
         Ok(module)
@@ -130,7 +127,7 @@ impl LoadedModule {
     }
 
     pub(crate) fn engine(&self) -> &wasmtime::Engine {
-        self.program.pre().engine()
+        self.program.engine()
     }
 
     pub(crate) fn memory(&self) -> &MemoryBudget {
@@ -148,12 +145,7 @@ impl LoadedModule {
         let granted = Arc::new(Granted::new(&"".into(), Grants::default()));
         let state = State::new(self.memory(), &granted, &limits, Arc::new(Silence), Arc::default(), false, respond);
         let mut store = instance::store(self.engine(), state);
-        let result = self.engine.while_ticking(|| match &self.program {
-            Program::Http(_) | Program::Cgi(_) => self.program.pre().instantiate(&mut store).map(drop),
-            Program::Http03(_) | Program::Cgi03(_) => concurrent::instantiate(&mut store, async |store| {
-                self.program.pre().instantiate_async(store).await.map(drop)
-            }),
-        });
+        let result = self.engine.while_ticking(|| self.program.try_once(&mut store));
         result.map_err(|error| misfit(path, &error, |path, reason| LoadError::Instantiate { path, reason }))
     }
 }
@@ -179,9 +171,10 @@ pub fn precompile(engine: &Engine, path: &Path) -> Result<Vec<u8>, LoadError> {
     }
     let world = engine.world(info.kind.calls());
     let world = world.map_err(|source| LoadError::Engine { path: path.to_owned(), source })?;
-    let bytes =
-        adapt::component(&info.kind, &bytes).map_err(|reason| LoadError::Compile { path: path.to_owned(), reason })?;
-    let compiled = world.wasmtime.precompile_component(&bytes);
+    let compiled = match info.kind {
+        Kind::CommandModule => world.wasmtime.precompile_module(&bytes),
+        _ => world.wasmtime.precompile_component(&bytes),
+    };
     compiled.map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))
 }
 
@@ -193,17 +186,11 @@ pub fn precompile(engine: &Engine, path: &Path) -> Result<Vec<u8>, LoadError> {
 pub(crate) fn compile_for_host(cache: CacheMode, bytes: &[u8]) -> wasmtime::Result<(Vec<u8>, bool)> {
     let kind = module::kind(bytes)?;
     let (engine, cache) = engine::for_compiling(kind.calls(), cache)?;
-    let bytes = adapt::component(&kind, bytes).map_err(wasmtime::Error::msg)?;
-    let component = Component::from_binary(&engine, &bytes)?;
-    Ok((component.serialize()?, cache.is_some_and(|cache| cache.cache_hits() > 0)))
+    let code = Code::compile(&engine, &kind, bytes)?;
+    Ok((code.serialize()?, cache.is_some_and(|cache| cache.cache_hits() > 0)))
 }
 
-fn compile_apart(
-    world: &World,
-    path: &Path,
-    bytes: &[u8],
-    compiler: &Compiler,
-) -> Result<(Component, Compiled), LoadError> {
+fn compile_apart(world: &World, path: &Path, bytes: &[u8], compiler: &Compiler) -> Result<(Code, Compiled), LoadError> {
     let MachineCode { code, cached, took } = compiler.compile(bytes).map_err(|error| {
         let path = path.to_owned();
         match error {
@@ -212,9 +199,9 @@ fn compile_apart(
             CompileError::Other(reason) => LoadError::Compile { path, reason },
         }
     })?;
-    let component = deserialize(world, &code)
+    let code = deserialize(world, &code)
         .map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))?;
-    Ok((component, if cached { Compiled::Cached } else { Compiled::Took(took) }))
+    Ok((code, if cached { Compiled::Cached } else { Compiled::Took(took) }))
 }
 
 fn compile(
@@ -223,28 +210,27 @@ fn compile(
     path: &Path,
     kind: &Kind,
     bytes: &[u8],
-) -> Result<(Component, Compiled), LoadError> {
+) -> Result<(Code, Compiled), LoadError> {
     let _one_at_a_time = engine.compiling().lock().unwrap_or_else(PoisonError::into_inner);
     let hits = || engine.cache().map_or(0, wasmtime::Cache::cache_hits);
     let (hits_before, started) = (hits(), Instant::now());
-    let bytes = adapt::component(kind, bytes).map_err(|reason| LoadError::Compile { path: path.to_owned(), reason })?;
-    let component = Component::from_binary(&world.wasmtime, &bytes)
+    let code = Code::compile(&world.wasmtime, kind, bytes)
         .map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))?;
     let compiled = if hits() > hits_before { Compiled::Cached } else { Compiled::Took(started.elapsed()) };
-    Ok((component, compiled))
+    Ok((code, compiled))
 }
 
 #[allow(unsafe_code, reason = "machine code cannot be checked; the one exception of this crate")]
-fn deserialize(world: &World, bytes: &[u8]) -> wasmtime::Result<Component> {
+fn deserialize(world: &World, bytes: &[u8]) -> wasmtime::Result<Code> {
     // SAFETY: the callers pass only two things. Files for which the operator has said `--trust-precompiled`, that is, that they come
     // unchanged from `astra-host compile`. And what our own program, started by ourselves (`compiler.rs`), has written to a pipe
     // whose other end nobody but it has: it has made the code as `compile` below would have, so it is no worse than that.
     // wasmtime checks version, target and settings; nobody can check the code.
-    unsafe { Component::deserialize(&world.wasmtime, bytes) }
+    unsafe { Code::deserialize(&world.wasmtime, bytes) }
 }
 
-fn link(world: &World, path: &Path, component: &Component, compiled: Compiled) -> Result<Program, LoadError> {
-    world.linker.instantiate_pre(component).and_then(Program::new).map_err(|error| {
+fn link(world: &World, path: &Path, code: &Code, compiled: Compiled) -> Result<Program, LoadError> {
+    code.link(world).map_err(|error| {
         let (path, reason) = (path.to_owned(), format!("{error:#}"));
         match compiled {
             Compiled::Precompiled => LoadError::Precompiled { path, reason },

@@ -2,18 +2,18 @@
 //!
 //! An [`Engine`] is made once, a [`LoadedModule`] once for each revision of a handler, and [`run`] takes one request through a fresh
 //! instance of it on the calling thread, which must have entered [`Engine::runtime`]. The files, in the order a request meets them:
-//! `module.rs`, `adapt.rs` and `load_error.rs` (what is in a file), `engine.rs`, `linker.rs` and `cache.rs` (wasmtime), `runtime.rs`
-//! (Tokio), `loaded_module.rs` and `program.rs` (file to something that can be instantiated), `instance.rs` and `concurrent.rs` (one
+//! `module.rs` and `load_error.rs` (what is in a file), `engine.rs`, `linker.rs` and `cache.rs` (wasmtime), `runtime.rs`
+//! (Tokio), `loaded_module.rs`, `code.rs` and `program.rs` (file to something that can be instantiated), `instance.rs` and `concurrent.rs` (one
 //! request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `granted.rs`, `denials.rs`, `destination.rs` and `network.rs` (what it may do), `stdio.rs`,
-//! `monotonic.rs`, `sockets.rs`, `config_store.rs`, `http.rs`, `outgoing_handler.rs`, `http03.rs` and `cgi.rs` (what each kind of guest is
+//! `monotonic.rs`, `sockets.rs`, `config_store.rs`, `http.rs`, `outgoing_handler.rs`, `http03.rs`, `cgi.rs` and `preview1.rs` (what each kind of guest is
 //! given), `resolver.rs` and `outbound/` (what it asks of others), `blocking.rs` (where guests wait), `watch.rs` (what others see of it), `body.rs` and `answer.rs` (what comes out).
 
-mod adapt;
 mod answer;
 mod blocking;
 mod body;
 mod cache;
 mod cgi;
+mod code;
 mod concurrent;
 mod config_store;
 mod denials;
@@ -34,6 +34,7 @@ mod monotonic;
 mod network;
 mod outbound;
 mod outgoing_handler;
+mod preview1;
 mod program;
 mod resolver;
 mod runtime;

@@ -16,6 +16,7 @@ use super::{
     engine::Calls,
     linker::{self, is_release},
     load_error::LoadError,
+    preview1,
 };
 
 /// What a file is.
@@ -246,7 +247,7 @@ pub(crate) fn component_kind(exports: &[&str]) -> Kind {
 /// The first import that guests of its kind do not get.
 pub(crate) fn missing_import(info: &ModuleInfo) -> Option<&str> {
     let is_provided = |name: &&String| match info.kind {
-        Kind::CommandModule => name.starts_with("wasi_snapshot_preview1::"),
+        Kind::CommandModule => preview1::provides(name),
         _ => linker::provides(info.kind.calls(), name),
     };
     info.imports.iter().find(|name| !is_provided(name)).map(String::as_str)
@@ -259,6 +260,7 @@ fn needs(imports: &[String]) -> Vec<Need> {
         ("wasi:cli/environment", Need::Environment),
         ("wasi:sockets/", Need::Network),
         ("wasi:http/outgoing-handler", Need::OutgoingHttp),
+        ("wasi:http/client", Need::OutgoingHttp),
         ("wasi:config/", Need::Config),
     ];
     hints.into_iter().filter(|(prefix, _)| imports_from(prefix)).map(|(_, need)| need).collect()

@@ -1,12 +1,16 @@
-//! What a module is once it is linked: something that answers a request, in one of four ways.
+//! What a module is once it is linked: something that answers a request, in one of five ways.
 //!
 //! Told by its exports, which a precompiled module still has when its file no longer says what it is. Never changes.
 
-use wasmtime::component::{Component, InstancePre};
+use wasmtime::{
+    Engine, Store,
+    component::{Component, InstancePre},
+};
 use wasmtime_wasi::{p2::bindings::sync as p2, p3::bindings as p3};
 use wasmtime_wasi_http::{p2::bindings::sync as http02, p3::bindings as http03};
 
 use super::{
+    concurrent,
     engine::Calls,
     instance::State,
     module::{self, Kind},
@@ -22,6 +26,8 @@ pub(crate) enum Program {
     Cgi(p2::CommandPre<State>),
     /// `wasi:cli/run` of WASI 0.3.
     Cgi03(p3::CommandPre<State>),
+    /// `_start` of a core module, for WASI 0.1.
+    CgiModule(wasmtime::InstancePre<State>),
 }
 
 impl Program {
@@ -39,14 +45,33 @@ impl Program {
         }
     }
 
-    pub(crate) fn pre(&self) -> &InstancePre<State> {
+    pub(crate) fn engine(&self) -> &Engine {
         match self {
-            Self::Http(pre) => pre.instance_pre(),
-            Self::Http03(pre) => pre.instance_pre(),
-            Self::Cgi(pre) => pre.instance_pre(),
-            Self::Cgi03(pre) => pre.instance_pre(),
+            Self::Http(pre) => pre.engine(),
+            Self::Http03(pre) => pre.engine(),
+            Self::Cgi(pre) => pre.engine(),
+            Self::Cgi03(pre) => pre.engine(),
+            Self::CgiModule(pre) => pre.module().engine(),
         }
     }
+
+    /// Makes an instance and throws it away.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(crate) fn try_once(&self, store: &mut Store<State>) -> wasmtime::Result<()> {
+        match self {
+            Self::Http(pre) => pre.instance_pre().instantiate(store).map(drop),
+            Self::Cgi(pre) => pre.instance_pre().instantiate(store).map(drop),
+            Self::CgiModule(pre) => pre.instantiate(store).map(drop),
+            Self::Http03(pre) => try_concurrently(pre.instance_pre(), store),
+            Self::Cgi03(pre) => try_concurrently(pre.instance_pre(), store),
+        }
+    }
+}
+
+fn try_concurrently(pre: &InstancePre<State>, store: &mut Store<State>) -> wasmtime::Result<()> {
+    concurrent::instantiate(store, async |store| pre.instantiate_async(store).await.map(drop))
 }
 
 /// What a compiled component is.

@@ -10,8 +10,12 @@ interface FetchEvent {
 
 const app = new Hono();
 
+// Each request has a fresh instance, so this is never more than 1.
+let visits = 0;
+
 app.get("/", (c) => c.text("Hello World!"));
 app.get("/hello/:name", (c) => c.json({ hello: c.req.param("name") }));
+app.get("/visits", (c) => c.text(`${++visits}\n`));
 app.post("/echo", (c) => new Response(c.req.raw.body));
 app.get("/stream", (c) =>
   stream(c, async (out) => {

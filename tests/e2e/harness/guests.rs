@@ -17,13 +17,15 @@ const TARGET: &str = "wasm32-wasip2";
 /// The stack that `astra-host run DIR` links with too.
 const RUSTFLAGS: &str = r#"target.wasm32-wasip2.rustflags=["-Clink-arg=-zstack-size=98304"]"#;
 
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 14] = [
     "hello",
     "echo",
     "sse",
     "files",
     "router",
     "slow",
+    "axum-app",
+    "wasip3-app",
     "without-files",
     "raw-hello",
     "wstd-hello",

@@ -1,4 +1,4 @@
-//! What the tests share: a host in a process of its own ([`host`]), the guests it serves ([`guests`]), clients for both versions
+//! What the tests share: a host in a process of its own ([`host`]), the guests it serves ([`guests`], [`toolchains`]), clients for both versions
 //! of HTTP, and directories that go away.
 //!
 //! Every wait ends after [`PATIENCE`]: a hang fails a test, it does not hang the suite.
@@ -10,6 +10,7 @@ mod guests;
 mod host;
 mod http2;
 mod scratch;
+mod toolchains;
 mod versions;
 
 use std::{sync::RwLock, time::Duration};
@@ -19,6 +20,7 @@ pub(crate) use guests::{guest, root, target_dir};
 pub(crate) use host::{Ended, Host, Setup};
 pub(crate) use http2::Http2;
 pub(crate) use scratch::Scratch;
+pub(crate) use toolchains::foreign_guest;
 pub(crate) use versions::{version, version_bytes, version_file};
 
 /// How long a test waits for something that should happen soon.

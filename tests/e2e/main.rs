@@ -16,6 +16,7 @@ mod examples;
 mod failures;
 mod grants;
 mod heads;
+mod languages;
 mod limits;
 mod logs;
 mod network;

@@ -17,7 +17,7 @@ const TARGET: &str = "wasm32-wasip2";
 /// The stack that `astra-host run DIR` links with too.
 const RUSTFLAGS: &str = r#"target.wasm32-wasip2.rustflags=["-Clink-arg=-zstack-size=98304"]"#;
 
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 17] = [
     "hello",
     "echo",
     "sse",
@@ -25,6 +25,8 @@ const PACKAGES: [&str; 15] = [
     "router",
     "slow",
     "fetch",
+    "axum-app",
+    "wasip3-app",
     "without-files",
     "raw-hello",
     "wstd-hello",

@@ -1,6 +1,5 @@
-//! What the tests share: a host in a process of its own ([`host`]), the guests it serves ([`guests`]), clients for both versions
-//! of HTTP, servers for guests to ask ([`origin`]), and directories that go
-//! away.
+//! What the tests share: a host in a process of its own ([`host`]), the guests it serves ([`guests`], [`toolchains`]), clients for both
+//! versions of HTTP, servers for guests to ask ([`origin`]), and directories that go away.
 //!
 //! Every wait ends after [`PATIENCE`]: a hang fails a test, it does not hang the suite.
 
@@ -12,6 +11,7 @@ mod host;
 mod http2;
 pub(crate) mod origin;
 mod scratch;
+mod toolchains;
 mod versions;
 
 use std::{sync::RwLock, time::Duration};
@@ -21,6 +21,7 @@ pub(crate) use guests::{guest, root, target_dir};
 pub(crate) use host::{Ended, Host, Setup};
 pub(crate) use http2::Http2;
 pub(crate) use scratch::Scratch;
+pub(crate) use toolchains::foreign_guest;
 pub(crate) use versions::{version, version_bytes, version_file};
 
 /// How long a test waits for something that should happen soon.

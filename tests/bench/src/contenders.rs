@@ -37,12 +37,11 @@ impl Contenders {
             if options.astra_host.is_none() {
                 cargo(&["build", "--release", "-p", "astra-host"], None)?;
             }
-            let guests =
-                ["build", "--profile", "guest", "--target", "wasm32-wasip2", "-p", "hello", "-p", "slow", "-p", "echo"];
-            cargo(&guests, Some(GUEST_RUSTFLAGS))?;
-            let example =
-                ["build", "--profile", "guest", "--target", "wasm32-wasip2", "-p", "test-guests", "--example"];
-            cargo(&[&example[..], &["says_its_version"]].concat(), Some(GUEST_RUSTFLAGS))?;
+            let guest = ["build", "--profile", "guest", "--target", "wasm32-wasip2"];
+            let packages = ["-p", "hello", "-p", "slow", "-p", "echo", "-p", "wasip3-app"];
+            cargo(&[&guest[..], &packages].concat(), Some(GUEST_RUSTFLAGS))?;
+            let examples = ["-p", "test-guests", "--example", "says_its_version", "--example", "calls_out"];
+            cargo(&[&guest[..], &examples].concat(), Some(GUEST_RUSTFLAGS))?;
         }
         let wasmtime = options.wasmtime.clone().unwrap_or_else(|| "wasmtime".into());
         let wasmtime_version = Command::new(&wasmtime)
@@ -79,7 +78,7 @@ impl Contenders {
     }
 
     /// `wasmtime serve` of the same file; `None` if there is no wasmtime. `-S cli`: guests of Rust's standard library import it.
-    fn wasmtime(&self, name: &'static str, guest: &str, flags: &[&str]) -> Option<Contender> {
+    pub(crate) fn wasmtime(&self, name: &'static str, guest: &str, flags: &[&str]) -> Option<Contender> {
         let arguments = ["serve", "--addr", "{addr}", "-S", "cli"].iter().chain(flags);
         Some(Contender {
             name,
@@ -109,6 +108,13 @@ impl Contenders {
         self.target.join("wasm32-wasip2/guest/examples").join(name).with_extension("wasm")
     }
 
+    /// An example in another language, if the tests have built it.
+    pub(crate) fn foreign(&self, example: &str) -> Option<String> {
+        let file = self.target.join("languages").join(example).with_extension("wasm");
+        file.is_file().then(|| file.display().to_string())
+    }
+
+    /// A package's module; a path is its own.
     fn guest(&self, name: &str) -> String {
         let file = self.target.join("wasm32-wasip2/guest").join(name).with_extension("wasm");
         file.display().to_string()

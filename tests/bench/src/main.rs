@@ -68,6 +68,16 @@ enum Scenario {
     Gigabyte,
     /// Modules swapped under load, over both versions of HTTP
     Swap,
+    /// A hello of WASI 0.3
+    Wasip3,
+    /// A hello that is a CGI program
+    Cgi,
+    /// Hellos in Python and JavaScript
+    Languages,
+    /// A guest that asks another server
+    Fetch,
+    /// A thousand guests that wait for another server
+    Upstreams,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -122,6 +132,11 @@ fn main() -> anyhow::Result<()> {
             Scenario::Start => scenarios::start(&options, &contenders, &mut report)?,
             Scenario::Gigabyte => scenarios::gigabyte(&options, &contenders, &mut report)?,
             Scenario::Swap => scenarios::swap(&options, &contenders, &mut report)?,
+            Scenario::Wasip3 => scenarios::wasip3(&options, &contenders, &mut report)?,
+            Scenario::Cgi => scenarios::cgi(&options, &contenders, &mut report)?,
+            Scenario::Languages => scenarios::languages(&options, &contenders, &mut report)?,
+            Scenario::Fetch => scenarios::fetch(&options, &contenders, &mut report)?,
+            Scenario::Upstreams => scenarios::upstreams(&options, &contenders, &mut report)?,
         }
         // After each scenario, so that an interrupted run leaves what it has.
         report.write(&options.json)?;

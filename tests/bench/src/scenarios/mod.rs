@@ -2,6 +2,7 @@
 
 mod gigabyte;
 mod idle;
+mod kinds;
 mod start;
 mod swap;
 
@@ -12,6 +13,7 @@ use anyhow::{Context, Result};
 
 pub(crate) use gigabyte::gigabyte;
 pub(crate) use idle::idle;
+pub(crate) use kinds::{cgi, fetch, languages, upstreams, wasip3};
 pub(crate) use start::start;
 pub(crate) use swap::swap;
 
@@ -83,9 +85,9 @@ pub(crate) fn sleep(options: &Options, contenders: &Contenders, report: &mut Rep
 }
 
 /// A scenario under load in which contenders take turns.
-struct Turns {
+struct Turns<'a> {
     scenario: &'static str,
-    path: &'static str,
+    path: &'a str,
     connections: u32,
     pin: Pin,
 }
@@ -100,7 +102,7 @@ struct Medians {
     kib_per_connection: f64,
 }
 
-impl Turns {
+impl Turns<'_> {
     fn take(&self, contenders: &[Contender], options: &Options, report: &mut Report) -> Result<Vec<Medians>> {
         let mut rounds: Vec<[Vec<f64>; 4]> = vec![Default::default(); contenders.len()];
         for _ in 0..options.rounds {

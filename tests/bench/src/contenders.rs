@@ -110,7 +110,7 @@ impl Contenders {
 
     /// An example in another language, if the tests have built it.
     pub(crate) fn foreign(&self, example: &str) -> Option<String> {
-        let file = self.target.join("languages").join(example).with_extension("wasm");
+        let file = self.target.join("guests/languages").join(example).with_extension("wasm");
         file.is_file().then(|| file.display().to_string())
     }
 

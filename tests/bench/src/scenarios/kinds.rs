@@ -18,7 +18,10 @@ pub(crate) fn wasip3(options: &Options, contenders: &Contenders, report: &mut Re
 
 /// A hello in C that is a CGI program, beside the hello of WASI 0.2.
 pub(crate) fn cgi(options: &Options, contenders: &Contenders, report: &mut Report) -> Result<()> {
-    let Some(program) = contenders.foreign("c") else { return Ok(report.note(&not_built("c"))) };
+    let Some(program) = contenders.foreign("c") else {
+        report.note(&not_built("c"));
+        return Ok(());
+    };
     let all = [
         contenders.astra_host("astra-host, CGI", &program, &[]),
         contenders.astra_host("astra-host, WASI 0.2", "hello", &[]),

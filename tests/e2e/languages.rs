@@ -40,6 +40,16 @@ fn says_hello_and_sends_back(host: &Host) {
         assert_eq!(answer.status, 200, "{version:?}");
         assert!(answer.body == body, "{version:?}: {} bytes came back", answer.body.len());
     }
+    let mut client = host.connect();
+    client.send("POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\n");
+    for byte in b"Hello" {
+        client.send([*byte]);
+    }
+    assert_eq!(client.answer().text(), "Hello", "byte by byte");
+}
+
+fn says_hello_and_streams_back(host: &Host) {
+    says_hello_and_sends_back(host);
     nothing_waits_for_the_rest(host);
 }
 
@@ -98,20 +108,20 @@ fn greets(host: &Host) {
 #[test]
 fn python_is_served() {
     let Some(host) = host_of("python") else { return };
-    says_hello_and_sends_back(&host);
+    says_hello_and_streams_back(&host);
 }
 
 #[test]
 fn javascript_is_served() {
     let Some(host) = host_of("javascript") else { return };
-    says_hello_and_sends_back(&host);
+    says_hello_and_streams_back(&host);
     counts(&host);
 }
 
 #[test]
 fn hono_is_served() {
     let Some(host) = host_of("hono") else { return };
-    says_hello_and_sends_back(&host);
+    says_hello_and_streams_back(&host);
     counts(&host);
     greets(&host);
 }
@@ -119,27 +129,41 @@ fn hono_is_served() {
 #[test]
 fn axum_is_served() {
     let host = host(guest("axum-app"));
-    says_hello_and_sends_back(&host);
+    says_hello_and_streams_back(&host);
     greets(&host);
+}
+
+#[test]
+fn wstd_is_served() {
+    let host = host(guest("wstd-app"));
+    says_hello_and_streams_back(&host);
+    for version in BOTH {
+        assert_eq!(host.get(version, "/slow").text(), "100 ms later\n", "{version:?}");
+    }
+}
+
+#[test]
+fn waki_is_served() {
+    says_hello_and_sends_back(&host(guest("waki_app")));
 }
 
 #[test]
 fn wasip3_is_served() {
     let host = host(guest("wasip3_app"));
-    says_hello_and_sends_back(&host);
+    says_hello_and_streams_back(&host);
     counts(&host);
 }
 
 #[test]
 fn c_is_served() {
     let Some(host) = host_of("c") else { return };
-    says_hello_and_sends_back(&host);
+    says_hello_and_streams_back(&host);
 }
 
 #[test]
 fn go_is_served() {
     let Some(host) = host_of("go") else { return };
-    says_hello_and_sends_back(&host);
+    says_hello_and_streams_back(&host);
 }
 
 /// An interpreter's memory is copied back from its image between requests.

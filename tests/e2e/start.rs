@@ -240,10 +240,10 @@ fn a_component_without_the_export_is_told_what_it_exports() {
 }
 
 #[test]
-fn a_draft_of_wasi_0_3_is_told_what_is_accepted() {
+fn an_older_draft_of_wasi_0_3_is_told_what_is_accepted() {
     let dir = Scratch::new();
-    let draft = r#"(component (instance $i) (export "wasi:http/handler@0.3.0-rc-2026-03-15" (instance $i)))"#;
-    run_text(&dir, draft).expect_complaint(1, &["wasi:http/handler@0.3.0-rc-2026-03-15", "accepted is"]);
+    let draft = r#"(component (instance $i) (export "wasi:http/handler@0.3.0-rc-2026-01-06" (instance $i)))"#;
+    run_text(&dir, draft).expect_complaint(1, &["wasi:http/handler@0.3.0-rc-2026-01-06", "accepted is"]);
 }
 
 const HANDLER: &str = r#"(instance $handler) (export "wasi:http/incoming-handler@0.2.3" (instance $handler))"#;

@@ -1,6 +1,11 @@
 //! Guests of WASI 0.3: what is served of 0.2 is served of them, in the same way.
 
-use crate::harness::{BOTH, Host, Http, Scratch, Setup, guest, pattern};
+use std::{path::Path, time::Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::{BOTH, Host, Http, PATIENCE, Scratch, Setup, guest};
 
 const GUEST: &str = "wasip3_guest";
 
@@ -16,7 +21,9 @@ fn a_guest_of_0_3_says_hello() {
         assert_eq!(told.text(), r#"Method::Get Some(Scheme::Http) Some("test") /request"#);
         assert_eq!(host.get(version, "/sleeps-in-std").text(), "Hello World!", "0.2 inside of 0.3");
     }
-    assert_eq!(host.get(Http::One, "/").header("content-length"), Some("12"), "it was complete before it went out");
+    // A guest that computes through a tick is not waited for.
+    let is_complete = |_| host.get(Http::One, "/").header("content-length") == Some("12");
+    assert!((0..20).any(is_complete), "it was complete before it went out");
 }
 
 #[test]
@@ -30,17 +37,25 @@ fn a_precompiled_guest_of_0_3_is_one_too() {
 }
 
 #[test]
-fn what_is_sent_comes_back() {
-    let host = Host::of(GUEST);
-    let body = pattern(1_000_000);
+fn a_guest_of_the_last_draft_of_0_3_is_one_too() {
+    let host = Host::of("wasip3_draft");
+    host.stdout_with("component, WASI HTTP 0.3.0-rc-2026-03-15");
     for version in BOTH {
-        let answer = host.post(version, "/echo", &body);
-        assert!(answer.body == body, "{version:?}: {} bytes came back", answer.body.len());
+        assert_eq!(host.post(version, "/", b"back").text(), "back", "{version:?}");
     }
-    let mut client = host.connect();
-    client.send("POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n5\r\nHello\r\n");
-    assert_eq!(client.head().status, 200, "the answer begins before the request has ended");
-    client.send("0\r\n\r\n");
+}
+
+/// `ps`, until the one request of `host` waits for `what`; its id.
+fn waiting(control: &Path, what: &str) -> String {
+    let started = Instant::now();
+    loop {
+        let listed = Setup::bare().arg("ps").arg("--json").flag("--control", control).end();
+        let requests: Value = serde_json::from_str(&listed.stdout).expect("it is JSON");
+        if requests[0]["waits_for"] == what {
+            return requests[0]["id"].as_str().expect("a text").to_owned();
+        }
+        assert!(started.elapsed() < PATIENCE, "{requests}");
+    }
 }
 
 #[test]
@@ -50,30 +65,129 @@ fn failures_are_told_as_those_of_0_2() {
     host.expect("/refuses", 504, "gateway_timeout");
     host.expect("/sleeps", 504, "deadline");
     host.expect("/spins", 504, "deadline");
-    host.expect("/too-short", 500, "unfinished");
+    host.expect("/yields", 504, "deadline");
+    host.expect("/status?100", 500, "guest_error");
+    host.expect("/exits?3", 500, "exit");
+    host.expect("/exits?0", 500, "exit");
+}
+
+#[test]
+fn what_fails_after_the_head_cuts_the_answer() {
+    let host = Host::with(GUEST).flag("--cpu", "200ms").start();
     host.expect_cut("/traps-later", "Hello World!", "trap");
+    host.expect_cut("/fails-later", "Hello World!", "unfinished");
+    host.expect_cut("/fails-and-goes-on", "Hello World!", "unfinished");
+    host.expect_cut("/spins-later", "Hello World!", "cpu");
+}
+
+#[test]
+fn a_guest_that_uses_up_what_it_may_have_is_refused_more() {
+    let host = Host::with(GUEST).flag("--cpu", "200ms").start();
+    host.expect("/spins", 503, "cpu");
+    host.expect("/fields/hoards", 500, "trap");
+    host.expect("/starts-tasks-without-end", 500, "trap");
+    host.expect("/", 200, "ok");
+}
+
+#[test]
+fn an_operator_ends_a_guest_whatever_it_does() {
+    for (path, waits_for) in [("/sleeps", "io"), ("/spins", "running")] {
+        for version in BOTH {
+            let scratch = Scratch::short();
+            let control = scratch.join("control");
+            let host = Host::with(GUEST).flag("--control", &control).start();
+            let (mut client, mut connection) = (host.connect(), host.http2());
+            let mut stream = None;
+            match version {
+                Http::One => client.ask(path),
+                Http::Two => stream = Some(connection.open("GET", path, &[], true)),
+            }
+            let id = waiting(&control, waits_for);
+            let killed = Setup::bare().arg("kill").arg(id).flag("--control", &control).end();
+            assert_eq!(killed.code, Some(0), "{killed:?}");
+            let answer = match stream {
+                None => client.answer(),
+                Some(stream) => stream.answer().expect("an answer"),
+            };
+            assert_eq!((answer.status, &host.access(&answer)["outcome"]), (503, &"killed".into()));
+        }
+    }
+}
+
+#[test]
+fn a_swap_cuts_those_that_take_longer_than_drain() {
+    let scratch = Scratch::short();
+    let control = scratch.join("control");
+    let host = Host::with(GUEST).flag("--control", &control).arg("--no-state").flag("--drain", "50ms").start();
+    let mut sleeper = host.connect();
+    sleeper.ask("/sleeps");
+    waiting(&control, "io");
+    let mut stream = host.connect();
+    stream.ask("/slowly");
+    let head = stream.head();
+    assert_eq!(head.status, 200);
+    let swap = Setup::bare().arg("swap").arg(GUEST).arg(guest("hello")).arg("--json").flag("--control", &control).end();
+    let receipt: Value = serde_json::from_str(&swap.stdout).expect("it is JSON");
+    assert_eq!((&receipt["drained"]["finished"], &receipt["drained"]["cut"]), (&0.into(), &2.into()), "{receipt}");
+    let answer = sleeper.answer();
+    assert_eq!((answer.status, &host.access(&answer)["outcome"]), (504, &"drained".into()));
+    assert!(!String::from_utf8_lossy(&stream.until_closed()).ends_with("0\r\n\r\n"), "it does not look complete");
+    host.expect_outcome(head.header("x-request-id"), "drained");
+    assert_eq!(host.get(Http::One, "/").text(), "Hello World!");
+}
+
+#[test]
+fn a_guest_may_go_on_after_its_answer_up_to_its_deadline() {
+    let host = Host::of(GUEST);
+    for path in ["/goes-on?100", "/exits-afterwards?100"] {
+        for version in BOTH {
+            let answer = host.get(version, path);
+            assert_eq!(answer.text(), "Hello World!");
+            let id = answer.header("x-request-id").expect("every answer has an id");
+            let line = host.json("that it got to its end", |line| line["kind"] == "guest" && line["id"] == id);
+            assert_eq!(line["text"], "has gone on after the answer");
+            assert_eq!(host.access(&answer)["outcome"], "ok", "{path}");
+        }
+    }
+    let host = Host::with(GUEST).flag("--deadline", "300ms").start();
+    for version in BOTH {
+        let answer = host.get(version, "/goes-on?3600000");
+        assert_eq!((answer.status, answer.text()), (200, "Hello World!"), "the answer is complete before that");
+        assert_eq!(host.access(&answer)["outcome"], "deadline");
+    }
+}
+
+#[test]
+fn a_host_that_ends_does_not_wait_for_guests_that_go_on() {
+    let mut host = Host::with(GUEST).flag("--drain", "300ms").flag("--deadline", "1h").start();
+    for version in BOTH {
+        assert_eq!(host.get(version, "/goes-on?3600000").text(), "Hello World!");
+    }
+    host.signal(Signal::TERM);
+    let ended = host.ended();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.stderr.matches("client_gone").count(), 2, "{}", ended.stderr);
 }
 
 #[test]
 fn a_guest_is_cut_by_its_limits_and_by_its_client() {
     let host = Host::with(GUEST).flag("--stream-deadline", "100ms").start();
-    host.expect_cut("/slowly", "Hello World!", "deadline");
+    for path in ["/slowly", "/spins-later", "/forgets-its-end"] {
+        host.expect_cut(path, "Hello World!", "deadline");
+    }
     let host = Host::of(GUEST);
-    let mut client = host.connect();
-    client.ask("/without-end");
-    let head = client.head();
-    drop(client);
-    host.expect_outcome(head.header("x-request-id"), "client_gone");
-}
-
-#[test]
-fn names_are_looked_up_where_that_was_granted() {
-    let host = Host::with(GUEST).flag("--dns", "localhost").start();
-    let found = host.get(Http::One, "/looks-up?localhost");
-    assert!(found.text().starts_with("Ok([IpAddress::"), "{}", found.text());
-    let denied = host.get(Http::One, "/looks-up?example.com");
-    assert!(denied.text().contains("AccessDenied"), "{}", denied.text());
-    host.stderr_with("dns = ");
+    for path in ["/without-end", "/slowly", "/spins-later", "/forgets-its-end"] {
+        let mut client = host.connect();
+        client.ask(path);
+        let head = client.head();
+        client.reset();
+        host.expect_outcome(head.header("x-request-id"), "client_gone");
+        let mut connection = host.http2();
+        let mut stream = connection.open("GET", path, &[], true);
+        let head = stream.head().expect("a head");
+        stream.cancel();
+        assert_eq!(host.access(&head)["outcome"], "client_gone", "{path}");
+    }
 }
 
 #[test]

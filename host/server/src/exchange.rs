@@ -127,7 +127,9 @@ impl Responder {
             response = refusal(code);
             response.headers_mut().extend(id.map(|id| (HeaderName::from_static(REQUEST_ID), id)));
         }
-        let bodiless = self.slot.head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let has_no_content =
+            matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
+        let bodiless = self.slot.head || has_no_content;
         if bodiless {
             drop_body(&mut response);
         }

@@ -115,15 +115,15 @@ fn is_port(port: &[u8]) -> bool {
     port.len() <= 5 && port.iter().try_fold(0, number).is_some_and(|number| number <= u32::from(u16::MAX))
 }
 
-/// hyper's HTTP/2 would send a body with HEAD, 204 and 304. The length it would have had may be told (RFC 9110 section 8.6), but not
-/// with 204.
+/// hyper would send a body with 205, its HTTP/2 with HEAD, 204 and 304 too. The length it would have had may be told (RFC 9110 section 8.6),
+/// but not with 204, and with 205 it is 0 (section 15.3.6).
 pub(crate) fn drop_body(response: &mut http::Response<Outgoing>) {
     let body = std::mem::replace(response.body_mut(), Outgoing::full(Bytes::new()));
     let headers = response.headers_mut();
     if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
         headers.entry(CONTENT_LENGTH).or_insert(length.into());
     }
-    if response.status() == StatusCode::NO_CONTENT {
+    if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
         response.headers_mut().remove(CONTENT_LENGTH);
     }
 }

@@ -144,21 +144,23 @@ fn an_answer_to_head_has_the_length_but_no_body() {
 }
 
 #[test]
-fn answers_204_and_304_have_no_body() {
+fn answers_204_205_and_304_have_no_body() {
     let server = serve(|req: Request, _info| {
         let status = req.uri().path()[1..].parse::<u16>().expect("the path is a status");
         ResponseBuilder::new().status(status).body(Body::new("not to be seen")).expect("valid")
     });
     let mut client = server.connect();
-    for status in [204, 304] {
+    for status in [204, 205, 304] {
         client.ask(&format!("/{status}"));
         let answer = client.answer_without_body();
         assert_eq!(answer.status, status);
         assert_eq!(answer.header("transfer-encoding"), None);
-        if status == 204 {
-            // RFC 9110 8.6: no content-length in a 204.
-            assert_eq!(answer.header("content-length"), None);
-        }
+        let length = match status {
+            204 => None,      // RFC 9110 section 8.6
+            205 => Some("0"), // section 15.3.6
+            _ => Some("14"),
+        };
+        assert_eq!(answer.header("content-length"), length, "{status}");
     }
     assert_eq!(client.get("/200").text(), "not to be seen");
 }

@@ -612,7 +612,7 @@ fn an_answer_to_head_has_no_body() {
 }
 
 #[test]
-fn answers_204_and_304_have_no_body() {
+fn answers_204_205_and_304_have_no_body() {
     let server = serve(|req: Request, _info| {
         let status = req.uri().path()[1..].parse::<u16>().expect("the path is a status");
         ResponseBuilder::new().status(status).body(Body::new("not to be seen")).expect("valid")
@@ -620,7 +620,7 @@ fn answers_204_and_304_have_no_body() {
     let addr = server.addr;
     run(async {
         let (mut requests, _connection) = connect(addr).await;
-        for status in [204, 304] {
+        for status in [204, 205, 304] {
             assert_eq!(get(&mut requests, &format!("/{status}")).await, (status, Vec::new()));
         }
         assert_eq!(get(&mut requests, "/200").await.1, b"not to be seen");

@@ -11,7 +11,7 @@ use http::{HeaderMap, Response, StatusCode, header};
 use wasmtime_wasi_http::Error;
 
 use super::{
-    body::{BodyWatch, GuestBody, WeakBodyWatch},
+    body::{BodyStream, BodyWatch, BodyWriter, GuestBody, WeakBodyWatch},
     cgi::{Head, Stdout},
     instance::Upload,
     limits::Phase,
@@ -31,6 +31,11 @@ pub(crate) struct Answer {
     upload: Arc<Upload>,
     /// What a CGI program prints, which is its answer.
     printed: Option<Stdout>,
+    /// The end to write to of a body that the guest does not hold itself (0.3). A guest that fails leaves it here, and it breaks when it is
+    /// known why.
+    writer: Option<BodyWriter>,
+    /// The guest has broken that body off, which ends the connection.
+    is_broken: bool,
     stage: Stage,
 }
 
@@ -48,7 +53,16 @@ enum Stage {
 impl Answer {
     /// `upload` is the request's body, which the server may refuse on its own; then that is the answer.
     pub(crate) fn new(to_head: bool, upload: Arc<Upload>, respond: Respond) -> Self {
-        Self { respond: Some(respond), to_head, bodies: Vec::new(), upload, printed: None, stage: Stage::Nothing }
+        Self {
+            respond: Some(respond),
+            to_head,
+            bodies: Vec::new(),
+            upload,
+            printed: None,
+            writer: None,
+            is_broken: false,
+            stage: Stage::Nothing,
+        }
     }
 
     /// The answer is what a CGI program prints.
@@ -94,16 +108,17 @@ impl Answer {
 
     /// The guest's response, and its body if it has taken one.
     pub(crate) fn set(&mut self, body: Option<BodyWatch>, status: StatusCode, mut headers: HeaderMap) {
-        let bodiless = self.to_head || matches!(status.as_u16(), 100..=199 | 204 | 304);
-        if status.is_informational() {
+        let bodiless = self.to_head || has_no_content(status);
+        // An interim one is no answer, and beyond 599 there are none (RFC 9110 section 15).
+        if !(200..600).contains(&status.as_u16()) {
             self.stage = Stage::Refused(Failure::new(
                 FailureKind::GuestError,
-                format!("a response cannot have the informational status {status}"),
+                format!("a response cannot have the status {}", status.as_u16()),
             ));
             return;
         }
-        if status == StatusCode::NO_CONTENT {
-            headers.remove(header::CONTENT_LENGTH); // RFC 9110 section 8.6
+        if matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT) {
+            headers.remove(header::CONTENT_LENGTH); // with 204 there is none (RFC 9110 section 8.6), with 205 it is 0
         }
         if body.is_none() && !bodiless && !matches!(content_length(&headers), Ok(None | Some(0))) {
             self.stage =
@@ -157,6 +172,35 @@ impl Answer {
         matches!(self.stage, Stage::Sent { .. })
     }
 
+    /// The guest's response, whose body is written through the stream that is returned.
+    pub(crate) fn begin(
+        &mut self,
+        mut writer: BodyWriter,
+        status: StatusCode,
+        headers: HeaderMap,
+    ) -> Option<BodyStream> {
+        let stream = writer.stream();
+        self.set(Some(writer.watch()), status, headers);
+        self.writer = Some(writer);
+        stream
+    }
+
+    /// Ends that body in order; see [`BodyWriter::finish`].
+    pub(crate) fn finish(&mut self, trailers: Option<HeaderMap>) -> Result<(), u64> {
+        self.writer.take().map_or(Ok(()), |writer| writer.finish(trailers))
+    }
+
+    /// The guest breaks it off.
+    pub(crate) fn break_off(&mut self) {
+        self.is_broken = true;
+        self.writer = None;
+    }
+
+    /// It has.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
     /// The response's body was given up by its reader before it was complete.
     pub(crate) fn is_refused(&self) -> bool {
         matches!(&self.stage, Stage::Sent { body: Some(body) } if body.is_refused())
@@ -207,7 +251,7 @@ impl Answer {
                 let promised = content_length(head.headers()).unwrap_or(None);
                 GuestBody::nothing(promised.or_else(|| body.is_finished().then(|| body.written())))
             }
-            Some(_) if matches!(head.status().as_u16(), 204 | 304) => GuestBody::nothing(None),
+            Some(_) if has_no_content(head.status()) => GuestBody::nothing(None),
             Some(body) => body.reader(),
         };
         self.stage = Stage::Sent { body };
@@ -215,6 +259,11 @@ impl Answer {
             respond(head.map(|()| content));
         }
     }
+}
+
+/// Whether an answer with that status has none, whatever its guest writes (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
+fn has_no_content(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// The one `content-length` of these headers (RFC 9110 section 8.6: digits only).
@@ -255,10 +304,7 @@ mod tests {
     use http_body::Body as _;
 
     use super::*;
-    use crate::guest::{
-        body::{BodyWriter, Budget},
-        instance::UploadEnd,
-    };
+    use crate::guest::{body::Budget, instance::UploadEnd};
 
     type Sent = Arc<Mutex<Option<Response<GuestBody>>>>;
 

@@ -21,6 +21,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
+use wasmtime_wasi_http::p2::body::StreamContext;
 
 use super::watch::{self, WaitsFor};
 
@@ -47,11 +48,11 @@ struct State {
     tail: BytesMut,
     /// Bytes in `pieces` and `tail`.
     buffered: usize,
-    /// Bytes that the guest has written so far.
+    /// Bytes that the guest has written so far, those included that were too many.
     written: u64,
     /// What the guest's `content-length` promised.
     expected: Option<u64>,
-    /// The response has no body on the wire (HEAD, 204, 304): bytes are counted, not kept.
+    /// The response has no body on the wire (HEAD, 204, 205, 304): bytes are counted, not kept.
     discard: bool,
     /// Where `buffered` is charged until the body is on its way to the client.
     unsent: Option<Budget>,
@@ -156,12 +157,28 @@ impl State {
 
     /// All bytes that `content-length` promised are written.
     fn is_whole(&self) -> bool {
-        self.expected == Some(self.written)
+        self.expected.is_some_and(|expected| expected <= self.written)
+    }
+
+    /// More is written than `content-length` promised, which is the end of the stream.
+    fn is_overrun(&self) -> bool {
+        self.expected.is_some_and(|expected| expected < self.written) && !self.discard
     }
 
     /// Nobody will read what the guest still has to write. Once all is written that was promised, this is how hyper ends.
     fn is_refused(&self) -> bool {
         self.closed && !self.is_whole()
+    }
+
+    /// The guest can write no more.
+    fn is_shut(&self) -> bool {
+        self.is_refused() || self.is_overrun()
+    }
+
+    /// What the guest is told when it has written too much.
+    fn size_error(&self) -> StreamError {
+        let context = if self.eager { StreamContext::Request } else { StreamContext::Response };
+        StreamError::LastOperationFailed(context.as_body_size_error(self.written).into())
     }
 }
 
@@ -327,7 +344,8 @@ impl BodyWriter {
     /// Ends the body in order.
     ///
     /// # Errors
-    /// The number of bytes written, if it is not what `content-length` promised; the body is broken then.
+    /// The number of bytes written, if it is not what `content-length` promised; the body is broken then, unless it is a response with too
+    /// many, which has been cut to its length.
     pub(crate) fn finish(self, trailers: Option<HeaderMap>) -> Result<(), u64> {
         let state = self.pipe.lock();
         let written = state.written;
@@ -360,7 +378,7 @@ impl Pollable for BodyStream {
     async fn ready(&mut self) {
         std::future::poll_fn(|cx| {
             let mut state = self.0.lock();
-            if state.closed || state.has_room() {
+            if state.closed || state.is_overrun() || state.has_room() {
                 return Poll::Ready(());
             }
             state.writer = Some(cx.waker().clone());
@@ -375,41 +393,41 @@ impl Pollable for BodyStream {
 impl OutputStream for BodyStream {
     fn write(&mut self, mut bytes: Bytes) -> StreamResult<()> {
         let mut state = self.0.lock();
-        if state.is_refused() {
+        if state.is_shut() {
             return Err(StreamError::Closed);
         }
         if bytes.len() > state.room() {
             return Err(StreamError::trap("write exceeds what check-write permitted"));
         }
-        let room = state.expected.map_or(u64::MAX, |expected| expected.saturating_sub(state.written));
-        let too_much = bytes.len() as u64 > room && !state.discard;
-        if too_much {
-            bytes.truncate(room as usize); // smaller than the length, which is a usize
-        }
+        let promised = state.expected.map_or(u64::MAX, |expected| expected.saturating_sub(state.written));
         state.written += bytes.len() as u64;
+        let is_overrun = state.is_overrun();
+        if is_overrun && !state.eager {
+            bytes.truncate(promised as usize); // smaller than the length, which is a usize
+        } else if is_overrun {
+            // Who asks for something else than it said does not get an answer to the half of it.
+            bytes.clear();
+            state.end = End::Broken;
+        }
         if !state.discard && !bytes.is_empty() {
             state.push(bytes);
         }
+        let result = if is_overrun { Err(state.size_error()) } else { Ok(()) };
         let reader = if state.eager || !state.has_room() { state.reader.take() } else { None };
         drop(state);
         if let Some(reader) = reader {
             reader.wake();
         }
-        if too_much {
-            return Err(StreamError::LastOperationFailed(wasmtime::format_err!(
-                "the body is longer than its content-length"
-            )));
-        }
-        Ok(())
+        result
     }
 
     fn flush(&mut self) -> StreamResult<()> {
-        if self.0.lock().is_refused() { Err(StreamError::Closed) } else { Ok(()) }
+        if self.0.lock().is_shut() { Err(StreamError::Closed) } else { Ok(()) }
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
         let state = self.0.lock();
-        match state.is_refused() {
+        match state.is_shut() {
             true => Err(StreamError::Closed),
             false if state.has_room() => Ok(state.room()),
             false => Ok(0),
@@ -471,7 +489,10 @@ impl Body for GuestBody {
             }
             End::Finished(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
             End::Finished(None) | End::Told => Poll::Ready(None),
-            End::Broken => Poll::Ready(Some(Err("the guest did not finish its body".into()))),
+            End::Broken => {
+                state.end = End::Broken; // it does not count as complete
+                Poll::Ready(Some(Err("the guest did not finish its body".into())))
+            }
         }
     }
 
@@ -582,10 +603,25 @@ mod tests {
         let mut body = writer.watch().reader();
         let mut stream = writer.stream().expect("first stream");
         assert!(matches!(stream.write("four".into()), Err(StreamError::LastOperationFailed(_))));
+        assert!(matches!(stream.write("more".into()), Err(StreamError::Closed)), "WASI 0.2, `stream-error`");
+        assert!(matches!(stream.check_write(), Err(StreamError::Closed)));
         drop(stream);
-        writer.finish(None).expect("three bytes were kept");
+        assert_eq!(writer.finish(None), Err(4));
         assert_eq!(data(&mut body), "fou");
         assert!(matches!(next(&mut body), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn a_request_longer_than_its_content_length_is_broken() {
+        let mut writer = BodyWriter::eager(Some(3), &Budget::new());
+        let mut body = writer.watch().reader();
+        let mut stream = writer.stream().expect("first stream");
+        stream.write("t".into()).expect("room");
+        assert!(matches!(stream.write("hree".into()), Err(StreamError::LastOperationFailed(_))));
+        drop(stream);
+        assert_eq!(writer.finish(None), Err(5));
+        assert_eq!(data(&mut body), "t");
+        assert!(matches!(next(&mut body), Poll::Ready(Some(Err(_)))));
     }
 
     #[test]
@@ -629,7 +665,8 @@ mod tests {
         assert!(stream.check_write().expect("nothing is lost") > 0);
         assert!(matches!(stream.write("!".into()), Err(StreamError::LastOperationFailed(_))));
         assert!(!watch.is_refused());
-        writer.finish(None).expect("five bytes were promised");
+        assert_eq!(writer.finish(None), Err(6), "five bytes were promised");
+        assert!(watch.is_finished());
     }
 
     #[test]

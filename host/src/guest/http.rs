@@ -1,7 +1,7 @@
 //! Guests that speak WASI 0.2 HTTP: what they import of it, and their requests.
 //!
 //! Ours are the five functions of `wasi:http/types` that make and end outgoing bodies (`body.rs`) and the one that takes the answer
-//! (`answer.rs`); they replace wasmtime-wasi-http's under the same names. So do those that fill heads, which only count and pass on, and
+//! (`answer.rs`); they replace wasmtime-wasi-http's under the same names. So do those that fill heads (`heads.rs`), and
 //! those of outgoing requests (`outgoing_handler.rs`).
 //! Runs on the worker of the request.
 
@@ -25,10 +25,9 @@ use wasmtime_wasi::{clocks::WasiClocksCtxView, p2::DynOutputStream};
 use wasmtime_wasi_http::{
     Error, FieldMap, WasiHttp, WasiHttpView as _,
     p2::{
-        HeaderResult,
         bindings::{
             LinkOptions,
-            http::types::{self, ErrorCode, HostFields as _, HostOutgoingRequest as _, Scheme},
+            http::types::{ErrorCode, Scheme},
             sync as http_sync,
         },
         body::{HyperOutgoingBody, StreamContext},
@@ -39,6 +38,7 @@ use wasmtime_wasi_http::{
 use super::{
     answer::content_length,
     body::{BodyWatch, BodyWriter},
+    heads,
     instance::{State, Upload, UploadEnd},
     monotonic::Monotonic,
     outgoing_handler,
@@ -55,7 +55,7 @@ pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
     linker.allow_shadowing(true);
     link_outgoing(linker)?;
     outgoing_handler::link(linker)?;
-    link_heads(linker)?;
+    heads::link_02(linker)?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -166,74 +166,6 @@ fn set_response(
     Ok(())
 }
 
-/// What the guest of one request may put into heads all together, in bytes, [`FIELD`] for each name and value included; beyond that
-/// it traps. Nothing is given back for what it drops, since nobody needs as much. Without it each of 4096 handles could hold 128 KiB.
-pub(crate) const HEADS: usize = 1 << 20;
-/// What a name or a value takes beside its text.
-const FIELD: usize = 40;
-
-/// Counts what goes into heads, and leaves the rest to wasmtime-wasi-http, under whose names these functions stand.
-fn link_heads(linker: &mut Linker<State>) -> Result<()> {
-    type Fields = Resource<FieldMap>;
-    type Request = Resource<HostOutgoingRequest>;
-    let mut types = linker.instance(HTTP_TYPES)?;
-    types.func_wrap("[method]fields.append", |mut store, (fields, name, value): (Fields, String, Vec<u8>)| {
-        let state = store.data_mut();
-        state.charge_head(name.len() + value.len() + 2 * FIELD)?;
-        Ok((told(state.http().append(fields, name, value))?,))
-    })?;
-    types.func_wrap("[method]fields.set", |mut store, (fields, name, values): (Fields, String, Vec<Vec<u8>>)| {
-        let state = store.data_mut();
-        state.charge_head(name.len() + FIELD + values.iter().map(|value| value.len() + FIELD).sum::<usize>())?;
-        Ok((told(state.http().set(fields, name, values))?,))
-    })?;
-    types.func_wrap("[static]fields.from-list", |mut store, (entries,): (Vec<(String, Vec<u8>)>,)| {
-        let state = store.data_mut();
-        state.charge_head(entries.iter().map(|(name, value)| name.len() + value.len() + 2 * FIELD).sum())?;
-        Ok((told(state.http().from_list(entries))?,))
-    })?;
-    types.func_wrap("[method]fields.clone", |mut store, (fields,): (Fields,)| {
-        let state = store.data_mut();
-        // A clone shares its text until it is changed.
-        let size = state.table.get(&fields)?.iter().map(|(name, value)| name.as_str().len() + value.len() + 2 * FIELD);
-        let size = size.sum();
-        state.charge_head(size)?;
-        Ok((types::HostFields::clone(&mut state.http(), fields)?,))
-    })?;
-    types.func_wrap(
-        "[method]outgoing-request.set-method",
-        |mut store, (request, method): (Request, types::Method)| {
-            let state = store.data_mut();
-            state.charge_head(if let types::Method::Other(method) = &method { method.len() } else { 0 })?;
-            Ok((state.http().set_method(request, method)?,))
-        },
-    )?;
-    types.func_wrap(
-        "[method]outgoing-request.set-path-with-query",
-        |mut store, (request, path): (Request, Option<String>)| {
-            let state = store.data_mut();
-            state.charge_head(path.as_ref().map_or(0, String::len))?;
-            Ok((state.http().set_path_with_query(request, path)?,))
-        },
-    )?;
-    types.func_wrap(
-        "[method]outgoing-request.set-authority",
-        |mut store, (request, authority): (Request, Option<String>)| {
-            let state = store.data_mut();
-            state.charge_head(authority.as_ref().map_or(0, String::len))?;
-            Ok((state.http().set_authority(request, authority)?,))
-        },
-    )
-}
-
-/// What the guest is told about its fields; an error of ours traps.
-fn told<T>(result: HeaderResult<T>) -> Result<Result<T, types::HeaderError>> {
-    match result {
-        Ok(done) => Ok(Ok(done)),
-        Err(error) => Ok(Err(error.downcast()?)),
-    }
-}
-
 /// Makes a request's two handles: the request and the place for its answer.
 ///
 /// # Errors
@@ -309,14 +241,6 @@ impl RequestBody {
 }
 
 impl State {
-    fn charge_head(&mut self, bytes: usize) -> Result<()> {
-        match self.heads_left.checked_sub(bytes) {
-            Some(left) => self.heads_left = left,
-            None => wasmtime::bail!("the guest has made more than {} KiB of headers", HEADS >> 10),
-        }
-        Ok(())
-    }
-
     /// Clocks need no WASI context, and guests that only sleep are frequent.
     pub(crate) fn time(&mut self) -> WasiClocksCtxView<'_> {
         WasiClocksCtxView { ctx: self.clocks.get_or_insert_default(), table: &mut self.table }

@@ -28,6 +28,7 @@ use super::{
     concurrent,
     granted::Granted,
     grants::{Grants, Stdio},
+    heads,
     http::{self as wasi_http, RequestBody},
     http03,
     limits::{Clock, Cut, Limits, Memory, Phase},
@@ -152,7 +153,7 @@ impl State {
             clock: Clock::start(limits, watch),
             upload,
             unsent: Budget::new(),
-            heads_left: wasi_http::HEADS,
+            heads_left: heads::MOST,
             clocks: None,
             memory: Memory::new(limits.memory, memory),
             client: None,
@@ -388,7 +389,9 @@ fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
     let complete = state.answer.phase() == Phase::Complete;
     let is_out = complete && state.answer.is_sent();
     let refusal = state.upload.refusal().filter(|_| !is_out);
-    let left = !is_out && state.client_left();
+    // A guest that breaks its body off loses its client by that, unless its client has done the same before.
+    let is_broken = state.answer.is_broken() && !state.upload.client_left();
+    let left = !is_out && !is_broken && state.client_left();
     let answered = if left { Err(client_gone()) } else { state.answer.end() };
     let outcome = match (result, answered) {
         // Whatever the guest made of it: this is what the client gets, or why it gets half a response.
@@ -399,6 +402,9 @@ fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
         }
         (Err(CallError::Grants(error)), _) => Outcome::Failed(Failure::new(FailureKind::Host, format!("{error:#}"))),
         (Err(CallError::Guest(error)), _) if left && !error.is::<Cut>() => Outcome::Failed(client_gone()),
+        (Err(CallError::Guest(error)), Err(failure)) if is_broken && error.downcast_ref() == Some(&Cut::ClientGone) => {
+            Outcome::Failed(failure)
+        }
         (Err(CallError::Guest(error)), answered) => match classify(&error, &state, complete) {
             None => answered.map_or_else(Outcome::Failed, |()| Outcome::Ok),
             Some(failure) => Outcome::Failed(failure),

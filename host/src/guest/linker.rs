@@ -15,7 +15,7 @@ use wasmtime_wasi::{
     sockets::{WasiSockets, WasiSocketsView as _},
 };
 
-use super::{blocking, config_store, engine::Calls, grants, http, http03, instance::State, monotonic};
+use super::{blocking, config_store, draft, engine::Calls, grants, http, http03, instance::State, monotonic};
 
 /// What guests of WASI 0.2 may import, by interface: for telling which import of a guest's is missing.
 const PROVIDED_02: &[&str] = &[
@@ -77,23 +77,25 @@ const PROVIDED_03: &[&str] = &[
     "wasi:sockets/types",
 ];
 
-/// Whether a guest of that world may import `name` (`wasi:http/types@0.2.3`). All releases of a line are compatible, release candidates
-/// are not, but for those of `wasi:config`, which has nothing else.
+/// Whether a guest of that world may import `name` (`wasi:http/types@0.2.3`). All releases of a line are compatible, drafts are not, but for
+/// those of `wasi:config`, which has nothing else, and the last of 0.3.
 pub(crate) fn provides(calls: Calls, name: &str) -> bool {
     if config_store::NAMES.contains(&name) {
         return true;
     }
     let Some((interface, version)) = name.split_once('@') else { return false };
-    if is_release(version, "0.2.") {
+    if is_of_line(version, "0.2.") {
         return PROVIDED_02.contains(&interface);
     }
-    calls == Calls::Concurrent && is_release(version, "0.3.") && PROVIDED_03.contains(&interface)
+    calls == Calls::Concurrent && is_of_line(version, "0.3.") && PROVIDED_03.contains(&interface)
 }
 
-/// Whether a version is a release of the line that begins like this.
-pub(crate) fn is_release(version: &str, line: &str) -> bool {
-    let patch = version.strip_prefix(line);
+/// Whether a version is of the line that begins like this: one of its releases, builds of them included, or the draft that is
+/// accepted for one.
+pub(crate) fn is_of_line(version: &str, line: &str) -> bool {
+    let patch = version.strip_prefix(line).map(|patch| patch.split_once('+').map_or(patch, |(patch, _build)| patch));
     patch.is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
+        || line == "0.3." && version == draft::VERSION
 }
 
 /// A linker with everything that guests of that world may import.
@@ -149,6 +151,43 @@ fn link_03(l: &mut Linker<State>) -> Result<()> {
     p3::filesystem::add_to_linker(l)?;
     p3::random::add_to_linker(l)?;
     p3::sockets::add_to_linker(l)?;
+    super::sockets::link_create_tcp_03(l)?;
     super::sockets::link_name_lookup_03(l)?;
     grants::link_open_at_03(l)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_says_what_is_provided() {
+        let readme = include_str!("../../../README.md");
+        let rows: Vec<Vec<&str>> = readme
+            .lines()
+            .filter(|line| line.starts_with("| `wasi:"))
+            .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+            .collect();
+        for (column, provided) in [(1, PROVIDED_02), (2, PROVIDED_03)] {
+            let mut said: Vec<_> =
+                rows.iter().filter(|row| row[column] != "–").map(|row| row[0].trim_matches('`')).collect();
+            said.sort_unstable();
+            assert_eq!(said, provided, "column {column}");
+        }
+    }
+
+    #[test]
+    fn drafts_are_not_of_a_line_but_for_the_last_of_0_3() {
+        for (version, line, is_one) in [
+            ("0.2.3", "0.2.", true),
+            ("0.2.3+build", "0.2.", true),
+            ("0.2.0-rc-2023-12-05", "0.2.", false),
+            ("0.3.0-rc-2026-03-15", "0.3.", true),
+            ("0.3.0-rc-2026-01-06", "0.3.", false),
+            ("0.2.", "0.2.", false),
+            ("0.20.0", "0.2.", false),
+        ] {
+            assert_eq!(is_of_line(version, line), is_one, "{version}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! An [`Engine`] is made once, a [`LoadedModule`] once for each revision of a handler, and [`run`] takes one request through a fresh
 //! instance of it on the calling thread, which must have entered [`Engine::runtime`]. The files, in the order a request meets them:
-//! `module.rs` and `load_error.rs` (what is in a file), `engine.rs`, `linker.rs` and `cache.rs` (wasmtime), `runtime.rs`
+//! `module.rs`, `draft.rs` and `load_error.rs` (what is in a file), `engine.rs`, `linker.rs` and `cache.rs` (wasmtime), `runtime.rs`
 //! (Tokio), `loaded_module.rs`, `code.rs` and `program.rs` (file to something that can be instantiated), `instance.rs` and `concurrent.rs` (one
 //! request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `granted.rs`, `denials.rs`, `destination.rs` and `network.rs` (what it may do), `stdio.rs`,
 //! `monotonic.rs`, `sockets.rs`, `config_store.rs`, `http.rs`, `outgoing_handler.rs`, `http03.rs`, `cgi.rs` and `preview1.rs` (what each kind of guest is
@@ -18,9 +18,11 @@ mod concurrent;
 mod config_store;
 mod denials;
 mod destination;
+mod draft;
 mod engine;
 mod granted;
 mod grants;
+mod heads;
 mod http;
 mod http03;
 mod instance;
@@ -33,6 +35,7 @@ mod module;
 mod monotonic;
 mod network;
 mod outbound;
+mod outgoing_client;
 mod outgoing_handler;
 mod preview1;
 mod program;

@@ -13,8 +13,9 @@ use sha2::{Digest as _, Sha256};
 use wasmparser::{Parser, Payload};
 
 use super::{
+    draft,
     engine::Calls,
-    linker::{self, is_release},
+    linker::{self, is_of_line},
     load_error::LoadError,
     preview1,
 };
@@ -53,7 +54,7 @@ impl Kind {
     pub(crate) fn calls(&self) -> Calls {
         match self {
             Self::HttpHandler03 { .. } => Calls::Concurrent,
-            Self::Command { version } if is_release(version, "0.3.") => Calls::Concurrent,
+            Self::Command { version } if is_of_line(version, "0.3.") => Calls::Concurrent,
             _ => Calls::Blocking,
         }
     }
@@ -126,7 +127,8 @@ pub fn inspect(path: &Path) -> Result<ModuleInfo, LoadError> {
     ModuleFile::read(path).map(|file| file.info)
 }
 
-/// A file and what is in it: read once, so that what was looked at is what is loaded.
+/// A file and what is in it: read once, so that what was looked at is what is loaded. The bytes say of no interface that it is a draft which
+/// is accepted.
 pub(crate) struct ModuleFile {
     pub(crate) path: PathBuf,
     pub(crate) bytes: Vec<u8>,
@@ -137,8 +139,11 @@ impl ModuleFile {
     /// # Errors
     /// As [`inspect`].
     pub(crate) fn read(path: &Path) -> Result<Self, LoadError> {
-        let bytes = std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+        let mut bytes = std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
         let info = recognise(path, &bytes)?;
+        if info.imports.iter().chain(&info.exports).any(|name| draft::is_in(name)) {
+            draft::make_release(&mut bytes);
+        }
         Ok(Self { path: path.to_owned(), bytes, info })
     }
 }
@@ -232,7 +237,7 @@ fn scan(
 pub(crate) fn component_kind(exports: &[&str]) -> Kind {
     let version_of = |interface, line| {
         let mut versions = exports.iter().filter_map(|name| name.strip_prefix(interface)?.strip_prefix('@'));
-        versions.find(|version| is_release(version, line)).map(str::to_owned)
+        versions.find(|version| is_of_line(version, line)).map(str::to_owned)
     };
     if let Some(version) = version_of("wasi:http/handler", "0.3.") {
         return Kind::HttpHandler03 { version };
@@ -367,6 +372,12 @@ mod tests {
         }
         for version in ["0.2.0-rc-2023-12-05", "0.3.0", "0.20.0"] {
             assert_eq!(component_kind(&[&format!("wasi:http/incoming-handler@{version}")]), Kind::Component);
+        }
+        for (version, is_served) in
+            [("0.3.0-rc-2026-03-15", true), ("0.3.0+build", true), ("0.3.0-rc-2026-01-06", false)]
+        {
+            let kind = component_kind(&[&format!("wasi:http/handler@{version}")]);
+            assert_eq!(matches!(kind, Kind::HttpHandler03 { .. }), is_served, "{version}");
         }
         let both = ["wasi:http/incoming-handler@0.2.0", "wasi:http/handler@0.3.2"];
         assert_eq!(component_kind(&both), Kind::HttpHandler03 { version: "0.3.2".to_owned() });

@@ -1,4 +1,4 @@
-//! What is ours of `wasi:sockets`: making TCP sockets (0.2), and all of name look-up. The rest is wasmtime-wasi's, which asks
+//! What is ours of `wasi:sockets`: making TCP sockets, and all of name look-up. The rest is wasmtime-wasi's, which asks
 //! [`Network`](super::network::Network) before it connects.
 //!
 //! Called on the worker that runs the guest. Nothing here waits: a look-up is polled, and `blocking.rs` waits for its pollable.
@@ -56,6 +56,26 @@ fn create_tcp(state: &mut State, family: IpAddressFamily) -> Result<Result<Resou
         Ok(socket) => Ok(Ok(socket)),
         Err(error) => Ok(Err(error.downcast()?)),
     }
+}
+
+/// The same of 0.3.
+pub(crate) fn link_create_tcp_03(linker: &mut Linker<State>) -> Result<()> {
+    linker.allow_shadowing(true);
+    linker.instance("wasi:sockets/types@0.3.0")?.func_wrap(
+        "[static]tcp-socket.create",
+        |mut store, (family,): (types03::IpAddressFamily,)| {
+            let state: &mut State = store.data_mut();
+            if !state.network().has_tcp() {
+                return Ok((Err(types03::ErrorCode::AccessDenied),));
+            }
+            Ok((match types03::HostTcpSocket::create(&mut state.sockets(), family) {
+                Ok(socket) => Ok(socket),
+                Err(error) => Err(error.downcast()?),
+            },))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 /// Adds `wasi:sockets/ip-name-lookup` to a linker.

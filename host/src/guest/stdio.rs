@@ -4,7 +4,12 @@
 //! guest can write another one's line. A line is bounded; the last one needs no line end. Used by the worker that runs
 //! the guest; nothing here blocks.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
@@ -91,9 +96,8 @@ impl IsTerminal for Lines {
 }
 
 impl StdoutStream for Lines {
-    /// WASI 0.3 only, which these guests do not speak.
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(tokio::io::sink())
+        Box::new(self.clone())
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
@@ -119,6 +123,22 @@ impl OutputStream for Lines {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         Ok(MAX_WRITE)
+    }
+}
+
+/// For guests of WASI 0.3.
+impl AsyncWrite for Lines {
+    fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Lines::write(&self, bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -29,12 +29,12 @@ const PACKAGES: [&str; 17] = [
     "wasip3-app",
     "without-files",
     "raw-hello",
-    "wstd-hello",
-    "wstd-sleep",
-    "waki-hello",
-    "waki-echo",
+    "wstd-app",
+    "waki-app",
     "cgi",
     "wasip3-guest",
+    "wasip3-cgi",
+    "wasip3-draft",
 ];
 
 /// The module of a guest: an example, one of other people's, or a test guest.

@@ -16,7 +16,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ServerConfig;
-use tokio::runtime::Runtime;
+use tokio::{io::AsyncWriteExt as _, runtime::Runtime};
 use tokio_rustls::TlsAcceptor;
 
 use super::PATIENCE;
@@ -86,7 +86,15 @@ where
     match tls {
         None => drop(conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await),
         Some(tls) => {
-            let Ok(stream) = tls.accept(stream).await else { return };
+            let stream = match tls.accept(stream).into_fallible().await {
+                Ok(stream) => stream,
+                Err((_, mut stream)) => {
+                    // To close it with something unread would be a reset, which may overtake the alert.
+                    let _ = stream.shutdown().await;
+                    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                    return;
+                }
+            };
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let stream = TokioIo::new(stream);
             match is_http2 {

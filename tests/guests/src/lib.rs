@@ -3,6 +3,8 @@
 //! Most are written against guest-sdk. Where that is too polite they use the bindings, through what is here.
 #![cfg(target_family = "wasm")]
 
+pub mod out;
+
 pub use wasip2;
 use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
 

@@ -281,8 +281,8 @@ impl Body for Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         // Whoever knows the length need not look for the end.
-        let result = if self.is_end_stream() { Ok(()) } else { Err(Error::ConnectionTerminated) };
-        self.end(result);
+        let is_whole = self.is_end_stream() || self.size_hint().exact() == Some(0);
+        self.end(if is_whole { Ok(()) } else { Err(Error::ConnectionTerminated) });
     }
 }
 

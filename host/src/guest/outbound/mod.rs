@@ -64,6 +64,11 @@ impl Hooks {
         Self { granted: Arc::clone(granted), in_flight: None }
     }
 
+    /// Whether there has been a request.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
     /// Starts a request whose URI has all its parts.
     ///
     /// # Errors
@@ -87,6 +92,9 @@ impl Hooks {
         Ok(client.send(request, options, permits))
     }
 }
+
+/// What is taken at once of a body that a guest of 0.3 sends, and waits until that has gone on. wasmtime-wasi-http's is a megabyte.
+const CHUNK: usize = 64 * 1024;
 
 /// What a request's URI names.
 struct Destination<'a> {
@@ -144,6 +152,10 @@ impl WasiHttpHooks for Hooks {
     /// The client does, for HTTP/1 only: in HTTP/2 the authority has a place of its own (RFC 9113 §8.3.1).
     fn set_host_header(&mut self) -> bool {
         false
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK
     }
 
     /// For guests of 0.3, within whose event loop it is polled.

@@ -1,37 +1,6 @@
-//! Guests written against other people's crates, and guests of other versions of WASI 0.2.
+//! Guests of other versions of WASI 0.2.
 
-use crate::harness::{BOTH, Host, Scratch, Setup, guest, pattern};
-
-#[test]
-fn guests_of_other_sdks_say_hello() {
-    for name in ["raw_hello", "wstd-hello", "waki_hello"] {
-        let host = Host::of(name);
-        for version in BOTH {
-            let answer = host.get(version, "/");
-            assert_eq!((answer.status, answer.text()), (200, "Hello World!"), "{name} {version:?}");
-            assert_eq!(host.access(&answer)["outcome"], "ok", "{name}");
-        }
-    }
-}
-
-#[test]
-fn guests_of_other_sdks_read_bodies() {
-    let body = pattern(300_000);
-    for name in ["waki_echo", "wstd-sleep"] {
-        let host = Host::of(name);
-        for version in BOTH {
-            let answer = host.post(version, "/", &body);
-            assert_eq!(answer.status, 200, "{name} {version:?}");
-            assert!(answer.body == body, "{name} {version:?}: {} bytes came back", answer.body.len());
-        }
-        let mut client = host.connect();
-        client.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\n");
-        for byte in b"Hello" {
-            client.send([*byte]);
-        }
-        assert_eq!(client.answer().text(), "Hello", "{name}");
-    }
-}
+use crate::harness::{BOTH, Scratch, Setup, guest};
 
 /// A component as text, whose imports and exports are of another version. What is inside of it keeps its names.
 fn with_version(text: &str, from: &str, to: &str) -> String {

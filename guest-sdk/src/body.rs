@@ -426,7 +426,10 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLarge { limit } => write!(f, "the body is larger than {limit} bytes"),
-            Self::Read(_) => f.write_str("the body could not be read"),
+            Self::Read(error) => match FetchError::of(error) {
+                Some(reason) => write!(f, "the body could not be read: {reason}"),
+                None => f.write_str("the body could not be read"),
+            },
             Self::Invalid(_) => f.write_str("the body is not what was expected"),
         }
     }
@@ -436,7 +439,8 @@ impl Error for BodyError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::TooLarge { .. } => None,
-            Self::Read(error) => Some(error),
+            // What it was has been said, unless it had a cause itself.
+            Self::Read(error) => FetchError::of(error).map_or(Some(error), FetchError::source),
             Self::Invalid(error) => Some(error.as_ref()),
         }
     }

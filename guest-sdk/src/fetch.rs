@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use http::uri::Scheme;
+
 use crate::{FetchError, Request, Response};
 
 #[cfg(not(target_family = "wasm"))]
@@ -13,7 +15,7 @@ use crate::wasm as sent_by;
 
 /// Sends a request and waits for the head of its response; the body is then read as it comes.
 ///
-/// The URI must be absolute. Redirects are not followed. A guest may call out only where the host grants it; everywhere else this is
+/// The URI must be absolute, with the scheme `http` or `https`. Redirects are not followed. A guest may call out only where the host grants it; everywhere else this is
 /// [`FetchError::Denied`].
 ///
 /// ```no_run
@@ -57,8 +59,11 @@ pub fn fetch(request: Request) -> Result<Response, FetchError> {
 ///
 /// As of [`fetch()`]; most of them come from [`Pending::wait`].
 pub fn start(request: Request) -> Result<Pending, FetchError> {
-    if request.uri().scheme().is_none() || request.uri().authority().is_none() {
+    let (Some(scheme), Some(_)) = (request.uri().scheme(), request.uri().authority()) else {
         return Err(FetchError::Invalid("absolute URI"));
+    };
+    if ![Scheme::HTTP, Scheme::HTTPS].contains(scheme) {
+        return Err(FetchError::Invalid("URI: its scheme is neither `http` nor `https`"));
     }
     sent_by::start(request).map(Pending)
 }
@@ -120,5 +125,24 @@ impl Timeouts {
     /// From one piece of the response's body to the next.
     pub fn between_bytes(self, after: Duration) -> Self {
         Self { between_bytes: Some(after), ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Body, RequestBuilder};
+
+    #[test]
+    fn a_uri_that_nobody_can_be_asked_by_is_the_uris_fault() {
+        for (uri, told) in [
+            ("/path", "the outgoing request has no valid absolute URI"),
+            ("ftp://a/", "the outgoing request has no valid URI: its scheme is neither `http` nor `https`"),
+            ("HTTPS://a/", "natively nobody answers"),
+        ] {
+            let request = RequestBuilder::new().uri(uri).body(Body::empty()).expect("a request");
+            let error = fetch(request).expect_err("nobody answers").to_string();
+            assert!(error.starts_with(told), "{uri}: {error}");
+        }
     }
 }

@@ -114,7 +114,8 @@ impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Denied => f.write_str(
-                "the host does not grant this outgoing request: grant it with `outbound = [\"https://api.example.com\"]` or `--outbound`",
+                "the host does not grant this outgoing request: grant it with `outbound = [\"https://api.example.com\"]` or `--outbound`; \
+                 a name that leads to a private address also needs `private = true` (`--outbound-private`)",
             ),
             Self::Invalid(what) => write!(f, "the outgoing request has no valid {what}"),
             Self::Dns(code) => write!(f, "the upstream's name could not be looked up: {code}"),
@@ -172,6 +173,8 @@ mod tests {
         let mut body = Body::wrap_reader(Breaks);
         let error = body.text().expect_err("it breaks off");
         assert_eq!(error.status(), 502);
+        assert_eq!(error.to_string(), "the body could not be read: the upstream's response is not complete");
+        assert!(error.source().is_none(), "nothing is told twice");
         let BodyError::Read(error) = error else { panic!("not a reading error") };
         assert!(matches!(FetchError::of(&error), Some(FetchError::Incomplete)));
         assert_eq!(Err::<Response, _>(error).into_response().status(), 502);
@@ -196,6 +199,8 @@ mod tests {
     #[test]
     fn a_denial_says_what_would_grant_it() {
         let text = FetchError::Denied.to_string();
-        assert!(text.contains("outbound = [\"") && text.contains("`--outbound`"), "{text}");
+        for words in ["outbound = [\"", "`--outbound`", "`private = true` (`--outbound-private`)"] {
+            assert!(text.contains(words), "{text}");
+        }
     }
 }

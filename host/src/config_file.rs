@@ -28,7 +28,7 @@ use crate::{
         DEFAULT_MAX_WORKERS, GuardConfig, HandlerConfig, NewImports, ProbeConfig, ServerConfig, Share, ValueError,
         not_allowed,
     },
-    guest::{CacheMode, Limits, Reset},
+    guest::{CacheMode, Limits, OutboundRule, Reset},
     router::{Route, Router},
 };
 
@@ -115,6 +115,30 @@ pub fn read(path: &Path, environment: impl Fn(&str) -> Option<String>) -> Result
     Ok(ConfigFile { config: Config { server, handlers }, control_left_out, state_left_out, written })
 }
 
+/// Reads one entry of a handler's `outbound` as a flag has it: a URL, or a table as in a file, whose paths are relative to where we are.
+///
+/// # Errors
+/// All that is wrong with it.
+pub(crate) fn outbound(
+    flag: &str,
+    text: &str,
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<OutboundRule, ValueError> {
+    if !text.trim_start().starts_with('{') {
+        return config::outbound(flag, text);
+    }
+    let entry: toml::Value = text.parse().map_err(|error: toml::de::Error| {
+        let allowed = "a URL, or a table such as `{ url = \"https://api.example.com\", private = true }`";
+        not_allowed(flag, format_args!("{allowed} ({})", one_line(error.message())), text)
+    })?;
+    let source = Source::new(Path::new(flag), &environment);
+    let rule = source.table("", 0, "", toml::Table::new(), |top| grants::read_rule(top, "outbound", entry));
+    match (source.finish(), rule) {
+        (Ok(_), Some(rule)) => Ok(rule),
+        (finished, _) => Err(ValueError::Table { problems: finished.err().unwrap_or_default() }),
+    }
+}
+
 /// Text of a bounded length.
 fn read_file(path: &Path) -> io::Result<String> {
     let mut text = String::new();
@@ -132,8 +156,13 @@ fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> ConfigFileError {
         path: path.to_owned(),
         line: before.matches('\n').count() + 1,
         column: before[line_start..].chars().count() + 1,
-        message: error.message().trim().replace('\n', ", "),
+        message: one_line(error.message()),
     }
+}
+
+/// What TOML's parser says.
+fn one_line(message: &str) -> String {
+    message.trim().replace('\n', ", ")
 }
 
 /// What `[server]` says.

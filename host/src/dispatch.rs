@@ -45,8 +45,9 @@ impl astra_server::Handler for Dispatch {
     fn handle(&self, exchange: Exchange) {
         let Exchange { mut request, info, responder } = exchange;
         let id = self.ids.next();
-        let (pin, gateway) = self.pin(&mut request, info.peer_addr());
+        // First, so that a client cannot take away what it is not to tell.
         let client_id = prepare(request.headers_mut(), &id);
+        let (pin, gateway) = self.pin(&mut request, &info);
         need_authority(&mut request, info.local_addr());
         forwarded::rewrite(request.headers_mut(), info.peer_addr(), "http", &self.trusted_proxies);
 
@@ -92,8 +93,9 @@ impl astra_server::Handler for Dispatch {
 
 impl Dispatch {
     /// Pins the revision that the request is for, and tells the guest which route it came by.
-    fn pin(&self, request: &mut astra_server::Request, peer: Option<SocketAddr>) -> (Option<Pin>, Gateway) {
-        let (mut told, mut gateway) = (Vec::new(), Gateway { peer, script: 0 });
+    fn pin(&self, request: &mut astra_server::Request, info: &ConnectionInfo) -> (Option<Pin>, Gateway) {
+        let mut gateway = Gateway { peer: info.peer_addr(), local: info.local_addr(), script: 0 };
+        let mut told = Vec::new();
         let (host, path) = (host(request), request.uri().path());
         let pin = self.tables.pin(host, path, |found| {
             told = told_route(found);
@@ -306,6 +308,13 @@ impl GuestOutput for PrintedLines {
         };
         let line = GuestLine { handler: &self.handler, id: self.id, stream, text: line };
         log.line(Origin::Guest, |out| log.format().guest_line(out, &line));
+    }
+
+    fn dropped(&self, lines: u64, bytes: u64) {
+        let Self { handler, id, .. } = self;
+        log::warn!(
+            "handler `{handler}`, request {id}: lines dropped after the 1 MiB that a request may print: {lines} ({bytes} bytes)"
+        );
     }
 }
 

@@ -164,9 +164,9 @@ impl Gate {
             .header(header::USER_AGENT, HeaderValue::from_static("astra-host-probe"))
             .body(astra_server::Body::empty())
             .map_err(|error| format!("its path is none: {error}"))?;
-        dispatch::put_route(request.headers_mut(), dispatch::told_route(&found));
         dispatch::prepare(request.headers_mut(), id);
-        Ok((request, Gateway { peer: None, script: found.script(path) }))
+        dispatch::put_route(request.headers_mut(), dispatch::told_route(&found));
+        Ok((request, Gateway { script: found.script(path), ..Gateway::default() }))
     }
 
     /// Runs the guest on a thread of its own, since its body has to be read while it runs.

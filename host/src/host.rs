@@ -46,6 +46,9 @@ const SPARE_INSTANCES: u32 = 16;
 /// How long a host waits for the one before it to let go of the state directory.
 const HANDOVER: Duration = Duration::from_secs(2);
 
+/// How long the workers of requests that were cut at the end may take. One that is stuck in a file call never ends.
+const ABANDON_AFTER: Duration = Duration::from_secs(1);
+
 /// Most connections a host holds, if the limit on open files allows as many.
 const MAX_CONNECTIONS: usize = 65_536;
 
@@ -127,6 +130,12 @@ impl HostBuilder {
     pub fn config_var(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         let value: String = value.into();
         crate::config::add_variables(&mut self.first().grants.config, [(key.into(), Text::from(value))]);
+        self
+    }
+
+    /// Gives a CGI program one more argument, behind its name.
+    pub fn arg(mut self, argument: impl Into<String>) -> Self {
+        self.first().grants.args.push(argument.into());
         self
     }
 
@@ -325,6 +334,7 @@ fn serve(
         .max_body(config.max_body)
         .body_read_timeout(config.body_timeout)
         .worker_stack(engine.worker_stack())
+        .abandon_after(ABANDON_AFTER)
         .around_worker({
             let runtime = engine.runtime().clone();
             move |work| {
@@ -405,8 +415,8 @@ impl RunningHost {
         self.engine.notes()
     }
 
-    /// Stops accepting, lets requests finish for at most `drain`, cuts the rest and joins all threads. True when nothing
-    /// was cut.
+    /// Stops accepting, lets requests finish for at most `drain`, cuts the rest and joins all threads, but for those that are stuck in a
+    /// file call for another second. True when nothing was cut.
     pub fn shutdown(self, drain: Duration) -> bool {
         self.operator.begin_stop();
         let is_whole = self.server.shutdown(drain);

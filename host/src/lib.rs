@@ -47,41 +47,47 @@
 //! | `state_dir` | what outlives a restart |
 //! | [`receipt`], [`events`], [`status`] | what is told about all that |
 //!
-//! Before the first request there are [`cli`] (the only place that knows clap), [`config_file`] and [`config`] (TOML and flags into plain
-//! checked values) and [`host`] (builds all of the above, starts it, shuts it down). Dependencies point down only: `cli` → `host` →
-//! `control`, `dispatch` → `operator` → `gate`, `handler` → `table` → `guest` → `failure`, `config`.
+//! Before the first request there are [`cli`] (the only place that knows clap), [`config_file`] and [`config`] (TOML
+//! and flags into plain checked values) and [`host`] (builds all of the above, starts it, shuts it down). Dependencies
+//! point down only: `cli` → `host` → `control`, `dispatch` → `operator` → `gate`, `handler` → `table` → `guest` →
+//! `failure`, `config`.
 //!
-//! State is of three kinds and never mixed: host-wide (`Engine`, `Dispatch`, `Operator`, `Log`), revision-wide (`Revision`,
-//! `LoadedModule`) and request-wide (the guest's store, `Ongoing`, `Visit`, `Reply`).
+//! State is of three kinds and never mixed: host-wide (`Engine`, `Dispatch`, `Operator`, `Log`), revision-wide
+//! (`Revision`, `LoadedModule`) and request-wide (the guest's store, `Ongoing`, `Visit`, `Reply`).
 //!
 //! # Kinds of guest
 //!
-//! A module is one of four programs (`guest/program.rs`), told by its exports: a handler of WASI 0.2 or 0.3, or a CGI program of either. There
-//! are two worlds for them (`guest/engine.rs`), each wasmtime set up in its own way with its own linker: guests of 0.2 are called and
-//! return, without fibers; those of 0.3 have an event loop, which runs on the worker of the request (`guest/concurrent.rs`). Programs that are
-//! core modules get WASI 0.1 as it is (`guest/preview1.rs`), each function behind the same wait. Whatever the kind, the answer goes through the same pipe (`guest/body.rs`, `guest/answer.rs`), so
-//! that streaming, limits and outcomes do not depend on it.
+//! A module is one of five programs (`guest/program.rs`), told by its exports: a handler of WASI 0.2 or 0.3, or a CGI
+//! program of 0.1 (a core module), 0.2 or 0.3. There are two worlds for them (`guest/engine.rs`), each wasmtime set up
+//! in its own way with its own linker: guests of 0.2 are called and return, without fibers; those of 0.3 have an event
+//! loop, which runs on the worker of the request (`guest/concurrent.rs`). Core modules get WASI 0.1 as it is
+//! (`guest/preview1.rs`), each function behind the same wait. Whatever the kind, the answer goes through the same pipe
+//! (`guest/body.rs`, `guest/answer.rs`), so that streaming, limits and outcomes do not depend on it.
 //!
 //! # What guests ask of others
 //!
-//! A rule names a destination, and what the name leads to is judged again (`guest/destination.rs`): for outgoing HTTP where a connection is
-//! made, and to exactly the addresses that were judged (`guest/outbound/client.rs`); for raw TCP where a guest connects
-//! (`guest/network.rs`). Connections and the threads for look-ups are Tokio's; each rule has its own pool of connections, which belongs to
-//! the handler's grants and not to a revision. A guest's worker polls its exchange itself once that is on a connection.
+//! A rule names a destination, and what the name leads to is judged again (`guest/destination.rs`): for outgoing HTTP
+//! where a connection is made, and to exactly the addresses that were judged (`guest/outbound/client.rs`); for raw TCP
+//! where a guest connects (`guest/network.rs`). Connections and the threads for look-ups are Tokio's; each rule has its
+//! own pool of connections, which belongs to the handler's grants and not to a revision. A guest's worker polls its
+//! exchange itself once that is on a connection.
 //!
 //! # Swapping without dropping
 //!
-//! A request reads one pointer, pins the revision it found, and looks whether the pointer is still the same; a swap exchanges the
-//! pointer and then counts pins. So either the request sees the new table or the swap sees the request, and "drained" is exact. What
-//! comes before the exchange (building, compiling in a niced process, linking, one instance, the probe) can fail without a trace; what
-//! comes after it cannot fail. A handler's slow state is behind one lock, which no request ever takes.
+//! A request reads one pointer, pins the revision it found, and looks whether the pointer is still the same; a swap
+//! exchanges the pointer and then counts pins. So either the request sees the new table or the swap sees the request,
+//! and "drained" is exact. What comes before the exchange (building, compiling in a niced process, linking, one
+//! instance, the probe) can fail without a trace; what comes after it cannot fail. A handler's slow state is behind one
+//! lock, which no request ever takes.
 //!
 //! # Invariants
 //!
-//! - A worker that waits holds no seat. While there is work, the reactor is without a poller for one monitor tick at most.
-//! - Every queue, buffer, table and thread count is bounded; beyond a request bound the client gets 503, at once; at the
-//!   connection limit we stop accepting and the backlog waits. Log lines beyond the bound are dropped and counted.
-//! - Nothing of a guest outlives its request. Named exception: a look-up that it has given up, which holds no more than a name.
+//! - A worker that waits holds no seat. While there is work, the reactor is without a poller for one monitor tick at
+//!   most.
+//! - Every queue, buffer, table and thread count is bounded; beyond a request bound the client gets 503, at once; at
+//!   the connection limit we stop accepting and the backlog waits. Log lines beyond the bound are dropped and counted.
+//! - Nothing of a guest outlives its request. Named exception: a look-up that it has given up, which holds no more than
+//!   a name.
 //! - A revision never changes after it is published; a request runs on one revision from its first to its last byte.
 //! - What an operator is refused leaves everything as it was.
 //! - A revision that is drained and not kept is freed: its receipt says so only when no reference is left.
@@ -89,7 +95,8 @@
 //!   finished).
 //! - Status codes are chosen in `failure.rs` only; clients never see paths, traps or module names.
 //! - Whoever starts a thread joins it. After shutdown none of ours is left. Named exceptions: rayon, wasmtime's cache
-//!   worker, Tokio, and the log's writer when nobody reads what it writes.
+//!   worker, Tokio, the log's writer when nobody reads what it writes, and a worker whose request is stuck in a file
+//!   call when the host ends.
 //! - No input from network, file or guest can panic the host.
 //! - Logging never blocks a worker, and neither guest nor client can forge a log line.
 //!
@@ -98,31 +105,34 @@
 //! `x-request-id` is the host's id of the request; it is in the response and in every log line too. A well-formed
 //! `x-request-id` that the client sent (1 to 128 letters, digits and `-._~:/+=@`) reaches the guest as
 //! `x-client-request-id` and the access log as `client_id`. `forwarded` (RFC 7239) ends with an element of the host's:
-//! see [`forwarded`]. `traceparent` passes through. What concerns the client's connection does not reach the guest: hop-by-hop fields,
-//! those that `connection` names (RFC 9110 section 7.6.1), and `proxy`.
+//! see [`forwarded`]. `traceparent` passes through. What concerns the client's connection does not reach the guest:
+//! hop-by-hop fields, those that `connection` names (RFC 9110 section 7.6.1), and `proxy`.
 //!
 //! # Where it differs from the design
 //!
-//! Core modules are not made components: wasmtime's adapter keeps its state in a page that it grows the program's memory by, which programs
-//! take for theirs that manage all of their memory (Go). Without it there are also two libraries and two instances fewer.
+//! Core modules are not made components: wasmtime's adapter keeps its state in a page that it grows the program's
+//! memory by, which programs take for theirs that manage all of their memory (Go). Without it there are also two
+//! libraries and two instances fewer.
 //!
-//! The access log has three files instead of one: what is collected (`access_log`), what it looks like (`log_line`) and who
-//! writes it (`log_writer`), because guest lines and the host's own records go the same way.
+//! The access log has three files instead of one: what is collected (`access_log`), what it looks like (`log_line`) and
+//! who writes it (`log_writer`), because guest lines and the host's own records go the same way.
 //!
-//! Guests sleep on the server's timers, not on Tokio's, and a thread that waits is woken into a seat, not to ask for one. An answer
-//! may wait for up to 200 µs while other short requests are ready: answers that go out in a row cost a tenth less. `run DIR` links guests
-//! with a stack of 96 KiB, not 128, so that small ones have two pages of memory.
+//! Guests of WASI 0.1 and 0.2 sleep on the server's timers; those of 0.3 on wasmtime-wasi's clock, which is Tokio's,
+//! unless their standard library speaks 0.2. A thread that waits is woken into a seat, not to ask for one. An answer
+//! may wait for up to 200 µs while other short requests are ready: answers that go out in a row cost a tenth less.
+//! `run DIR` links guests with a stack of 96 KiB, not 128, so that small ones have two pages of memory.
 //!
-//! In the server, requests queue first in, first out, whatever their handler; what keeps one connection from crowding out the others is
-//! that it may have only twice as many queued as there are seats. Queues per handler need the route before the queue, and come with
-//! limits per handler. The monitor does not notice a
-//! poller that was descheduled between the kernel's answer and the run queue: the kernel runs it again within its time slice.
-//! An idle HTTP/1 connection is taken apart after 250 ms, because hyper's buffers are nearly all that it costs.
+//! In the server, requests queue first in, first out, whatever their handler; what keeps one connection from crowding
+//! out the others is that it may have only twice as many queued as there are seats. Queues per handler need the route
+//! before the queue, and come with limits per handler. The monitor does not notice a poller that was descheduled
+//! between the kernel's answer and the run queue: the kernel runs it again within its time slice. An idle HTTP/1
+//! connection is taken apart after 250 ms, because hyper's buffers are nearly all that it costs.
 //!
-//! A handler may be swapped while an earlier revision of it still drains, up to 16 of them: a fix need not wait for somebody's stream.
-//! A revision is a module *with its settings*: a reload that changes grants or limits makes a new one of the same loaded module. Free
-//! pool slots keep their memory only up to a number that goes with the cores and handlers, not all of them, so that modules that come and
-//! go leave nothing behind. Over a Unix socket there is no reset, so the end of a cut HTTP/1.0 response without a length looks like a whole one.
+//! A handler may be swapped while an earlier revision of it still drains, up to 16 of them: a fix need not wait for
+//! somebody's stream. A revision is a module *with its settings*: a reload that changes grants or limits makes a new
+//! one of the same loaded module. Free pool slots keep their memory only up to a number that goes with the cores and
+//! handlers, not all of them, so that modules that come and go leave nothing behind. Over a Unix socket there is no
+//! reset, so the end of a cut HTTP/1.0 response without a length looks like a whole one.
 
 pub mod cli;
 pub mod config;

@@ -1,8 +1,9 @@
 //! Noticing that a module has changed: a file, or the sources of the Cargo package that builds it.
 //!
-//! By asking the file system again and again, because that works on every one, and with renames, bind mounts and links that are
-//! turned. A change counts once nothing has changed any more for a while, so that a file that is written slowly is not loaded
-//! half. Time is handed in. Looking is all that is done here: who polls also loads, on a thread of its own.
+//! By asking the file system again and again, because that works on every one, and with renames, bind mounts and links
+//! that are turned. A change counts once nothing has changed any more for a while, so that a file that is written
+//! slowly is not loaded half. Time is handed in. Looking is all that is done here: who polls also loads, on a thread of
+//! its own.
 
 use std::{
     collections::BTreeMap,
@@ -106,8 +107,8 @@ impl Watched {
         }
     }
 
-    /// How long ago the last poll's finding was saved: the youngest file's age, or, if that file was only moved here, since when it has
-    /// been seen.
+    /// How long ago the last poll's finding was saved: the youngest file's age, or, if that file was only moved here,
+    /// since when it has been seen.
     pub(crate) fn age(&self) -> Duration {
         let Some((files, since)) = &self.seen else { return Duration::ZERO };
         let newest = files.values().map(|file| file.modified).max().unwrap_or_default();
@@ -123,13 +124,15 @@ impl Watched {
         self.interval
     }
 
-    /// What the last poll found is being loaded. To be called before that begins: what changes meanwhile is the next change.
+    /// What the last poll found is being loaded. To be called before that begins: what changes meanwhile is the next
+    /// change.
     pub(crate) fn taken(&mut self) {
         self.taken = self.seen.as_ref().map(|(seen, _)| seen.clone());
     }
 
-    /// What was taken is a part of a file. Says whether there may be more to come: then it counts as not taken, and is reported when it
-    /// has changed, or after a longer time. If it comes to that, there is no more: time to say what is wrong with it.
+    /// What was taken is a part of a file. Says whether there may be more to come: then it counts as not taken, and is
+    /// reported when it has changed, or after a longer time. If it comes to that, there is no more: time to say what is
+    /// wrong with it.
     pub(crate) fn waiting_for_more(&mut self) -> bool {
         if self.quiet == QUIET_AFTER_PART {
             return false;
@@ -162,8 +165,9 @@ impl Watched {
     }
 }
 
-/// Adds the files in `dir` and below that make up a package: nothing hidden, and nothing that cargo has made, which is in `target` or in
-/// a directory with the mark of caches. Directories are not followed through links, which may lead anywhere.
+/// Adds the files in `dir` and below that make up a package: nothing hidden, and nothing that cargo has made, which is
+/// in `target` or in a directory with the mark of caches. Directories are not followed through links, which may lead
+/// anywhere.
 fn add_files(dir: &Path, target: &Path, depth: usize, left: &mut usize, files: &mut Snapshot) -> io::Result<()> {
     if depth == 0 || dir == target || dir.join("CACHEDIR.TAG").exists() {
         return Ok(());

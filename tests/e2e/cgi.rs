@@ -49,8 +49,55 @@ fn variables(host: &Host, version: Http, path: &str, headers: &[(&str, &str)]) -
 }
 
 #[test]
+fn arguments_follow_the_name_of_the_program() {
+    let with = |setup: Setup| setup.flag("--arg", "app.py").flag("--arg", "--flag").flag("--arg", "").start();
+    let host = with(Host::with("cgi"));
+    for version in BOTH {
+        assert_eq!(host.get(version, "/arguments").text(), r#"["cgi", "app.py", "--flag", ""]"#);
+    }
+    assert_eq!(Host::of("cgi").get(Http::One, "/arguments").text(), r#"["cgi"]"#);
+
+    let module = r#"(module
+        (import "wasi_snapshot_preview1" "args_sizes_get" (func $sizes (param i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "args_get" (func $get (param i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (; to be printed: the head, and the arguments, whose length is to come at 12 ;)
+        (data (i32.const 0) "\40\00\00\00\1a\00\00\00\00\04\00\00")
+        (data (i32.const 64) "Content-Type: text/plain\n\n")
+        (func (export "_start")
+            (drop (call $sizes (i32.const 32) (i32.const 12)))
+            (drop (call $get (i32.const 512) (i32.const 1024)))
+            (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 40)))
+            (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 40)))))"#;
+    let dir = Scratch::new();
+    let host = with(Setup::run(dir.file("core.wasm", wat::parse_str(module).expect("valid text"))));
+    assert_eq!(host.get(Http::One, "/").text(), "core\0app.py\0--flag\0\0");
+}
+
+#[test]
+fn what_was_granted_goes_before_what_a_request_says() {
+    let host = Host::with("cgi")
+        .flag("--env", "HTTP_X_USER=granted")
+        .flag("--env", "HTTPS=on")
+        .flag("--env", "SERVER_NAME=example.com")
+        .flag("--env", "SERVER_PORT=0")
+        .flag("--env", "SERVER_PORT=443")
+        .start();
+    for version in BOTH {
+        let answer = host.ask(version, "GET", "/env", &[("x-user", "forged"), ("x-other", "1")], None);
+        let answer = answer.expect("a whole answer");
+        let of = |name: &str| answer.text().lines().filter(|line| line.starts_with(name)).collect::<Vec<_>>();
+        assert_eq!(of("HTTP_X_USER="), ["HTTP_X_USER=granted"]);
+        assert_eq!((of("HTTPS="), of("SERVER_NAME=")), (vec!["HTTPS=on"], vec!["SERVER_NAME=example.com"]));
+        assert_eq!((of("SERVER_PORT="), of("HTTP_X_OTHER=")), (vec!["SERVER_PORT=443"], vec!["HTTP_X_OTHER=1"]));
+    }
+}
+
+#[test]
 fn a_program_finds_its_request_in_the_environment() {
     let host = Host::with("cgi").flag("--env", "GRANTED=yes").start();
+    let port = host.addr().port().to_string();
     for version in BOTH {
         let headers = [
             ("x-two", "1"),
@@ -69,7 +116,7 @@ fn a_program_finds_its_request_in_the_environment() {
             ("SCRIPT_NAME", ""),
             ("PATH_INFO", "/env"),
             ("SERVER_NAME", "test"),
-            ("SERVER_PORT", "80"),
+            ("SERVER_PORT", &port),
             ("REMOTE_ADDR", "127.0.0.1"),
             ("HTTP_HOST", "test"),
             ("HTTP_X_TWO", "1, 2"),
@@ -84,6 +131,18 @@ fn a_program_finds_its_request_in_the_environment() {
         for absent in ["HTTP_PROXY", "CONTENT_LENGTH", "CONTENT_TYPE", "HTTPS", "PATH", "HTTP_CONTENT_LENGTH"] {
             assert_eq!(found.get(absent), None, "{version:?}");
         }
+    }
+}
+
+#[test]
+fn the_authority_of_the_target_goes_before_host() {
+    let host = Host::of("cgi");
+    let mut client = host.connect();
+    client.send("GET http://target.example:81/env HTTP/1.1\r\nhost: other.example\r\n\r\n");
+    let answer = client.answer();
+    let lines: Vec<_> = answer.text().lines().collect();
+    for line in ["HTTP_HOST=target.example:81", "SERVER_NAME=target.example", "REQUEST_URI=/env"] {
+        assert!(lines.contains(&line), "{line} is not in {lines:?}");
     }
 }
 
@@ -128,6 +187,7 @@ fn the_head_says_status_and_fields() {
         assert_eq!((redirect.status, redirect.header("location")), (302, Some("https://example.com/")));
         let answer = host.get(version, "/hop-by-hop");
         assert_eq!((answer.text(), answer.header("x-stays"), answer.header("connection")), ("body", Some("1"), None));
+        assert_eq!(answer.header("x-hop"), None, "what the program's `connection` names");
         assert_eq!(host.get(version, "/exits-well").text(), "all of it");
     }
 }

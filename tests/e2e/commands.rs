@@ -55,13 +55,39 @@ fn inspect_builds_a_package_as_run_does() {
 }
 
 #[test]
-fn inspect_describes_what_cannot_be_served() {
+fn inspect_hints_at_what_a_core_module_may_need_and_lists_each_import_once() {
+    let module = r#"(module
+        (import "wasi_snapshot_preview1" "path_open" (func))
+        (import "wasi_snapshot_preview1" "environ_get" (func))
+        (import "wasi_snapshot_preview1" "path_open" (func))
+        (memory (export "memory") 1)
+        (func (export "_start")))"#;
     let dir = Scratch::new();
-    for (wat, kind) in [("(module)", "core module"), ("(component)", "component without an HTTP handler")] {
-        let path = dir.file("app.wasm", wat::parse_str(wat).expect("valid text"));
-        let ended = inspect(path).end();
-        assert_eq!(ended.code, Some(0), "{ended:?}");
-        assert!(ended.stdout.contains(&format!("kind     {kind}")), "{}", ended.stdout);
+    let ended = inspect(dir.file("app.wasm", wat::parse_str(module).expect("valid text"))).end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.stdout.matches("wasi_snapshot_preview1::path_open").count(), 1, "{}", ended.stdout);
+    let needs = "may need\n  files (`--dir`)\n  environment variables (`--env`)\n";
+    assert!(ended.stdout.ends_with(needs), "{}", ended.stdout);
+}
+
+#[test]
+fn inspect_describes_what_cannot_be_served_and_says_why_not() {
+    let dir = Scratch::new();
+    let weather = r#"(component (import "acme:weather/forecast@1.0.0" (instance)) (instance $handler)
+        (export "wasi:http/incoming-handler@0.2.3" (instance $handler)))"#;
+    for (wat, kind, reason) in [
+        ("(module)", "core module without a function `_start`", "accepted is a component"),
+        ("(component)", "component without an HTTP handler", "exports nothing, accepted is a component"),
+        (
+            weather,
+            "component, WASI HTTP 0.2.3",
+            "imports `acme:weather/forecast@1.0.0`, which this host does not provide",
+        ),
+    ] {
+        let ended = inspect(dir.file("app.wasm", wat::parse_str(wat).expect("valid text"))).end();
+        ended.expect_complaint(1, &["app.wasm", reason]);
+        assert!(ended.stdout.contains(&format!("kind     {kind}\n")), "{}", ended.stdout);
+        assert!(ended.stdout.contains("\nmay need\n"), "all of it: {}", ended.stdout);
     }
     inspect(dir.file("app.wasm", "text")).end().expect_complaint(1, &["a text file"]);
     inspect(dir.join("missing.wasm")).end().expect_complaint(1, &["missing.wasm"]);

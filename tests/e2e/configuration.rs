@@ -28,6 +28,7 @@ route = ["/hello/*", "/hi"]
 probe = { path = "/hello/healthz?token=${env:TOKEN}" }
 env = { TOKEN = "Bearer ${env:TOKEN}", FILE = "${file:secret}" }
 dirs = { "/data" = "." }
+args = ["app.py", "--flag"]
 
 [[handler]]
 name = "package"
@@ -76,6 +77,8 @@ fn what_is_printed_is_a_whole_file_without_secrets() {
         "env.\"FILE\" = \"${file:secret}\"",
         "probe.path = \"/hello/healthz?token=${env:TOKEN}\"",
         "host = \"*.example.com\"",
+        "args = [\"app.py\", \"--flag\"]",
+        "# args: none",
     ] {
         assert!(ended.stdout.lines().any(|printed| printed == line), "{line}: {}", ended.stdout);
     }

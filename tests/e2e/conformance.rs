@@ -3,18 +3,17 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::TcpListener,
     sync::{Arc, Barrier, Mutex, mpsc},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use http::Request;
-use socket2::{Domain, Socket, Type};
 
 use crate::harness::{
     BOTH, Host, Http, PATIENCE, field,
-    origin::{Origin, head, raw, text},
+    origin::{Full, Origin, head, raw, silent, stalling, text},
 };
 
 /// A host of a guest that may ask the servers of these tests.
@@ -29,15 +28,6 @@ fn expect_text(host: &Host, path: &str, expected: &[&str]) {
         assert_eq!(answer.status, 200, "{version:?} {path}");
         assert_eq!(answer.text().lines().collect::<Vec<_>>(), expected, "{version:?} {path}");
     }
-}
-
-/// Where nobody takes connections, and nobody refuses them: the kernel's queue is full while what is beside the address lives.
-fn full() -> (SocketAddr, (Socket, TcpStream)) {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
-    socket.listen(0).expect("can listen");
-    let address = socket.local_addr().expect("it is bound").as_socket().expect("IPv4");
-    (address, (socket, TcpStream::connect(address).expect("there is room for one")))
 }
 
 #[test]
@@ -536,18 +526,12 @@ fn an_exchange_that_is_dropped_ends_there_and_then() {
 
 #[test]
 fn each_time_out_ends_what_it_is_for() {
-    let silent = raw(|mut stream| head(&mut stream).and_then(|_| stream.read_to_end(&mut Vec::new())).map(drop));
-    let stalls = raw(|mut stream| {
-        head(&mut stream)?;
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab")?;
-        stream.read_to_end(&mut Vec::new()).map(drop)
-    });
-    let (full, _queue) = full();
+    let full = Full::new();
     let host = asking("waits_no_longer_than");
     for (path, address, ended) in [
-        ("/connect", full, "ErrorCode::ConnectionTimeout"),
-        ("/first-byte", silent, "ErrorCode::ConnectionReadTimeout"),
-        ("/between-bytes", stalls, "200 ab then Some(ErrorCode::ConnectionReadTimeout)"),
+        ("/connect", full.address, "ErrorCode::ConnectionTimeout"),
+        ("/first-byte", silent(), "ErrorCode::ConnectionReadTimeout"),
+        ("/between-bytes", stalling(), "200 ab then Some(ErrorCode::ConnectionReadTimeout)"),
     ] {
         expect_text(&host, &format!("{path}?http://{address}/"), &["set true, read back true", ended]);
     }

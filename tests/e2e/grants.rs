@@ -1,6 +1,11 @@
 //! Nothing is granted by default; what is granted is what the guest sees, and no more.
 
-use std::{fs, os::unix::fs::symlink, process::Command};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
 use crate::harness::{BOTH, Host, Http, Scratch, Setup};
 
@@ -137,13 +142,32 @@ fn nothing_outside_of_a_granted_directory_is_reached() {
 }
 
 #[test]
+fn a_guest_dates_what_it_may_write() {
+    let dir = Scratch::new();
+    dir.file("file", "");
+    symlink("file", dir.join("link")).expect("can be made");
+    dir.file("dir/file", "");
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let writes = Host::with("touches").flag("--dir", arguments(&dir, "::/data:rw")).start();
+    let reads = Host::with("touches").flag("--dir", arguments(&dir, "::/data")).start();
+    for (version, name) in BOTH.into_iter().zip(["link", "dir"]) {
+        assert_eq!(reads.get(version, &format!("/?{name}")).text(), "not-permitted");
+        assert_eq!(writes.get(version, &format!("/?{name}")).text(), "done");
+        assert_eq!(fs::metadata(dir.join(name)).expect("is there").modified().expect("a time"), time, "{name}");
+    }
+    assert_eq!(writes.get(Http::One, "/?none").text(), "no-entry");
+}
+
+#[test]
 fn what_is_neither_file_nor_directory_is_refused_and_holds_up_nobody() {
     let dir = Scratch::new();
     let fifo = dir.join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().expect("a Unix").success());
     let reads = Host::with("opens_dir").flag("--dir", arguments(&dir, "::/data")).start();
     let writes = Host::with("writes_dir").flag("--dir", arguments(&dir, "::/data:rw")).start();
+    let touches = Host::with("touches").flag("--dir", arguments(&dir, "::/data:rw")).start();
     for version in BOTH {
+        assert_eq!(touches.get(version, "/?fifo").text(), "not-permitted");
         assert!(reads.get(version, "/data/fifo").text().starts_with("error: "));
         assert!(writes.post(version, "/data/fifo", b"x").text().starts_with("error: "));
     }

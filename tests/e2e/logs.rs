@@ -175,11 +175,18 @@ fn a_client_cannot_forge_a_line() {
 }
 
 #[test]
-fn a_flood_of_lines_holds_up_nobody() {
-    let host = Host::of("stdout_flood");
+fn a_flood_of_lines_holds_up_nobody_and_does_not_fill_the_log() {
+    let mut host = Host::of("stdout_flood");
     let answer = host.get(Http::One, "/?lines=100000");
     assert_eq!(answer.text(), "flooded\n");
     assert_eq!(host.access(&answer)["outcome"], "ok");
+    let id = answer.header("x-request-id").expect("every answer has an id");
+    let told = host.stderr_with("lines dropped after the 1 MiB that a request may print");
+    assert!(told.contains(id), "{told}");
+    host.signal(rustix::process::Signal::TERM);
+    let log = host.ended().stderr;
+    assert!(log.matches("of a flood").count() < 100_000 / 4, "{}", log.len());
+    assert!(log.contains("line 1 of a flood"));
 }
 
 #[test]

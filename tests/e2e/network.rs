@@ -6,9 +6,7 @@ use std::{
     thread,
 };
 
-use socket2::{Domain, Socket, Type};
-
-use crate::harness::{BOTH, Host, Http, Scratch, Setup, guest};
+use crate::harness::{BOTH, Host, Http, Scratch, Setup, guest, origin::Full};
 
 /// A server on the loopback that does this with each connection, one after the other.
 fn serve(answer: impl Fn(TcpStream) -> io::Result<()> + Send + 'static) -> SocketAddr {
@@ -30,14 +28,6 @@ fn echo() -> SocketAddr {
 
 fn with(name: &str, flag: &str, value: impl Into<String>) -> Host {
     Host::with(name).flag(flag, value.into()).start()
-}
-
-/// What the host logs about a denial of which it says `what`.
-fn denial(host: &Host, what: &str) -> String {
-    let line = host.json(what, |line| {
-        line["message"].as_str().is_some_and(|message| message.contains("was denied") && message.contains(what))
-    });
-    line["message"].as_str().expect("a text").to_owned()
 }
 
 #[test]
@@ -86,9 +76,9 @@ fn another_port_another_address_and_an_address_that_was_not_looked_up_are_refuse
         assert_eq!(host.get(Http::One, &format!("/?{to}")).text(), "error: PermissionDenied\n", "{to}");
     }
     let allows = |rule: String| format!("this would allow it: network = {{ tcp = [\"{rule}\"] }}");
-    let literal = denial(&host, &format!("a connection to {echo}"));
+    let literal = host.denial(&format!("a connection to {echo}"));
     assert!(literal.ends_with(&allows(echo.to_string())), "{literal}");
-    let named = denial(&host, &format!(":{}\"", other.port()));
+    let named = host.denial(&format!(":{}\"", other.port()));
     assert!(named.ends_with(&allows(format!("localhost:{}", other.port()))), "{named}");
 }
 
@@ -105,7 +95,7 @@ fn a_private_address_needs_more_than_a_pattern() {
 fn without_a_rule_there_is_no_socket_and_the_log_says_what_to_grant() {
     let host = Host::of("talks_tcp");
     assert_eq!(host.get(Http::One, "/?127.0.0.1:1").text(), "error: PermissionDenied\n");
-    assert!(denial(&host, "a TCP socket").ends_with("network = { tcp = [\"HOST:PORT\"] }"));
+    assert!(host.denial("a TCP socket").ends_with("network = { tcp = [\"HOST:PORT\"] }"));
 }
 
 #[test]
@@ -114,6 +104,19 @@ fn nobody_can_be_listened_to_whatever_is_granted() {
     for path in ["/tcp?127.0.0.1:0", "/tcp?0.0.0.0:0", "/tcp?[::]:0", "/udp?127.0.0.1:0", "/udp?0.0.0.0:0"] {
         assert_eq!(host.get(Http::One, path).text(), "error: PermissionDenied\n", "{path}");
     }
+    for what in ["binding a socket to 127.0.0.1:0", "listening", "a UDP socket"] {
+        assert!(host.denial(&format!("{what}\"")).ends_with("; this cannot be granted"), "{what}");
+    }
+}
+
+#[test]
+fn an_address_is_suggested_and_not_a_name_that_happens_to_lead_there() {
+    let echo = echo();
+    let host = Host::with("talks_tcp").flag("--dns", "localhost").flag("--tcp", "named.invalid:1").start();
+    let answer = host.get(Http::One, &format!("/?localhost:{}", echo.port()));
+    assert_eq!(answer.text(), "error: PermissionDenied\n");
+    let told = host.denial(&format!("a connection to {echo}"));
+    assert!(told.ends_with(&format!("network = {{ tcp = [\"{echo}\"] }}")), "{told}");
 }
 
 #[test]
@@ -142,7 +145,12 @@ fn names_are_looked_up_that_were_granted_and_others_get_their_code() {
             assert!(codes.contains(&answer.text()), "{}", answer.text());
         }
     }
-    assert!(denial(&host, "looking up example.com").ends_with("network = { dns = [\"example.com\"] }"));
+    assert!(host.denial("looking up example.com").ends_with("network = { dns = [\"example.com\"] }"));
+    for name in [".internal", "*", "-a.b"] {
+        assert_eq!(host.get(Http::One, &format!("/?name={name}")).text(), "error: access-denied\n", "{name}");
+        let told = host.denial(&format!("looking up {name}\""));
+        assert!(told.ends_with("; no rule but `*` can name such a host"), "{told}");
+    }
 }
 
 #[test]
@@ -174,12 +182,8 @@ fn a_guest_that_reads_from_a_silent_server_is_cut_at_its_deadline() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_guest_that_connects_to_nowhere_is_cut_at_its_deadline() {
-    // Nobody accepts, and the kernel's queue is full: the next one is not even refused.
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
-    listener.listen(0).expect("can listen");
-    let address = listener.local_addr().expect("it is bound").as_socket().expect("IPv4");
-    let _queued = TcpStream::connect(address).expect("there is room for one");
+    let full = Full::new();
+    let address = full.address;
     let host = Host::with("talks_tcp").flag("--tcp", address.to_string()).flag("--deadline", "300ms").start();
     host.expect(&format!("/?{address}"), 504, "deadline");
 }

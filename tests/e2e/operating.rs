@@ -148,7 +148,7 @@ fn what_cannot_be_swapped_in_fails_the_command_and_changes_nothing() {
     let core = wat::parse_str("(module)").expect("valid text");
     let traps = wat::parse_str("(module (func unreachable) (start 0))").expect("valid text");
     for (path, reason) in [
-        (file("garbage.wasm", b"garbage"), "garbage.wasm` is a text file, not WebAssembly"),
+        (file("garbage.wasm", b"garbage"), "garbage.wasm` is a text file, not binary WebAssembly"),
         (file("half.wasm", &whole[..whole.len() / 2]), "half.wasm` is truncated"),
         (file("core.wasm", &core), "core.wasm` is a core module"),
         (file("traps.wasm", &traps), "traps.wasm` is a core module"),
@@ -460,6 +460,14 @@ fn routes_are_told_to_guests_and_cannot_be_forged() {
         assert!(!answer.text().contains("x-route:") && !answer.text().contains("x-route-param"), "{}", answer.text());
         assert_eq!(host.access(&answer)["handler"], "rest");
     }
+    let names = "x-route, x-route-rest, x-route-param-id, x-hop";
+    let hidden = [("connection", names), ("x-hop", "1")];
+    let answer = host.ask(Http::One, "GET", "/users/1/posts", &hidden, None).expect("a whole answer");
+    let text = answer.text();
+    for line in ["x-route: /users/:id/*", "x-route-param-id: 1", "x-route-rest: posts"] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+    assert!(!text.contains("x-hop"), "{text}");
 }
 
 #[test]

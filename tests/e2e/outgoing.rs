@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     path::PathBuf,
     sync::{Arc, Barrier, Mutex, mpsc},
 };
@@ -14,11 +14,10 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
-use socket2::{Domain, Socket, Type};
 
 use crate::harness::{
     BOTH, Host, Http, PATIENCE, Scratch, Setup, guest,
-    origin::{Origin, head, raw, text},
+    origin::{Full, Origin, head, raw, silent, stalling, text},
 };
 
 /// A host whose guests may ask `rule`.
@@ -35,13 +34,6 @@ fn asked(host: &Host, how: &str, address: SocketAddr) -> String {
     host.get(Http::One, &format!("/{how}?http://{address}/")).text().to_owned()
 }
 
-fn denial(host: &Host, what: &str) -> String {
-    let line = host.json(what, |line| {
-        line["message"].as_str().is_some_and(|message| message.contains("was denied") && message.contains(what))
-    });
-    line["message"].as_str().expect("a text").to_owned()
-}
-
 #[test]
 fn what_was_granted_is_asked_over_one_connection() {
     let origin = Origin::http(|request| text(format!("{} {}", request.method(), request.uri())));
@@ -53,6 +45,20 @@ fn what_was_granted_is_asked_over_one_connection() {
         }
     }
     assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn an_origin_is_the_same_however_it_is_spelled() {
+    let origin = Origin::http(|request| text(request.headers()[header::HOST].to_str().expect("text")));
+    let port = origin.address.port();
+    let host = host(format!("http://127.0.0.1:{port}"));
+    for spelled in [format!("127.0.0.1:{port}"), format!("127.0.0.1:0{port}"), format!("127.0.0.1.:000{port}")] {
+        let answer = host.get(Http::One, &format!("/get?http://{spelled}/"));
+        assert_eq!(answer.text(), format!("127.0.0.1:{port}"), "{spelled}");
+    }
+    assert_eq!(origin.connections(), 1);
+    let answer = host.get(Http::One, &format!("/get?http://127.0.0.1:+{port}/"));
+    assert_ne!(answer.status, 200, "RFC 3986 section 3.2.3: {}", answer.text());
 }
 
 #[test]
@@ -113,9 +119,26 @@ fn what_was_not_granted_is_denied_and_the_log_says_what_would_grant_it() {
             let answer = host.get(version, &format!("/get?{url}"));
             assert_eq!((answer.status, &answer.text()[..8]), (500, "Denied: "), "{url}");
         }
-        assert!(denial(&host, what).contains(&rule), "{}", denial(&host, what));
+        assert!(host.denial(what).contains(&rule), "{}", host.denial(what));
     }
     assert_eq!(origin.connections(), 0);
+}
+
+#[test]
+fn no_rule_is_suggested_that_would_be_refused() {
+    let host = any_of_ours();
+    for name in ["2130706433", "127.1", ".internal", "*"] {
+        let answer = host.get(Http::One, &format!("/get?http://{name}:7/"));
+        assert_eq!((answer.status, &answer.text()[..8]), (500, "Denied: "), "{name}");
+        let told = host.denial(&format!("a request to http://{name}:7"));
+        assert!(told.ends_with("; no rule but `*` can name such a host"), "{told}");
+    }
+}
+
+#[test]
+fn another_scheme_is_the_uris_fault() {
+    let answer = any_of_ours().get(Http::One, "/get?ftp://127.0.0.1/");
+    assert!(answer.status == 500 && answer.text().contains("neither `http` nor `https`"), "{}", answer.text());
 }
 
 #[test]
@@ -234,29 +257,22 @@ fn trailers_arrive() {
     let origin = raw(|mut stream| {
         head(&mut stream)?;
         stream.write_all(
-            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n2\r\nab\r\n0\r\nx-sum: 3\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\nconnection: x-named\r\n\r\n2\r\nab\r\n0\r\n\
+              x-sum: 3\r\ncontent-length: 99\r\nx-named: 1\r\nkeep-alive: 1\r\n\r\n",
         )
     });
     let text = asked(&any_of_ours(), "collect", origin);
     assert!(text.starts_with("2 bytes") && text.contains("x-sum"), "{text}");
+    for of_head in ["content-length", "x-named", "keep-alive"] {
+        assert!(!text.contains(of_head), "RFC 9110 section 6.5.1: {text}");
+    }
 }
 
 #[test]
 fn time_is_up_when_the_guest_says_so() {
-    let silent = raw(|mut stream| head(&mut stream).and_then(|_| stream.read_to_end(&mut Vec::new())).map(drop));
-    let stalls = raw(|mut stream| {
-        head(&mut stream)?;
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab")?;
-        stream.read_to_end(&mut Vec::new()).map(drop)
-    });
-    // Nobody accepts, and the kernel's queue is full: the next one is not even refused.
-    let full = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
-    full.listen(0).expect("can listen");
-    let full = (full.local_addr().expect("it is bound").as_socket().expect("IPv4"), full);
-    let _queued = TcpStream::connect(full.0).expect("there is room for one");
+    let full = Full::new();
     let host = any_of_ours();
-    for (address, waited_for) in [(silent, "FirstByte"), (stalls, "NextBytes"), (full.0, "Connection")] {
+    for (address, waited_for) in [(silent(), "FirstByte"), (stalling(), "NextBytes"), (full.address, "Connection")] {
         let answer = host.get(Http::One, &format!("/timeouts?http://{address}/"));
         assert!(answer.text().contains(&format!("TimedOut({waited_for})")), "{}", answer.text());
     }
@@ -396,6 +412,9 @@ fn tls_trusts_the_roots_of_its_rule_and_speaks_http2_where_the_server_does() {
     assert_eq!(answer.text(), format!("HTTP/2.0 localhost:{} false", origin.address.port()));
     assert_eq!(host.get(Http::One, &format!("/eight?{url}/")).status, 200);
     assert_eq!(origin.connections(), 1, "one is enough in HTTP/2");
+
+    let by_flag = Host::with("fetches").flag("--outbound", &rule).start();
+    assert_eq!(by_flag.get(Http::One, &format!("/get?{url}/")).status, 200, "the same by a flag");
 
     let untrusting = Host::with("fetches").flag("--outbound-private", &url).start();
     let answer = untrusting.get(Http::One, &format!("/get?{url}/"));

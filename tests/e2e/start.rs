@@ -201,7 +201,7 @@ fn files_that_are_not_wasm_are_called_what_they_are() {
     for (content, found) in [
         (&b"hello"[..], "a text file"),
         (b"", "empty"),
-        (b"(module)", "WebAssembly text"),
+        (b"(module)", "is WebAssembly text (`wasm-tools parse` makes it binary), not binary WebAssembly"),
         (b"\x7fELF\x02\x01\x01", "a native program"),
         (b"\x1f\x8b\x08\x00", "a compressed file"),
     ] {
@@ -229,6 +229,34 @@ fn a_truncated_file_is_called_truncated() {
 fn a_core_module_is_told_how_to_become_a_component() {
     let dir = Scratch::new();
     run_text(&dir, "(module)").expect_complaint(1, &["core module", "wasm32-wasip2", "wasi:http/incoming-handler"]);
+}
+
+#[test]
+fn a_core_module_that_could_never_run_is_told_what_it_lacks() {
+    let dir = Scratch::new();
+    let yields = r#"(import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))"#;
+    for (module, lacks) in [
+        (r#"(module (global (export "_start") i32 (i32.const 0)))"#, "without a function `_start`"),
+        (r#"(module (func (export "_start") (param i32)))"#, "without a `_start` that takes and returns nothing"),
+        (&format!(r#"(module {yields} (func (export "_start")))"#), "without a memory exported as `memory`"),
+    ] {
+        run_text(&dir, module).expect_complaint(1, &["core module", lacks, "wasm32-wasip2"]);
+        let compiled = Setup::bare().arg("compile").arg(dir.join("app.wasm")).end();
+        compiled.expect_complaint(1, &[lacks]);
+    }
+}
+
+#[test]
+fn what_is_no_file_is_refused_at_once() {
+    let dir = Scratch::new();
+    let fifo = dir.join("app.wasm");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().expect("a Unix").success());
+    let named = fifo.display().to_string();
+    Setup::run(&fifo).end().expect_complaint(1, &[&named, "is a pipe"]);
+    for command in ["inspect", "compile"] {
+        Setup::bare().arg(command).arg(&fifo).end().expect_complaint(1, &[&named, "is a pipe"]);
+    }
+    Setup::bare().arg("compile").arg(dir.path()).end().expect_complaint(1, &["is a directory"]);
 }
 
 #[test]
@@ -315,7 +343,9 @@ fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
         ("--dir", "", "`HOST[::GUEST][:rw]`"),
         ("--outbound", "api.example.com", "`https://api.example.com`"),
         ("--outbound-private", "https://a/path", "a URL without a path"),
+        ("--outbound", "{ url }", "a URL, or a table such as `{ url = "),
         ("--tcp", "db.internal", "`db.internal:5432`"),
+        ("--tcp", "fd00::/8:80", "`[::1]:80`"),
         ("--dns", "10.0.0.1", "`*.example.com`"),
         ("--config-var", "ASTRA_HOST_E2E_NOT_SET", "`ASTRA_HOST_E2E_NOT_SET=VALUE`"),
         ("--trusted-proxy", "10.0.0.0/33", "`10.0.0.0/8`"),
@@ -324,6 +354,12 @@ fn wrong_values_name_the_flag_the_value_and_what_is_allowed() {
         let ended = Host::with("hello").no_listen().arg(format!("{name}={value}")).end();
         ended.expect_complaint(2, &[name, value, allowed]);
     }
+}
+
+#[test]
+fn a_table_that_is_wrong_is_told_key_by_key() {
+    let ended = run_flag("--outbound", "{ url = \"https://a\", privat = true, key = \"k\" }");
+    ended.expect_complaint(2, &["--outbound: ", "did you mean `outbound.private`?", "needs `outbound.certificate`"]);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! What a terminal is shown and nobody else: a sign of life while a module takes its time. `script` (Debian's bsdutils) makes
-//! the terminal; the module is a FIFO, which takes until the test has written to it.
+//! What a terminal is shown and nobody else: a sign of life while a start takes its time. `script` (Debian's bsdutils) makes
+//! the terminal; the roots of a rule are in a FIFO, which takes until the test has written to it.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -10,10 +10,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::harness::{PATIENCE, Scratch, Setup};
+use crate::harness::{Host, PATIENCE, Scratch, guest};
 
-/// A module that can be opened and has not come yet.
-fn slow_module(dir: &Scratch, name: &str) -> (PathBuf, File) {
+/// A file that can be opened and has not come yet.
+fn slow_file(dir: &Scratch, name: &str) -> (PathBuf, File) {
     let path = dir.join(name);
     assert!(Command::new("mkfifo").arg(&path).status().expect("a Unix").success());
     // Linux opens a FIFO at once for someone who is both of its ends.
@@ -21,15 +21,21 @@ fn slow_module(dir: &Scratch, name: &str) -> (PathBuf, File) {
     (path, fifo)
 }
 
-/// What `astra-host run MODULE` shows on a terminal until it ends, where `shown` sees all that there is so far.
-fn on_a_terminal(module: &Path, mut shown: impl FnMut(&str)) -> String {
+/// A rule that trusts what is in the file.
+fn rule(roots: &Path) -> String {
+    format!("{{ url = \"https://a\", roots = \"{}\" }}", roots.display())
+}
+
+/// What `astra-host run MODULE --outbound RULE` shows on a terminal until it ends, where `shown` sees all that there is so far.
+fn on_a_terminal(module: &Path, rule: &str, mut shown: impl FnMut(&str)) -> String {
     let (mut screen, output) = UnixStream::pair().expect("two sockets");
     screen.set_read_timeout(Some(PATIENCE)).expect("not zero");
     let mut terminal = Command::new("script")
-        .args(["--quiet", "--command", r#"exec "$PROGRAM" run "$MODULE" --no-cache"#, "/dev/null"])
+        .args(["--quiet", "--command", r#"exec "$PROGRAM" run "$MODULE" --outbound "$RULE""#, "/dev/null"])
         .env("SHELL", "/bin/sh")
         .env("PROGRAM", env!("CARGO_BIN_EXE_astra-host"))
         .env("MODULE", module)
+        .env("RULE", rule)
         .stdin(Stdio::null())
         .stdout(OwnedFd::from(output))
         .spawn()
@@ -44,30 +50,31 @@ fn on_a_terminal(module: &Path, mut shown: impl FnMut(&str)) -> String {
 }
 
 #[test]
-fn a_module_that_takes_long_shows_a_spinner_on_a_terminal_and_nowhere_else() {
+fn a_start_that_takes_long_shows_a_spinner_on_a_terminal_and_nowhere_else() {
     let dir = Scratch::new();
-    let (piped_path, mut piped_module) = slow_module(&dir, "piped.wasm");
-    let (path, module) = slow_module(&dir, "shown.wasm");
+    let (piped_roots, mut piped_end) = slow_file(&dir, "piped.pem");
+    let (roots, end) = slow_file(&dir, "shown.pem");
     // Begun first, so that it has had its time when the other one shows something.
-    let mut piped = Setup::run(&piped_path).arg("--no-cache").begin();
+    let mut piped = Host::with("hello").flag("--outbound", rule(&piped_roots)).begin();
 
-    let spinning = format!("compiling {} ", path.display());
-    let mut module = Some(module);
-    let all = on_a_terminal(&path, |all| {
+    let module = guest("hello");
+    let spinning = format!("compiling {} ", module.display());
+    let mut end = Some(end);
+    let all = on_a_terminal(&module, &rule(&roots), |all| {
         if all.contains(&format!("\r| {spinning}\r/ {spinning}"))
-            && let Some(mut module) = module.take()
+            && let Some(mut end) = end.take()
         {
-            module.write_all(b"hello").expect("there is room");
+            end.write_all(b"hello").expect("there is room");
         }
     });
     let (turns, rest) = all.split_once("\x1b[K").expect("the line is cleared");
     assert!(turns.ends_with(&format!("{spinning}\r")) && !turns.contains('\n'), "{all:?}");
-    assert!(rest.starts_with("astra-host: error: ") && rest.contains("a text file"), "{all:?}");
+    assert!(rest.starts_with("astra-host: error: ") && rest.contains("must be a PEM file"), "{all:?}");
     assert!(!rest.contains("compiling"), "{all:?}");
 
-    piped_module.write_all(b"hello").expect("there is room");
-    drop(piped_module);
+    piped_end.write_all(b"hello").expect("there is room");
+    drop(piped_end);
     let ended = piped.ended();
-    ended.expect_complaint(1, &["a text file"]);
+    ended.expect_complaint(1, &["must be a PEM file"]);
     assert!(!ended.stderr.contains("compiling") && ended.stdout.is_empty(), "{ended:?}");
 }

@@ -1,11 +1,9 @@
 //! Guests of WASI 0.3: what is served of 0.2 is served of them, in the same way.
 
-use std::{path::Path, time::Instant};
-
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{BOTH, Host, Http, PATIENCE, Scratch, Setup, guest};
+use crate::harness::{BOTH, Host, Http, Scratch, Setup, guest, waiting};
 
 const GUEST: &str = "wasip3_guest";
 
@@ -42,19 +40,6 @@ fn a_guest_of_the_last_draft_of_0_3_is_one_too() {
     host.stdout_with("component, WASI HTTP 0.3.0-rc-2026-03-15");
     for version in BOTH {
         assert_eq!(host.post(version, "/", b"back").text(), "back", "{version:?}");
-    }
-}
-
-/// `ps`, until the one request of `host` waits for `what`; its id.
-fn waiting(control: &Path, what: &str) -> String {
-    let started = Instant::now();
-    loop {
-        let listed = Setup::bare().arg("ps").arg("--json").flag("--control", control).end();
-        let requests: Value = serde_json::from_str(&listed.stdout).expect("it is JSON");
-        if requests[0]["waits_for"] == what {
-            return requests[0]["id"].as_str().expect("a text").to_owned();
-        }
-        assert!(started.elapsed() < PATIENCE, "{requests}");
     }
 }
 

@@ -24,9 +24,10 @@ fn a_program_prints_its_answer() {
 
 #[test]
 fn a_program_finds_its_request_in_the_environment() {
-    let host = Host::with(PROGRAM).flag("--env", "GRANTED=yes").start();
+    let host =
+        Host::with(PROGRAM).flag("--env", "GRANTED=yes").flag("--env", "HTTP_X_TWO=ours").flag("--arg", "-v").start();
     for version in BOTH {
-        let headers = [("x-one", "1"), ("proxy", "http://evil.example")];
+        let headers = [("x-one", "1"), ("x-two", "forged"), ("proxy", "http://evil.example")];
         let answer = host.ask(version, "GET", "/environment?a=b", &headers, None).expect("a whole answer");
         let lines: Vec<_> = answer.text().lines().collect();
         for line in [
@@ -36,11 +37,14 @@ fn a_program_finds_its_request_in_the_environment() {
             "SERVER_NAME=test",
             "HTTP_X_ONE=1",
             "GRANTED=yes",
-            "arguments=[\"wasip3_cgi\"]",
+            "HTTP_X_TWO=ours",
+            "arguments=[\"wasip3_cgi\", \"-v\"]",
         ] {
             assert!(lines.contains(&line), "{version:?} {line} is not in {lines:?}");
         }
-        assert!(!answer.text().contains("HTTP_PROXY"), "{}", answer.text());
+        for absent in ["HTTP_PROXY", "forged"] {
+            assert!(!answer.text().contains(absent), "{}", answer.text());
+        }
     }
 }
 
@@ -60,6 +64,35 @@ fn what_is_sent_to_a_program_comes_back() {
     assert_eq!(client.chunk().expect("it comes back at once").as_deref(), Some(&b"Hello"[..]));
     client.send("0\r\n\r\n");
     assert_eq!(client.chunk().expect("the last chunk"), None);
+}
+
+#[test]
+fn tasks_print_at_the_same_time() {
+    let host = Host::of(PROGRAM);
+    for version in BOTH {
+        let answer = host.get(version, "/in-two-tasks");
+        let count = |byte| answer.body.iter().filter(|found| **found == byte).count();
+        assert_eq!((answer.body.len(), count(b'a'), count(b'b')), (2_000_000, 1_000_000, 1_000_000), "{version:?}");
+    }
+}
+
+#[test]
+fn tasks_read_at_the_same_time() {
+    let host = Host::of(PROGRAM);
+    let mut client = host.connect();
+    client.send("POST /counts-in-two-tasks HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n");
+    // It goes out when both wait.
+    assert_eq!(client.head().status, 200);
+    client.send("5\r\nHello\r\n");
+    client.send("7\r\n World!\r\n");
+    client.send("0\r\n\r\n");
+    let mut counts = Vec::new();
+    while let Some(chunk) = client.chunk().expect("a whole body") {
+        counts.extend(chunk);
+    }
+    let counts = String::from_utf8(counts).expect("text");
+    let counts: Vec<usize> = counts.split_whitespace().map(|count| count.parse().expect("a number")).collect();
+    assert_eq!((counts.len(), counts.iter().sum::<usize>()), (2, 12), "{counts:?}");
 }
 
 #[test]

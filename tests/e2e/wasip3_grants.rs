@@ -5,7 +5,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener},
     process::Command,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use crate::harness::{BOTH, Host, Http, Scratch, Setup, origin::raw, pattern};
@@ -23,14 +23,6 @@ fn with_tcp(rule: impl Into<String>) -> Setup {
 /// A server that answers with what it is sent.
 fn echo() -> SocketAddr {
     raw(|stream| io::copy(&mut &stream, &mut &stream).map(drop))
-}
-
-/// What the host logs about a denial of which it says `what`.
-fn denial(host: &Host, what: &str) -> String {
-    let line = host.json(what, |line| {
-        line["message"].as_str().is_some_and(|message| message.contains("was denied") && message.contains(what))
-    });
-    line["message"].as_str().expect("a text").to_owned()
 }
 
 #[test]
@@ -146,6 +138,9 @@ fn a_directory_that_is_granted_for_writing_can_be_written() {
         assert_eq!(content(), "written, and more");
         assert_eq!(host.get(version, "/files/truncates?/data/new.txt").text(), "done");
         assert_eq!(content(), "written");
+        assert_eq!(host.get(version, "/files/touches?/data/new.txt").text(), "done");
+        let modified = fs::metadata(dir.join("new.txt")).expect("is there").modified().expect("a time");
+        assert_eq!(modified, UNIX_EPOCH + Duration::from_secs(1_000_000_000));
         assert_eq!(host.get(version, "/files/removes?/data/new.txt").text(), "done");
         assert!(!dir.join("new.txt").exists());
     }
@@ -159,6 +154,7 @@ fn what_is_neither_file_nor_directory_is_refused_and_holds_up_nobody() {
     for version in BOTH {
         assert_eq!(host.get(version, "/files/reads?/data/fifo").text(), "ErrorCode::NotPermitted");
         assert_eq!(host.get(version, "/files/writes?/data/fifo").text(), "ErrorCode::NotPermitted");
+        assert_eq!(host.get(version, "/files/touches?/data/fifo").text(), "ErrorCode::NotPermitted");
     }
 }
 
@@ -180,7 +176,7 @@ fn names_are_looked_up_where_that_was_granted() {
         let codes = ["Err(ErrorCode::NameUnresolvable)", "Err(ErrorCode::TemporaryResolverFailure)"];
         assert!(codes.contains(&missing.text()), "{}", missing.text());
     }
-    assert!(denial(&host, "looking up example.com").ends_with("network = { dns = [\"example.com\"] }"));
+    assert!(host.denial("looking up example.com").ends_with("network = { dns = [\"example.com\"] }"));
 }
 
 #[test]
@@ -193,7 +189,7 @@ fn a_granted_address_can_be_talked_to_and_another_cannot() {
             assert_eq!(host.get(version, &format!("/sockets/talks?{to}")).text(), "ErrorCode::AccessDenied", "{to}");
         }
     }
-    let denied = denial(&host, &format!("a connection to {other}"));
+    let denied = host.denial(&format!("a connection to {other}"));
     assert!(denied.ends_with(&format!("network = {{ tcp = [\"{other}\"] }}")), "{denied}");
 }
 
@@ -210,7 +206,7 @@ fn without_a_rule_there_is_no_socket_and_the_log_says_what_to_grant() {
     for version in BOTH {
         assert_eq!(host.get(version, "/sockets/talks?127.0.0.1:1").text(), "ErrorCode::AccessDenied");
     }
-    assert!(denial(&host, "a TCP socket").ends_with("network = { tcp = [\"HOST:PORT\"] }"));
+    assert!(host.denial("a TCP socket").ends_with("network = { tcp = [\"HOST:PORT\"] }"));
 }
 
 #[test]
@@ -227,6 +223,9 @@ fn nobody_can_be_listened_to_whatever_is_granted() {
         "udp?0.0.0.0:0",
     ] {
         assert_eq!(host.get(Http::One, &format!("/sockets/{what}")).text(), "ErrorCode::AccessDenied", "{what}");
+    }
+    for what in ["binding a socket to 127.0.0.1:0", "listening", "a UDP socket"] {
+        assert!(host.denial(&format!("{what}\"")).ends_with("; this cannot be granted"), "{what}");
     }
 }
 

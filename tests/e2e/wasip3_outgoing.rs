@@ -2,15 +2,13 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     sync::{Arc, Barrier, Mutex, mpsc},
 };
 
-use socket2::{Domain, Socket, Type};
-
 use crate::harness::{
     BOTH, Host, Http, PATIENCE,
-    origin::{Origin, head, raw, text},
+    origin::{Full, Origin, head, raw, silent, stalling, text},
 };
 
 const GUEST: &str = "wasip3_guest";
@@ -151,23 +149,12 @@ fn an_answer_that_is_an_upstreams_breaks_off_with_it() {
 
 #[test]
 fn time_is_up_when_the_guest_says_so() {
-    let silent = raw(|mut stream| head(&mut stream).and_then(|_| stream.read_to_end(&mut Vec::new())).map(drop));
-    let stalls = raw(|mut stream| {
-        head(&mut stream)?;
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab")?;
-        stream.read_to_end(&mut Vec::new()).map(drop)
-    });
-    // Nobody accepts, and the kernel's queue is full: the next one is not even refused.
-    let full = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    full.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
-    full.listen(0).expect("can listen");
-    let (full, _full) = (full.local_addr().expect("it is bound").as_socket().expect("IPv4"), full);
-    let _queued = TcpStream::connect(full).expect("there is room for one");
+    let full = Full::new();
     let host = any_of_ours();
     for (address, told) in [
-        (silent, "ErrorCode::ConnectionReadTimeout"),
-        (stalls, "200 ab, ErrorCode::ConnectionReadTimeout"),
-        (full, "ErrorCode::ConnectionTimeout"),
+        (silent(), "ErrorCode::ConnectionReadTimeout"),
+        (stalling(), "200 ab, ErrorCode::ConnectionReadTimeout"),
+        (full.address, "ErrorCode::ConnectionTimeout"),
     ] {
         let answer = asked(&host, Http::One, "times-out", address);
         assert_eq!(answer.split(';').next(), Some(told), "{answer}");

@@ -17,6 +17,7 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
     pub(crate) max_connections: usize,
     pub(crate) nodelay: bool,
+    pub(crate) abandon_after: Option<Duration>,
     pub(crate) workers: workers::Options,
 }
 
@@ -24,8 +25,9 @@ impl Default for Options {
     fn default() -> Self {
         let streams = Streams::default();
         let mut http1 = hyper::server::conn::http1::Builder::new();
-        // hyper's own timer does not tell an idle connection from an unfinished head, and closes without 408; `connection.rs` does
-        // both. With half-close allowed hyper does not read ahead of the answer, which saves a system call a request.
+        // hyper's own timer does not tell an idle connection from an unfinished head, and closes without 408;
+        // `connection.rs` does both. With half-close allowed hyper does not read ahead of the answer, which saves a
+        // system call a request.
         http1.header_read_timeout(None).half_close(true).max_header_size(64 * 1024);
         let mut http2 = hyper::server::conn::http2::Builder::new(streams.clone());
         http2.max_header_list_size(64 * 1024);
@@ -43,6 +45,7 @@ impl Default for Options {
             },
             max_connections: 16 * 1024,
             nodelay: true,
+            abandon_after: None,
             workers: workers::Options {
                 bounds: Bounds { seats: available_parallelism().map_or(1, usize::from), open: 512, queued: 1024 },
                 queue_timeout: Duration::from_secs(10),
@@ -85,8 +88,8 @@ impl Server {
         self
     }
 
-    /// Requests that may wait for a worker, and for how long, before they get 503 with `Retry-After`. Default 1,024 requests,
-    /// 10 s.
+    /// Requests that may wait for a worker, and for how long, before they get 503 with `Retry-After`. Default 1,024
+    /// requests, 10 s.
     #[must_use]
     pub fn queue(mut self, requests: usize, timeout: Duration) -> Self {
         self.options.workers.bounds.queued = requests;
@@ -112,6 +115,14 @@ impl Server {
     #[must_use]
     pub fn on_tick(mut self, tick: impl Fn() + Send + Sync + 'static) -> Self {
         self.options.workers.on_tick = Box::new(tick);
+        self
+    }
+
+    /// How long a request may go on after it was cut because the server ends. Then it is left behind, with its thread,
+    /// which ends when the handler returns. Default: for ever.
+    #[must_use]
+    pub fn abandon_after(mut self, time: Duration) -> Self {
+        self.options.abandon_after = Some(time);
         self
     }
 
@@ -146,8 +157,8 @@ impl Server {
         self
     }
 
-    /// How long a request body may stand still while it is being waited for; then its reader gets an error and, if it has not
-    /// answered, the client 408. Default 30 s.
+    /// How long a request body may stand still while it is being waited for; then its reader gets an error and, if it
+    /// has not answered, the client 408. Default 30 s.
     #[must_use]
     pub fn body_read_timeout(mut self, time: Duration) -> Self {
         self.options.limits.body_read_timeout = time;
@@ -178,7 +189,8 @@ impl Server {
         self
     }
 
-    /// Whether a client may end its sending side and still get its answer. Default true (hyper's and the seed's is false).
+    /// Whether a client may end its sending side and still get its answer. Default true (hyper's and the seed's is
+    /// false).
     #[must_use]
     pub fn http1_half_close(mut self, enabled: bool) -> Self {
         self.options.http1.half_close(enabled);
@@ -308,8 +320,8 @@ impl Server {
         self
     }
 
-    /// Sends a PING this often, also while no stream is open, and closes the connection if there is no answer in time. Default
-    /// off.
+    /// Sends a PING this often, also while no stream is open, and closes the connection if there is no answer in time.
+    /// Default off.
     #[must_use]
     pub fn http2_keep_alive_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.options.http2.keep_alive_interval(interval);

@@ -49,6 +49,7 @@ pub(crate) struct Shared {
     handler: Arc<dyn Handler>,
     limits: Arc<Limits>,
     nodelay: bool,
+    abandon_after: Option<Duration>,
     max_connections: usize,
     connections: AtomicUsize,
     /// Sockets: those of connections, and of closed ones that a handler still holds on to.
@@ -193,8 +194,17 @@ impl Server {
     /// If the reactor or the first threads cannot be made.
     pub fn start(self, handler: impl Handler) -> io::Result<Handle> {
         let local_addrs = self.local_addrs();
-        let Options { mut http1, mut http2, streams, protocols, limits, max_connections, nodelay, workers } =
-            self.options;
+        let Options {
+            mut http1,
+            mut http2,
+            streams,
+            protocols,
+            limits,
+            max_connections,
+            nodelay,
+            abandon_after,
+            workers,
+        } = self.options;
         let workers = Workers::start(workers)?;
         let handle = |shared| Handle { shared, local_addrs, ended: false };
         // Set once, here: the options were made for this server only.
@@ -209,6 +219,7 @@ impl Server {
             handler: Arc::new(handler),
             limits: Arc::new(limits),
             nodelay,
+            abandon_after,
             max_connections,
             connections: AtomicUsize::new(0),
             sockets: AtomicUsize::new(0),
@@ -329,7 +340,8 @@ impl Handle {
     /// Stops accepting, closes idle connections, tells the others to end after what they are at (`connection: close`, GOAWAY),
     /// and waits for that at most `drain`. Then it cuts what is left and joins all its threads. True: nothing was cut.
     ///
-    /// A native handler that ignores that its client is gone cannot be cut, and is waited for.
+    /// A native handler that ignores that its client is gone cannot be cut, and is waited for: for ever, or as long as
+    /// [`Server::abandon_after`] says.
     pub fn shutdown(mut self, drain: Duration) -> bool {
         self.end(drain)
     }
@@ -350,7 +362,8 @@ impl Handle {
         while !self.is_done() && Instant::now() < until {
             std::thread::sleep(SHUTDOWN_POLL);
         }
-        while !self.is_done() {
+        let (cut, abandon_after) = (Instant::now(), self.shared.abandon_after);
+        while !self.is_done() && abandon_after.is_none_or(|time| cut.elapsed() < time) {
             for task in workers.reactor.tasks() {
                 task.cut();
             }
@@ -358,7 +371,10 @@ impl Handle {
             std::thread::sleep(SHUTDOWN_POLL);
         }
         lock(&self.shared.listeners).clear();
-        workers.close();
+        let left = workers.close();
+        if left > 0 {
+            log::warn!("requests that could not be cut are left behind with their threads: {left}");
+        }
         whole
     }
 

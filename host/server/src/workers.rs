@@ -250,8 +250,8 @@ impl Workers {
         }
     }
 
-    /// Ends every worker and the monitor and joins them. Requests that still run are waited for.
-    pub(crate) fn close(&self) {
+    /// Ends every worker and the monitor and joins them, but for workers whose requests still run. Says how many those are.
+    pub(crate) fn close(&self) -> usize {
         self.closed.store(true, Ordering::SeqCst);
         let (parked, tasks, requests) = self.seats.close();
         drop((tasks, requests));
@@ -260,10 +260,14 @@ impl Workers {
         }
         self.reactor.wake();
         self.wake_monitor();
+        let mut left = 0;
         loop {
             let handles: Vec<_> = {
                 let mut threads = lock(&self.threads);
                 let threads = &mut *threads;
+                let is_busy = |worker: &Arc<Worker>| lock(&worker.work).running.is_some();
+                let busy = threads.handles.extract_if(|id, _| threads.workers.get(id).is_some_and(is_busy));
+                left += busy.count();
                 threads
                     .handles
                     .drain()
@@ -273,7 +277,7 @@ impl Workers {
                     .collect()
             };
             if handles.is_empty() {
-                return;
+                return left;
             }
             for handle in handles {
                 // A panic of ours has been printed by the thread itself.

@@ -68,6 +68,27 @@ fn what_does_not_finish_in_time_is_cut() {
 }
 
 #[test]
+fn what_cannot_be_cut_is_left_behind_by_a_server_that_was_told_so() {
+    let (called, calls) = signals();
+    let (ended, ends) = signals();
+    let gate = Gate::default();
+    let held = gate.clone();
+    let server = support::start(server().abandon_after(Duration::from_millis(20)), move |_req, _info| {
+        called.send(()).expect("the test listens");
+        held.wait();
+        ended.send(()).expect("the test listens");
+        Response::new(Body::empty())
+    });
+    let mut client = server.connect();
+    client.ask("/");
+    calls.next();
+    assert!(!server.into_handle().shutdown(Duration::ZERO), "it did not end");
+    client.until_closed();
+    gate.open();
+    ends.next();
+}
+
+#[test]
 fn a_port_can_be_bound_again_after_shutdown() {
     let server = serve(|_req, _info| Response::new(Body::new("first")));
     let addr = server.addr;

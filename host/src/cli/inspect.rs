@@ -1,4 +1,5 @@
-//! `astra-host inspect`: says what a module is and what it will need, without compiling it to machine code.
+//! `astra-host inspect`: says what a module is and what it will need, without compiling it to machine code; and why it cannot be served, if
+//! that can be said.
 
 use std::path::PathBuf;
 
@@ -33,7 +34,7 @@ impl Inspect {
         list("exports", &info.exports);
         list("imports", &info.imports);
         list("may need", &info.needs);
-        Ok(())
+        Ok(info.require_served(&path)?)
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) struct ServerFlags {
     /// Requests that run or wait in a guest at once [default: 1024]
     #[arg(long, value_name = "N")]
     max_workers: Option<String>,
-    /// How a guest's memory is made fresh: copied back, or found by scanning (faster, see README) [default: copy]
+    /// How a guest's memory is made fresh: copied back, or found by scanning (can be faster, see README) [default: copy]
     #[arg(long, value_enum, value_name = "HOW")]
     reset: Option<ResetFlag>,
     /// Compile the module anew and keep nothing on disk
@@ -124,13 +124,13 @@ pub(super) struct HandlerFlags {
     /// Grant a directory, read-only unless :rw; may be repeated
     #[arg(long, value_name = "HOST[::GUEST][:rw]")]
     dir: Vec<String>,
-    /// Grant outgoing HTTP requests to SCHEME://HOST[:PORT]: HOST is a name that leads to public addresses, *.NAME for those below it, *, or an address; may be repeated
-    #[arg(long, value_name = "URL")]
+    /// Grant outgoing HTTP requests to SCHEME://HOST[:PORT]: HOST is a name that leads to public addresses, *.NAME for those below it, *, or an address; or a table as in a configuration file, { url = "https://api.example.com", private = true, roots = "ca.pem" }; may be repeated
+    #[arg(long, value_name = "URL|TABLE")]
     outbound: Vec<String>,
     /// The same for a name that may lead to loopback, private and link-local addresses too; may be repeated
     #[arg(long, value_name = "URL")]
     outbound_private: Vec<String>,
-    /// Grant TCP connections to a name, which the guest may look up, or to an address or range; PORT may be *; may be repeated
+    /// Grant TCP connections to a name, which the guest may look up, or to an address or range, IPv6 in brackets ([::1]:80); PORT may be *; may be repeated
     #[arg(long, value_name = "HOST:PORT")]
     tcp: Vec<String>,
     /// Grant looking up a name, or *.NAME for those below it; may be repeated
@@ -139,6 +139,9 @@ pub(super) struct HandlerFlags {
     /// Set a value that the guest reads through wasi:config; K alone takes it from the environment of the host; may be repeated
     #[arg(long, value_name = "K=V")]
     config_var: Vec<String>,
+    /// Give a CGI program an argument, behind its name; may be repeated
+    #[arg(long, value_name = "A", allow_hyphen_values = true)]
+    arg: Vec<String>,
     /// Longest time from the start of a guest to the head of its response [default: 30s]
     #[arg(long, value_name = "DURATION")]
     deadline: Option<String>,
@@ -376,14 +379,15 @@ impl HandlerFlags {
         for text in &self.dir {
             grants.dirs.push(config::dir("--dir", text)?);
         }
-        // The first rule that names a destination counts, so those that allow more go first.
         for text in &self.outbound_private {
             let rule = config::outbound("--outbound-private", text)?;
             grants.outbound.push(OutboundRule { private: true, ..rule });
         }
         for text in &self.outbound {
-            grants.outbound.push(config::outbound("--outbound", text)?);
+            grants.outbound.push(config_file::outbound("--outbound", text, from_host)?);
         }
+        // The first rule that names a destination counts, so those that allow more go first.
+        grants.outbound.sort_by_key(|rule| !rule.private);
         for text in &self.tcp {
             grants.network.tcp.push(config::tcp("--tcp", text)?);
         }
@@ -392,6 +396,9 @@ impl HandlerFlags {
         }
         for text in &self.config_var {
             config::add_variables(&mut grants.config, [config::variable("--config-var", text, from_host)?]);
+        }
+        for text in &self.arg {
+            grants.args.push(config::argument("--arg", text)?);
         }
 
         let limits = &mut handler.limits;

@@ -13,8 +13,8 @@ use std::{
 
 pub(crate) use self::values::{BODY, DRAIN, LIMIT, MEMORY, WORKERS, not_allowed};
 pub use self::values::{
-    ValueError, add_variables, address, count, dir, dns, duration, env_file, format_size, network, outbound, share,
-    size, tcp, variable,
+    ValueError, add_variables, address, argument, count, dir, dns, duration, env_file, format_size, network, outbound,
+    share, size, tcp, variable,
 };
 use crate::{
     forwarded::Network,

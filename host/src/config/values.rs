@@ -56,6 +56,12 @@ pub enum ValueError {
         /// The variable.
         variable: String,
     },
+    /// A table that was given as a flag is wrong.
+    #[error("{}", problems.join("; "))]
+    Table {
+        /// All that is wrong with it.
+        problems: Vec<String>,
+    },
     /// A file that a value names cannot be read.
     #[error("`{name}`: cannot read `{}`", path.display())]
     Unreadable {
@@ -202,7 +208,7 @@ pub fn outbound(name: &str, text: &str) -> Result<OutboundRule, ValueError> {
 /// # Errors
 /// When one of them is missing or none.
 pub fn tcp(name: &str, text: &str) -> Result<TcpRule, ValueError> {
-    let allowed = "a host and a port, such as `db.internal:5432`, `10.0.0.0/8:*` or `[::1]:6379`";
+    let allowed = "a host and a port, such as `db.internal:5432`, `10.0.0.0/8:*` or `[::1]:80` (IPv6 in brackets)";
     TcpRule::parse(text).ok_or_else(|| not_allowed(name, allowed, text))
 }
 
@@ -214,6 +220,14 @@ pub fn dns(name: &str, text: &str) -> Result<HostPattern, ValueError> {
     HostPattern::parse(text)
         .filter(|pattern| !matches!(pattern, HostPattern::Network(_)))
         .ok_or_else(|| not_allowed(name, "a name, such as `db.internal`, `*.example.com` or `*`", text))
+}
+
+/// Reads an argument of a CGI program.
+///
+/// # Errors
+/// When it has a NUL.
+pub fn argument(name: &str, text: &str) -> Result<String, ValueError> {
+    if text.contains('\0') { Err(not_allowed(name, "a text without zero bytes", text)) } else { Ok(text.to_owned()) }
 }
 
 /// Reads a variable: `K=V`, or `K` alone for the value it has in the environment of the host.

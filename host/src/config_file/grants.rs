@@ -18,6 +18,7 @@ pub(super) fn read(table: &mut Table<'_>) -> Grants {
         outbound: read_outbound(table),
         network: table.sub("network", read_network).unwrap_or_default(),
         config: read_texts(table, "config", "a name that is not empty", |key| !key.is_empty()),
+        args: table.list("args", config::argument).unwrap_or_default(),
     }
 }
 
@@ -56,11 +57,7 @@ fn read_dirs(table: &mut Table<'_>) -> Vec<DirGrant> {
 fn read_outbound(table: &mut Table<'_>) -> Vec<OutboundRule> {
     let mut rules: Vec<OutboundRule> = Vec::new();
     for (name, value) in table.texts_or_tables("outbound") {
-        let rule = match value {
-            toml::Value::Table(entries) => table.nested(&name, entries, |rule| read_rule(rule, &name)),
-            value => table.value_of(&name, value, config::outbound),
-        };
-        let Some(rule) = rule else { continue };
+        let Some(rule) = read_rule(table, &name, value) else { continue };
         let is_same =
             |other: &OutboundRule| (&other.scheme, &other.host, other.port) == (&rule.scheme, &rule.host, rule.port);
         if rules.iter().any(is_same) {
@@ -72,7 +69,15 @@ fn read_outbound(table: &mut Table<'_>) -> Vec<OutboundRule> {
     rules
 }
 
-fn read_rule(table: &mut Table<'_>, name: &str) -> Option<OutboundRule> {
+/// One entry of `outbound`, which errors call `name`.
+pub(super) fn read_rule(table: &Table<'_>, name: &str, entry: toml::Value) -> Option<OutboundRule> {
+    match entry {
+        toml::Value::Table(entries) => table.nested(name, entries, |rule| read_rule_table(rule, name)),
+        url => table.value_of(name, url, config::outbound),
+    }
+}
+
+fn read_rule_table(table: &mut Table<'_>, name: &str) -> Option<OutboundRule> {
     let rule = table.required("url", |table| table.value("url", config::outbound));
     let (private, roots) = (table.flag("private", false), table.path("roots"));
     let client = match (table.path("certificate"), table.path("key")) {

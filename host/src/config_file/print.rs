@@ -130,6 +130,11 @@ fn print_grants(grants: &Grants, out: &mut Section<'_>) {
         out.list("network.dns", &grants.network.dns);
     }
     out.texts("config", &grants.config);
+    if grants.args.is_empty() {
+        out.comment("args: none");
+    } else {
+        out.list("args", &grants.args);
+    }
 }
 
 /// One table, as text.

@@ -97,6 +97,7 @@ dirs = { "/data" = "./data", "/rw dir" = { host = "${env:DIR}", write = true } }
 outbound = ["https://api.example.com/", { url = "https://*.Internal.example:8443", private = true, roots = "./ca.pem", certificate = "${env:DIR}/client.pem", key = "/run/client.key" }, "http://${env:TOKEN}:*", { url = "http://127.0.0.1:9000" }]
 network = { tcp = ["db.internal:5432", "[fd00::/8]:*", "${env:TOKEN}.internal:1"], dns = "*.internal" }
 config = { feature_x = "on", "a key" = "${file:secret}" }
+args = ["app.py", "--flag", "${env:TOKEN}"]
 limits = { deadline = "5s", stream_deadline = "1h", cpu = "100ms", memory = "64MiB" }
 drain = "0s"
 keep = 1
@@ -171,6 +172,7 @@ fn every_key_is_read() {
     assert_eq!(hello.grants.network.dns, [HostPattern::Below("internal".to_owned())]);
     let config = hello.grants.config.iter().map(|(key, value)| (key.as_str(), value.expose()));
     assert_eq!(config.collect::<Vec<_>>(), [("a key", "s3cret"), ("feature_x", "on")]);
+    assert_eq!(hello.grants.args, ["app.py", "--flag", "hunter2"]);
     assert_eq!((hello.limits.deadline, hello.limits.memory), (5 * SECOND, 64 << 20));
     assert_eq!((hello.limits.stream_deadline, hello.limits.cpu), (Some(HOUR), Some(100 * MILLISECOND)));
     assert_eq!((hello.drain, hello.keep, hello.new_imports), (Duration::ZERO, 1, NewImports::Refuse));
@@ -225,9 +227,11 @@ fn what_is_printed_says_the_same_without_secrets() {
         "network.dns = [\"*.internal\"]",
         "config.\"a key\" = \"${file:secret}\"",
         "config.\"feature_x\" = \"on\"",
+        "args = [\"app.py\", \"--flag\", \"${env:TOKEN}\"]",
         "# outbound: none",
         "# network: none",
         "# config: none",
+        "# args: none",
         "# memory_budget: 70 %",
         "# probe: none",
         "# limits.cpu: none",
@@ -327,11 +331,14 @@ fn every_value_is_checked_and_blamed() {
         ("outbound = [\"https://a\", \"https://A.:443\"]", "`outbound[1]` says again where requests may go"),
         ("network = [\"a:1\"]", "`network` must be a table, found a list"),
         ("network = { tcp = \"a\" }", "`network.tcp[0]` must be a host and a port, such as `db.internal:5432`"),
+        ("network = { tcp = \"::1:80\" }", "or `[::1]:80` (IPv6 in brackets), found `::1:80`"),
         ("network = { tcp = [\"a:1\", 2] }", "`network.tcp[1]` must be a text, found an integer"),
         ("network = { dns = \"10.0.0.1\" }", "`network.dns[0]` must be a name, such as `db.internal`"),
         ("network = { udp = \"a:1\" }", "unknown key `network.udp`; "),
         ("config = { a = true }", "`config.a` must be a text, found `true`"),
         ("config = { \"\" = \"a\" }", "`config.` must have a name that is not empty"),
+        ("args = 1", "`args` must be a text or a list of texts, found an integer"),
+        ("args = [\"a\\u0000\"]", "`args[0]` must be a text without zero bytes"),
         ("confg = {}", "unknown key `confg`; did you mean `config`?"),
         (
             "limits = { memory = \"9TiB\" }",
@@ -543,4 +550,32 @@ fn keys_that_need_a_restart_are_named() {
     let mut new = old.clone();
     new.control.tcp = Some(("127.0.0.1:9000".to_owned(), "elsewhere".into()));
     assert_eq!(restart_keys(&old, &new), ["control_token_file"]);
+}
+
+#[test]
+fn a_flag_takes_an_entry_of_outbound_as_it_stands_in_a_file() {
+    let outbound = |text| outbound("--outbound", text, environment).map_err(|error| error.to_string());
+    let rule = |text| OutboundRule::parse(text).expect("a rule");
+    assert_eq!(outbound("https://a"), Ok(rule("https://a")));
+    let table = "{ url = \"https://a:1\", private = true, roots = \"${env:DIR}/ca.pem\" }";
+    let roots = std::path::absolute("modules/ca.pem").expect("we are somewhere");
+    assert_eq!(outbound(table), Ok(OutboundRule { private: true, roots: Some(roots), ..rule("https://a:1") }));
+    for (text, expected) in [
+        ("a", "`--outbound` must be a URL without a path"),
+        (
+            "{ url }",
+            "`--outbound` must be a URL, or a table such as `{ url = \"https://api.example.com\", private = true }` (",
+        ),
+        ("{}", "--outbound: `outbound.url` is missing"),
+        ("{ url = \"a\" }", "--outbound: `outbound.url` must be a URL without a path"),
+        (
+            "{ url = \"https://a\", privat = 1, key = \"k\" }",
+            "--outbound: `outbound.key` needs `outbound.certificate`, such as `./client.pem`; --outbound: unknown key \
+             `outbound.privat`; did you mean `outbound.private`?",
+        ),
+        ("{ url = \"https://a\", roots = \"${env:NONE}\" }", "--outbound: `outbound.roots` refers to the environment"),
+    ] {
+        let error = outbound(text).expect_err("it is wrong");
+        assert!(error.contains(expected), "{text}: {error}");
+    }
 }

@@ -1,11 +1,12 @@
 //! The one place where guests wait: for a body, a clock, a socket, a file stream.
 //!
-//! All of `wasi:io/poll` and the calls and drops of `wasi:io/streams` that may block go through [`wait`]: poll once; if not
-//! ready, let the output go out, give up the seat and park until ready, until the deadline, until the request is cut, or until the client
-//! of a response that is not complete is gone. The traits below are wasmtime-wasi's sync ones, implemented on our own view: each method is a line over
-//! wasmtime-wasi-io's async `Host` for `ResourceTable`. Its own sync implementation is not used: it blocks in Tokio (`in_tokio`), which takes
-//! a process-wide lock each time and knows no deadline. File-system calls do not come here: they run on the worker and keep
-//! its seat, and the deadline acts when they return.
+//! All of `wasi:io/poll` and the calls and drops of `wasi:io/streams` that may block go through [`wait`]: poll once; if
+//! not ready, let the output go out, give up the seat and park until ready, until the deadline, until the request is
+//! cut, or until the client of a response that is not complete is gone. The traits below are wasmtime-wasi's sync ones,
+//! implemented on our own view: each method is a line over wasmtime-wasi-io's async `Host` for `ResourceTable`. Its own
+//! sync implementation is not used: it blocks in Tokio (`in_tokio`), which takes a process-wide lock each time and
+//! knows no deadline. File-system calls do not come here: they run on the worker and keep its seat, and the deadline
+//! acts when they return.
 
 use std::{
     pin::{Pin, pin},
@@ -73,8 +74,8 @@ fn wait_alone<F: Future>(left: Instant, until: Option<(Instant, Cut)>, future: P
     astra_server::blocking(|| wasmtime_wasi::runtime::in_tokio(timed)).map_err(|_elapsed| cut)
 }
 
-/// Lets the output of a guest that is computing go out. A wake-up alone would not do: the server keeps what a handler wakes on its
-/// own connection until the handler waits.
+/// Lets the output of a guest that is computing go out. A wake-up alone would not do: the server keeps what a handler
+/// wakes on its own connection until the handler waits.
 pub(crate) fn send_out(answer: &mut Answer) {
     if answer.send_out() {
         astra_server::flush();
@@ -255,8 +256,8 @@ fn streams_of_sockets(table: &ResourceTable) -> Vec<*const ()> {
     streams.flatten().map(|stream| std::ptr::from_ref(stream).cast()).collect()
 }
 
-/// A file operation cannot be cut, and each is bounded (64 KiB): there is no deadline to give, and a client that is gone must
-/// not end this wait. So it is the one wait that does not go through [`wait`].
+/// A file operation cannot be cut, and each is bounded (64 KiB): there is no deadline to give, and a client that is
+/// gone must not end this wait. So it is the one wait that does not go through [`wait`].
 fn finish(mut cancel: Pin<Box<dyn Future<Output = ()> + Send + '_>>) {
     if cancel.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
         astra_server::blocking(|| wasmtime_wasi::runtime::in_tokio(cancel));

@@ -23,7 +23,11 @@ use http_body::{Body, Frame, SizeHint};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use wasmtime_wasi_http::p2::body::StreamContext;
 
-use super::watch::{self, WaitsFor};
+use super::{
+    wakers::Wakers,
+    watch::{self, WaitsFor},
+};
+use crate::hop_by_hop;
 
 /// From so many buffered bytes on the guest has to wait for the reader, and the reader is woken without being asked.
 const HIGH: usize = 64 * 1024;
@@ -62,7 +66,8 @@ struct State {
     /// The reader was dropped: nobody wants the bytes any more.
     closed: bool,
     reader: Option<Waker>,
-    writer: Option<Waker>,
+    /// The guest's tasks that wait for room.
+    writers: Wakers,
 }
 
 enum End {
@@ -130,9 +135,7 @@ impl State {
     fn is_read(&mut self) {
         if let Some(budget) = self.unsent.take() {
             budget.give(self.buffered);
-            if let Some(writer) = self.writer.take() {
-                writer.wake();
-            }
+            self.writers.take().wake();
         }
     }
 
@@ -268,11 +271,9 @@ impl BodyWatch {
         let mut state = self.0.lock();
         state.discard = true;
         state.clear();
-        let writer = state.writer.take();
+        let writers = state.writers.take();
         drop(state);
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        writers.wake();
     }
 
     /// The reader's end. To be taken once.
@@ -324,7 +325,7 @@ impl BodyWriter {
             eager,
             closed: false,
             reader: None,
-            writer: None,
+            writers: Wakers::default(),
         };
         Self { pipe: Arc::new(Pipe { state: Mutex::new(state) }), stream_taken: false }
     }
@@ -346,7 +347,7 @@ impl BodyWriter {
     /// # Errors
     /// The number of bytes written, if it is not what `content-length` promised; the body is broken then, unless it is a response with too
     /// many, which has been cut to its length.
-    pub(crate) fn finish(self, trailers: Option<HeaderMap>) -> Result<(), u64> {
+    pub(crate) fn finish(self, mut trailers: Option<HeaderMap>) -> Result<(), u64> {
         let state = self.pipe.lock();
         let written = state.written;
         // A response to HEAD promises a length and sends nothing (RFC 9110 section 9.3.2).
@@ -354,6 +355,9 @@ impl BodyWriter {
         drop(state);
         if short {
             return Err(written); // dropping `self` breaks the body
+        }
+        if let Some(trailers) = &mut trailers {
+            hop_by_hop::clean_trailers(trailers);
         }
         self.pipe.end(End::Finished(trailers));
         Ok(())
@@ -381,7 +385,7 @@ impl Pollable for BodyStream {
             if state.closed || state.is_overrun() || state.has_room() {
                 return Poll::Ready(());
             }
-            state.writer = Some(cx.waker().clone());
+            state.writers.add(cx.waker());
             watch::note(WaitsFor::Client);
             Poll::Pending
         })
@@ -472,11 +476,9 @@ impl Body for GuestBody {
         let mut state = pipe.lock();
         state.is_read();
         if let Some(bytes) = state.pop() {
-            let writer = if state.has_room() { state.writer.take() } else { None };
+            let writers = if state.has_room() { state.writers.take() } else { Wakers::default() };
             drop(state);
-            if let Some(writer) = writer {
-                writer.wake();
-            }
+            writers.wake();
             return Poll::Ready(Some(Ok(Frame::data(bytes))));
         }
         match std::mem::replace(&mut state.end, End::Told) {
@@ -528,11 +530,9 @@ impl Drop for GuestBody {
         let mut state = pipe.lock();
         state.closed = true;
         state.clear();
-        let writer = state.writer.take();
+        let writers = state.writers.take();
         drop(state);
-        if let Some(writer) = writer {
-            writer.wake();
-        }
+        writers.wake();
     }
 }
 

@@ -1,8 +1,9 @@
-//! Guests that are CGI programs (RFC 3875): the request as environment and standard input, the response from the standard output.
+//! Guests that are CGI programs (RFC 3875): the request as environment and standard input, the response from the
+//! standard output.
 //!
-//! Both bodies stream. The head of the response is read as it is printed; what follows goes into the pipe of `body.rs`, so a program
-//! waits while its client reads slowly. It runs on the worker of the request; the connection's poller only reads that pipe. Programs that
-//! speak HTTP themselves ("NPH") are not supported, and told so.
+//! Both bodies stream. The head of the response is read as it is printed; what follows goes into the pipe of `body.rs`,
+//! so a program waits while its client reads slowly. It runs on the worker of the request; the connection's poller only
+//! reads that pipe. Programs that speak HTTP themselves ("NPH") are not supported, and told so.
 
 use std::{
     net::SocketAddr,
@@ -20,14 +21,17 @@ use wasmtime_wasi::{
     cli::{IsTerminal, StdinStream, StdoutStream},
     p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult},
 };
-use wasmtime_wasi_http::DEFAULT_FORBIDDEN_HEADERS;
 
 use super::{
     answer::content_length,
     body::{BodyStream, BodyWatch, BodyWriter, Budget},
     http::RequestBody,
+    wakers::Everyone,
 };
-use crate::failure::{Failure, FailureKind};
+use crate::{
+    failure::{Failure, FailureKind},
+    hop_by_hop,
+};
 
 /// The longest head that a program may print, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -37,6 +41,8 @@ const MAX_HEAD: usize = 64 * 1024;
 pub struct Gateway {
     /// The client's address.
     pub peer: Option<SocketAddr>,
+    /// The address of ours that the request came to.
+    pub local: Option<SocketAddr>,
     /// How many bytes of the request's path name the program; the rest is its `PATH_INFO`.
     pub script: usize,
 }
@@ -50,8 +56,9 @@ pub(crate) struct Cgi {
     pub(crate) stdout: Stdout,
 }
 
-/// The meta-variables of a request (RFC 3875 section 4.1). `AUTH_TYPE` and `REMOTE_USER` are not among them, since the host authenticates
-/// nobody, and nor is `PATH_TRANSLATED`; for the same reason `authorization` is passed on. Never `HTTP_PROXY` (CVE-2016-5385).
+/// The meta-variables of a request (RFC 3875 section 4.1). `AUTH_TYPE` and `REMOTE_USER` are not among them, since the
+/// host authenticates nobody, and nor is `PATH_TRANSLATED`; for the same reason `authorization` is passed on. Never
+/// `HTTP_PROXY` (CVE-2016-5385).
 ///
 /// # Errors
 /// The path has a zero byte in it, which no environment can hold.
@@ -61,7 +68,10 @@ pub(crate) fn variables(
     gateway: &Gateway,
 ) -> wasmtime::Result<Vec<(String, String)>> {
     let path = head.uri.path();
-    let (script, rest) = path.split_at_checked(gateway.script).unwrap_or((path, ""));
+    let (script, rest) = match path {
+        "*" => ("", ""), // `OPTIONS *` names no script and nothing below one
+        _ => path.split_at_checked(gateway.script).unwrap_or((path, "")),
+    };
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let mut variables = Vec::with_capacity(16 + head.headers.len());
     let mut put = |name: &str, value: String| variables.push((name.to_owned(), value));
@@ -80,18 +90,19 @@ pub(crate) fn variables(
     let host = head.uri.authority().map(http::uri::Authority::as_str);
     let host = host.or_else(|| head.headers.get(header::HOST)?.to_str().ok()).unwrap_or_default();
     let authority: Option<http::uri::Authority> = host.parse().ok();
-    let default_port = if *scheme == Scheme::HTTPS { 443 } else { 80 };
     put("SERVER_NAME", authority.as_ref().map_or(host, http::uri::Authority::host).to_owned());
-    put("SERVER_PORT", authority.as_ref().and_then(http::uri::Authority::port_u16).unwrap_or(default_port).to_string());
+    // The port that the request came to (section 4.1.15), whatever the client calls it; a Unix socket has none.
+    let port = gateway.local.map(|local| local.port()).or_else(|| authority.as_ref()?.port_u16());
+    let default_port = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+    put("SERVER_PORT", port.unwrap_or(default_port).to_string());
     if let Some(peer) = gateway.peer {
         let address = peer.ip().to_canonical().to_string();
         put("REMOTE_ADDR", address.clone());
         put("REMOTE_HOST", address);
         put("REMOTE_PORT", peer.port().to_string());
     }
-    if !head.headers.contains_key(header::HOST) {
-        put("HTTP_HOST", host.to_owned()); // HTTP/2 has it in `:authority`
-    }
+    // The authority of the target goes before it (RFC 9112 section 3.2.2), and HTTP/2 has nothing else.
+    put("HTTP_HOST", host.to_owned());
     for name in head.headers.keys() {
         let variable = match *name {
             header::CONTENT_TYPE => "CONTENT_TYPE".to_owned(),
@@ -112,8 +123,7 @@ pub(crate) fn variables(
 /// Not what concerns the connection; and nothing with a `_`, which would pass for another one with a `-`.
 fn is_passed_on(name: &HeaderName) -> bool {
     let is_plain = name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let concerns_connection = *name != header::HOST && DEFAULT_FORBIDDEN_HEADERS.contains(name);
-    is_plain && *name != "proxy" && *name != header::TE && !concerns_connection
+    is_plain && *name != "proxy" && !hop_by_hop::concerns_connection(name)
 }
 
 /// The request's body as the standard input.
@@ -122,6 +132,8 @@ pub(crate) struct Stdin(Arc<Mutex<Input>>);
 
 struct Input {
     body: RequestBody,
+    /// Those who wait for more of it, which itself knows one only.
+    readers: Arc<Everyone>,
     /// What has been taken from the body and not been read yet.
     rest: Bytes,
     end: Option<std::io::ErrorKind>,
@@ -130,7 +142,13 @@ struct Input {
 
 impl Stdin {
     pub(crate) fn new(body: RequestBody) -> Self {
-        Self(Arc::new(Mutex::new(Input { body, rest: Bytes::new(), end: None, has_ended: false })))
+        Self(Arc::new(Mutex::new(Input {
+            body,
+            readers: Arc::default(),
+            rest: Bytes::new(),
+            end: None,
+            has_ended: false,
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Input> {
@@ -142,7 +160,9 @@ impl Input {
     /// Ready when there is something to read, or nothing more will come.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.rest.is_empty() && !self.has_ended {
-            match Pin::new(&mut self.body).poll_frame(cx) {
+            self.readers.add(cx.waker());
+            let waker = Waker::from(Arc::clone(&self.readers));
+            match Pin::new(&mut self.body).poll_frame(&mut Context::from_waker(&waker)) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Ok(frame))) => self.rest = frame.into_data().unwrap_or_default(),
                 Poll::Ready(Some(Err(_))) => {
@@ -363,10 +383,9 @@ fn parse(head: &[u8]) -> Result<(StatusCode, HeaderMap), String> {
         }
         let name = HeaderName::from_bytes(name).map_err(|_| format!("no field name in {}", shown(line)))?;
         let value = HeaderValue::from_bytes(value).map_err(|_| format!("no field value in {}", shown(line)))?;
-        if !DEFAULT_FORBIDDEN_HEADERS.contains(&name) {
-            headers.append(name, value);
-        }
+        headers.append(name, value);
     }
+    hop_by_hop::clean(&mut headers);
     if status.is_none() && headers.is_empty() {
         return Err("the head is empty".to_owned());
     }
@@ -438,5 +457,40 @@ impl StdoutStream for Stdout {
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
         Box::new(self.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variable(name: &str, request: request::Builder, gateway: Gateway) -> Option<String> {
+        let (head, ()) = request.body(()).expect("a request").into_parts();
+        let variables = variables(&head, &Scheme::HTTP, &gateway).expect("no zero byte");
+        variables.into_iter().find(|(found, _)| found == name).map(|(_, value)| value)
+    }
+
+    #[test]
+    fn the_port_is_the_one_that_the_request_came_to() {
+        let port = |host: &str, local: Option<&str>| {
+            let local = local.map(|local| local.parse().expect("an address"));
+            let request = request::Builder::new().uri("/").header(header::HOST, host);
+            variable("SERVER_PORT", request, Gateway { local, ..Gateway::default() })
+        };
+        assert_eq!(port("example.com:81", Some("[::1]:8080")).as_deref(), Some("8080"));
+        // A Unix socket has none.
+        assert_eq!(port("example.com:81", None).as_deref(), Some("81"));
+        assert_eq!(port("example.com", None).as_deref(), Some("80"));
+    }
+
+    #[test]
+    fn who_asks_for_everything_asks_for_no_script() {
+        for name in ["SCRIPT_NAME", "PATH_INFO"] {
+            for script in [0, 1] {
+                let request = request::Builder::new().method("OPTIONS").uri("*");
+                let found = variable(name, request, Gateway { script, ..Gateway::default() });
+                assert_eq!(found.as_deref(), Some(""), "{name}");
+            }
+        }
     }
 }

@@ -28,20 +28,26 @@ pub enum HostPattern {
 }
 
 impl HostPattern {
-    /// Reads `db.internal`, `*.example.com`, `*`, `192.0.2.7`, `10.0.0.0/8`, `[2001:db8::1]` or `[fd00::/8]`. IPv6 may go without brackets.
+    /// Reads `db.internal`, `*.example.com`, `*`, `192.0.2.7`, `10.0.0.0/8`, `[2001:db8::1]` or `[fd00::/8]`. IPv6 has brackets, as in a URL:
+    /// its last part would pass for a port.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if text == "*" {
             return Some(Self::Any);
         }
-        let address = text.strip_prefix('[').map_or(Some(text), |text| text.strip_suffix(']'))?;
-        if let Ok(network) = address.parse::<Network>() {
-            return Some(Self::Network(network));
+        let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+        if let Ok(network) = bracketed.unwrap_or(text).parse::<Network>() {
+            return (network.is_ipv6() == bracketed.is_some()).then_some(Self::Network(network));
         }
         match text.strip_prefix("*.") {
             Some(name) => normal_name(name).map(Self::Below),
             None => normal_name(text).map(Self::Name),
         }
+    }
+
+    /// Whether it is a name or an address, rather than one of the stars.
+    pub(crate) fn is_literal(&self) -> bool {
+        matches!(self, Self::Name(_) | Self::Network(_))
     }
 
     /// Whether it says `host`: a name, or an address as in a URL.
@@ -142,6 +148,11 @@ impl fmt::Display for TcpRule {
     }
 }
 
+/// The port of URLs without one.
+pub(crate) fn default_port(scheme: &Scheme) -> u16 {
+    if *scheme == Scheme::HTTPS { 443 } else { 80 }
+}
+
 /// `None` if it is no port, else the port or `*`.
 fn parse_port(text: &str) -> Option<Option<u16>> {
     match text {
@@ -175,16 +186,16 @@ impl OutboundRule {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
-        let (scheme, default_port) = match scheme.to_ascii_lowercase().as_str() {
-            "http" => (Scheme::HTTP, 80),
-            "https" => (Scheme::HTTPS, 443),
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::HTTP,
+            "https" => Scheme::HTTPS,
             _ => return None,
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (host, port) = match rest.rsplit_once(':') {
             // The colons of an IPv6 address are in brackets.
             Some((host, port)) if !port.contains(']') => (host, parse_port(port)?),
-            _ => (rest, Some(default_port)),
+            _ => (rest, Some(default_port(&scheme))),
         };
         if host.contains(['/', '@', '?', '#']) {
             return None;
@@ -212,10 +223,9 @@ impl OutboundRule {
 
 impl fmt::Display for OutboundRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let default_port = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
         write!(f, "{}://{}", self.scheme, self.host)?;
         match self.port {
-            Some(port) if port == default_port => Ok(()),
+            Some(port) if port == default_port(&self.scheme) => Ok(()),
             Some(port) => write!(f, ":{port}"),
             None => f.write_str(":*"),
         }
@@ -325,10 +335,21 @@ mod tests {
             "https://1.2.3",
             "http://2130706433",
             "http://[::1",
+            "http://::1:80",
         ] {
             assert_eq!(OutboundRule::parse(text), None, "{text}");
         }
-        for text in ["db.internal", "db.internal:", ":5432", "db.internal:http", "10.0.0.0/33:1"] {
+        for text in [
+            "db.internal",
+            "db.internal:",
+            ":5432",
+            "db.internal:http",
+            "10.0.0.0/33:1",
+            "::1:80",
+            "fd00::/8:80",
+            "2001:db8::2:1",
+            "[127.0.0.1]:80",
+        ] {
             assert_eq!(TcpRule::parse(text), None, "{text}");
         }
     }

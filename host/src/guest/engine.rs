@@ -1,9 +1,10 @@
 //! wasmtime, set up for one purpose: many short lives of few guests.
 //!
-//! Epochs for deadlines, a pool of instance slots whose memory is copy-on-write images, and a cache of compiled code. There are two
-//! [`World`]s: guests of WASI 0.2 need no fibers (`concurrency_support(false)` and plain `call`), which are half of what a short request
-//! costs; those of WASI 0.3 do, and theirs is made when the first of them is loaded. An [`Engine`] also owns the one Tokio runtime, with one worker,
-//! that wasmtime-wasi's files need (its clock too, for guests that outlive their clients); workers enter it for their life and never block in it. All of it is made at
+//! Epochs for deadlines, a pool of instance slots whose memory is copy-on-write images, and a cache of compiled code.
+//! There are two [`World`]s: guests of WASI 0.2 need no fibers (`concurrency_support(false)` and plain `call`), which
+//! are half of what a short request costs; those of WASI 0.3 do, and theirs is made when the first of them is loaded.
+//! An [`Engine`] also owns the one Tokio runtime, with one worker, that wasmtime-wasi's files need (its clock too, for
+//! guests that outlive their clients); workers enter it for their life and never block in it. All of it is made at
 //! start-up and shared by all threads; the pool's shape is fixed then.
 
 use std::{
@@ -36,9 +37,9 @@ const MEMORIES_EACH: u32 = 2;
 const TABLES_EACH: u32 = 6;
 /// Entries of a table. Interpreters compiled to Wasm have tens of thousands.
 const TABLE_ENTRIES: usize = 100_000;
-/// Memory of a free slot that stays mapped and is copied back from the image, rather than unmapped and faulted in again; of a smaller guest, all
-/// of it. Python starts with 12.3 MiB, JavaScript with 9.1: unmapping a part of that, with the interrupts to other cores that it takes, cost
-/// half of their rates.
+/// Memory of a free slot that stays mapped and is copied back from the image, rather than unmapped and faulted in
+/// again; of a smaller guest, all of it. Python starts with 12.3 MiB, JavaScript with 9.1: unmapping a part of that,
+/// with the interrupts to other cores that it takes, cost half of their rates.
 const MEMORY_KEPT: usize = 16 << 20;
 const TABLE_KEPT: usize = 128 << 10;
 
@@ -54,7 +55,8 @@ pub struct EngineOptions {
     pub handlers: u32,
     /// Most bytes that any linear memory can have.
     pub max_memory: u64,
-    /// Most bytes of linear memory that all guests may have together; by default 70 % of what the control group or the machine has.
+    /// Most bytes of linear memory that all guests may have together; by default 70 % of what the control group or the
+    /// machine has.
     pub memory_budget: Option<u64>,
     /// How a slot is made fresh.
     pub reset: Reset,
@@ -80,8 +82,8 @@ impl Default for EngineOptions {
 pub enum Reset {
     /// All of it is copied back from the module's image. The time grows with the guest's memory.
     Copy,
-    /// The kernel is asked which pages were written (Linux 6.7). Faster, but wasmtime 48 misses pages that are swapped out or
-    /// just being moved: the next request could see them (bytecodealliance/wasmtime#14357).
+    /// The kernel is asked which pages were written (Linux 6.7). Faster, but wasmtime 48 misses pages that are swapped
+    /// out or just being moved: the next request could see them (bytecodealliance/wasmtime#14357).
     Scan,
 }
 
@@ -151,7 +153,8 @@ impl Engine {
     /// Makes the engine, its pool and its runtime.
     ///
     /// # Errors
-    /// The options cannot be had on this machine. A cache or a pool that cannot be had is a [note](Self::notes), not an error.
+    /// The options cannot be had on this machine. A cache or a pool that cannot be had is a [note](Self::notes), not an
+    /// error.
     pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
         if options.reset == Reset::Scan {
             check_scan(&std::fs::read_to_string("/proc/swaps").unwrap_or_default())?;
@@ -322,7 +325,8 @@ fn start(
     Ok(engine)
 }
 
-/// An engine that makes machine code for all the others and runs none: the same settings, without what only running needs.
+/// An engine that makes machine code for all the others and runs none: the same settings, without what only running
+/// needs.
 pub(crate) fn for_compiling(calls: Calls, cache: CacheMode) -> wasmtime::Result<(wasmtime::Engine, Option<Cache>)> {
     let cache = open_cache(cache, &mut Vec::new());
     Ok((wasmtime::Engine::new(&config(calls, cache.clone()))?, cache))
@@ -378,9 +382,9 @@ fn pool(options: &EngineOptions) -> PoolingAllocationConfig {
     pool
 }
 
-/// Free slots that keep their memory before a module that has none free takes another's. A module's own come first in any case: this is
-/// what modules that come and go leave behind, 128 KiB a slot, so it is not the number of all slots. And not so few that handlers which
-/// take turns take each other's slots each time.
+/// Free slots that keep their memory before a module that has none free takes another's. A module's own come first in
+/// any case: this is what modules that come and go leave behind, 128 KiB a slot, so it is not the number of all slots.
+/// And not so few that handlers which take turns take each other's slots each time.
 fn warm_slots(handlers: u32) -> u32 {
     let cores = thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
     cores.saturating_mul(2).saturating_mul(handlers.max(4))

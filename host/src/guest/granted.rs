@@ -38,9 +38,18 @@ impl Granted {
         &self.outbound
     }
 
-    /// See [`Denials::tell`].
-    pub(crate) fn denied(&self, what: &str, rule: &str) {
-        self.denials.tell(what, rule);
+    /// Logs that a guest was denied `what`. `rule` is what would allow it, none if there can be no such rule for the host that it names; see
+    /// [`Denials::tell`].
+    pub(crate) fn denied(&self, what: &str, rule: Option<&str>) {
+        match rule {
+            Some(rule) => self.denials.tell(what, rule),
+            None => self.denials.tell_with(what, "no rule but `*` can name such a host"),
+        }
+    }
+
+    /// Logs that a guest was denied what nobody is granted.
+    pub(crate) fn refused(&self, what: &str) {
+        self.denials.tell_with(what, "this cannot be granted");
     }
 }
 

@@ -1,42 +1,24 @@
-//! What the configuration lets a guest see: environment variables and directories. Everything else is denied.
+//! What the configuration lets a guest see: environment variables, arguments and directories. Everything else is
+//! denied.
 //!
-//! [`Grants`] become a WASI context on the worker, and only for requests that touch one: building it costs a microsecond and
-//! a hello guest needs none. TCP connections are allowed where a rule says so, listening and UDP never; names are looked up in
-//! `network.rs`. In granted directories only regular files
-//! and directories can be opened: opening a FIFO without its other end would block the worker for good, where no deadline
-//! reaches, and devices and sockets are no files. The check looks before it opens, so whoever can swap a file for a FIFO
-//! in between, on the host's side, can still block one worker.
+//! [`Grants`] become a WASI context on the worker, and only for requests that touch one: building it costs a
+//! microsecond and a hello guest needs none. TCP connections are allowed where a rule says so, listening and UDP never;
+//! names are looked up in `network.rs`. In granted directories only regular files and directories can be opened
+//! (`opening.rs`, `preview1.rs`).
 
 use std::{future::ready, io, path::PathBuf, sync::Arc};
 
-use wasmtime::{
-    Result, StoreContextMut,
-    component::{Accessor, Linker, Resource},
-};
-use wasmtime_wasi::{
-    FsPerms, WasiCtxBuilder,
-    filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView as _},
-    p2::{
-        FsError, FsResult,
-        bindings::sync::filesystem::types::{
-            DescriptorFlags, DescriptorType, Host as _, HostDescriptor as _, OpenFlags, PathFlags,
-        },
-    },
-    p3::{
-        bindings::filesystem::types::{self as types03, HostDescriptorWithStore as _},
-        filesystem::FilesystemResult,
-    },
-    sockets::SocketAddrUse,
-};
+use wasmtime::Result;
+use wasmtime_wasi::{FsPerms, WasiCtxBuilder, sockets::SocketAddrUse};
 
 use super::{
     cgi::Cgi,
     destination::{HostPattern, OutboundRule, TcpRule},
-    instance::State,
     limits::Limits,
     network::Network,
+    opening::ON_WORKER,
     outbound::{self, TlsError},
-    stdio::{GuestOutput, Lines, Stream},
+    stdio::{Bounded, GuestOutput, Lines, Stream},
 };
 use crate::config::Text;
 
@@ -53,6 +35,8 @@ pub struct Grants {
     pub network: NetworkGrant,
     /// What `wasi:config` answers with.
     pub config: Vec<(String, Text)>,
+    /// What a CGI program finds behind its name as arguments. Other guests get none.
+    pub args: Vec<String>,
 }
 
 /// What raw sockets may do: connect, and look names up. Listening can never be granted.
@@ -159,16 +143,17 @@ impl Grants {
             .max_random_size(limits.random_bytes)
             .stdout(stdio.stdout.clone())
             .stderr(stdio.stderr.clone())
-            // File calls keep their worker and its seat, rather than hop to a thread of Tokio's and back.
-            .allow_blocking_current_thread(true)
+            .allow_blocking_current_thread(ON_WORKER)
             .allow_ip_name_lookup(false)
             .allow_tcp(!self.network.tcp.is_empty())
             .socket_addr_check(move |address, used_for| {
                 let allowed = match used_for {
                     // What a connection is preceded by. A guest may ask for it too, and has nothing of it.
-                    SocketAddrUse::TcpBind => address.ip().is_unspecified() && address.port() == 0,
+                    SocketAddrUse::TcpBind if address.ip().is_unspecified() && address.port() == 0 => true,
                     SocketAddrUse::TcpConnect => network.may_connect(address),
-                    _ => false,
+                    SocketAddrUse::TcpBind => network.refuse(&format!("binding a socket to {address}")),
+                    // Without the port, which the system chooses anew each time.
+                    _ => network.refuse("listening"),
                 };
                 Box::pin(ready(allowed))
             })
@@ -178,8 +163,10 @@ impl Grants {
         }
         if let Some(cgi) = cgi {
             // Programs take it for granted that the first argument is a name.
-            builder.stdin(cgi.stdin.clone()).stdout(cgi.stdout.clone()).arg(&*cgi.name);
-            for (name, value) in &cgi.variables {
+            builder.stdin(cgi.stdin.clone()).stdout(cgi.stdout.clone()).arg(&*cgi.name).args(&self.args);
+            let is_granted = |name: &str| self.env.iter().any(|(granted, _)| granted == name);
+            // No client can change by a header what was granted, and who is behind a proxy can grant `HTTPS=on`.
+            for (name, value) in cgi.variables.iter().filter(|(name, _)| !is_granted(name)) {
                 builder.env(name, value);
             }
         }
@@ -193,102 +180,26 @@ impl Grants {
 
 /// Both output streams of one request.
 pub(crate) struct Stdio {
+    output: Arc<Bounded>,
     stdout: Lines,
     stderr: Lines,
 }
 
 impl Stdio {
     pub(crate) fn new(output: &Arc<dyn GuestOutput>) -> Self {
+        let output = Arc::new(Bounded::new(Arc::clone(output)));
         Self {
-            stdout: Lines::new(Stream::Stdout, Arc::clone(output)),
-            stderr: Lines::new(Stream::Stderr, Arc::clone(output)),
+            stdout: Lines::new(Stream::Stdout, Arc::clone(&output)),
+            stderr: Lines::new(Stream::Stderr, Arc::clone(&output)),
+            output,
         }
     }
 
     pub(crate) fn finish(&self) {
         self.stdout.finish();
         self.stderr.finish();
+        self.output.finish();
     }
-}
-
-/// Replaces `descriptor.open-at` in a linker that has wasmtime-wasi's `wasi:filesystem/types` of 0.2.
-pub(crate) fn link_open_at(linker: &mut Linker<State>) -> Result<()> {
-    type Arguments = (Resource<Descriptor>, PathFlags, String, OpenFlags, DescriptorFlags);
-    linker.allow_shadowing(true);
-    linker.instance("wasi:filesystem/types@0.2.12")?.func_wrap(
-        "[method]descriptor.open-at",
-        |mut store: StoreContextMut<'_, State>, arguments: Arguments| {
-            let state = store.data_mut();
-            Ok((match open_at(state, arguments) {
-                Ok(descriptor) => Ok(descriptor),
-                Err(error) => Err(state.filesystem().convert_error_code(error)?),
-            },))
-        },
-    )?;
-    linker.allow_shadowing(false);
-    Ok(())
-}
-
-fn open_at(
-    state: &mut State,
-    (dir, path_flags, path, open_flags, flags): (Resource<Descriptor>, PathFlags, String, OpenFlags, DescriptorFlags),
-) -> FsResult<Resource<Descriptor>> {
-    let mut files = state.filesystem();
-    let found = files.stat_at(Resource::new_borrow(dir.rep()), path_flags, path.clone());
-    if let Ok(found) = found
-        && !matches!(
-            found.type_,
-            DescriptorType::RegularFile | DescriptorType::Directory | DescriptorType::SymbolicLink
-        )
-    {
-        return Err(FsError::from(wasmtime_wasi::p2::bindings::filesystem::types::ErrorCode::NotPermitted));
-    }
-    // Not there, or not to be seen: opening says so, or creates it.
-    files.open_at(dir, path_flags, path, open_flags, flags)
-}
-
-/// The same of 0.3.
-pub(crate) fn link_open_at_03(linker: &mut Linker<State>) -> Result<()> {
-    type Arguments = (Resource<Descriptor>, types03::PathFlags, String, types03::OpenFlags, types03::DescriptorFlags);
-    linker.allow_shadowing(true);
-    linker.instance("wasi:filesystem/types@0.3.0")?.func_wrap_concurrent(
-        "[method]descriptor.open-at",
-        |accessor: &Accessor<State>, arguments: Arguments| {
-            let files = accessor.with_getter::<WasiFilesystem>(State::filesystem);
-            Box::pin(async move {
-                Ok((match open_at_03(&files, arguments).await {
-                    Ok(descriptor) => Ok(descriptor),
-                    Err(error) => Err(error.downcast()?),
-                },))
-            })
-        },
-    )?;
-    linker.allow_shadowing(false);
-    Ok(())
-}
-
-async fn open_at_03(
-    files: &Accessor<State, WasiFilesystem>,
-    (dir, path_flags, path, open_flags, flags): (
-        Resource<Descriptor>,
-        types03::PathFlags,
-        String,
-        types03::OpenFlags,
-        types03::DescriptorFlags,
-    ),
-) -> FilesystemResult<Resource<Descriptor>> {
-    let found = WasiFilesystem::stat_at(files, Resource::new_borrow(dir.rep()), path_flags, path.clone()).await;
-    if let Ok(found) = found
-        && !matches!(
-            found.type_,
-            types03::DescriptorType::RegularFile
-                | types03::DescriptorType::Directory
-                | types03::DescriptorType::SymbolicLink
-        )
-    {
-        return Err(types03::ErrorCode::NotPermitted.into());
-    }
-    WasiFilesystem::open_at(files, dir, path_flags, path, open_flags, flags).await
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ use super::{
     outgoing_handler,
     watch::{self, WaitsFor},
 };
+use crate::hop_by_hop;
 
 /// The instance that our functions are put into; the version is wasmtime-wasi-http's, and guests of all 0.2.x find it.
 pub(crate) const HTTP_TYPES: &str = "wasi:http/types@0.2.12";
@@ -200,12 +201,17 @@ impl Body for RequestBody {
             watch::note(WaitsFor::Body);
             return Poll::Pending;
         };
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            self.upload.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
-        }
-        Poll::Ready(frame.map(|result| result.map_err(|error| self.explain(&error))))
+        Poll::Ready(frame.map(|result| match result {
+            Ok(mut frame) => {
+                if let Some(data) = frame.data_ref() {
+                    self.upload.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+                } else if let Some(trailers) = frame.trailers_mut() {
+                    hop_by_hop::clean_trailers(trailers);
+                }
+                Ok(frame)
+            }
+            Err(error) => Err(self.explain(&error)),
+        }))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -207,9 +207,11 @@ impl State {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        if self.wasi.is_none() && self.make_wasi().is_err() {
-            // Only a directory can fail, and `run` opens those first: a guest that comes here has none.
-            self.wasi = None;
+        // Only a directory can fail, and `run` opens those first: a guest that comes here has none.
+        if self.wasi.is_none()
+            && let Err(error) = self.make_wasi()
+        {
+            log::error!("a guest goes without what it was granted: {error:#}");
         }
         WasiCtxView { ctx: self.wasi.get_or_insert_default(), table: &mut self.table }
     }

@@ -1,8 +1,8 @@
 //! What guests may import: one linker for each world, filled interface by interface.
 //!
-//! Never `add_to_linker_sync`: `wasi:io` is ours (`blocking.rs`), and so is what bodies, answers and sleeping stand on. All of
-//! `wasi:cli`, `wasi:filesystem`, `wasi:sockets`… is linked, as guests of real toolchains import it whether they use it or not, and
-//! denied when it is called. Guests of WASI 0.3 get both lines: their standard libraries speak 0.2.
+//! Never `add_to_linker_sync`: `wasi:io` is ours (`blocking.rs`), and so is what bodies, answers and sleeping stand on.
+//! All of `wasi:cli`, `wasi:filesystem`, `wasi:sockets`… is linked, as guests of real toolchains import it whether they
+//! use it or not, and denied when it is called. Guests of WASI 0.3 get both lines: their standard libraries speak 0.2.
 
 use wasmtime::{Engine, Result, component::Linker};
 use wasmtime_wasi::{
@@ -15,7 +15,7 @@ use wasmtime_wasi::{
     sockets::{WasiSockets, WasiSocketsView as _},
 };
 
-use super::{blocking, config_store, draft, engine::Calls, grants, http, http03, instance::State, monotonic};
+use super::{blocking, config_store, draft, engine::Calls, http, http03, instance::State, monotonic, opening};
 
 /// What guests of WASI 0.2 may import, by interface: for telling which import of a guest's is missing.
 const PROVIDED_02: &[&str] = &[
@@ -77,8 +77,8 @@ const PROVIDED_03: &[&str] = &[
     "wasi:sockets/types",
 ];
 
-/// Whether a guest of that world may import `name` (`wasi:http/types@0.2.3`). All releases of a line are compatible, drafts are not, but for
-/// those of `wasi:config`, which has nothing else, and the last of 0.3.
+/// Whether a guest of that world may import `name` (`wasi:http/types@0.2.3`). All releases of a line are compatible,
+/// drafts are not, but for those of `wasi:config`, which has nothing else, and the last of 0.3.
 pub(crate) fn provides(calls: Calls, name: &str) -> bool {
     if config_store::NAMES.contains(&name) {
         return true;
@@ -90,8 +90,8 @@ pub(crate) fn provides(calls: Calls, name: &str) -> bool {
     calls == Calls::Concurrent && is_of_line(version, "0.3.") && PROVIDED_03.contains(&interface)
 }
 
-/// Whether a version is of the line that begins like this: one of its releases, builds of them included, or the draft that is
-/// accepted for one.
+/// Whether a version is of the line that begins like this: one of its releases, builds of them included, or the draft
+/// that is accepted for one.
 pub(crate) fn is_of_line(version: &str, line: &str) -> bool {
     let patch = version.strip_prefix(line).map(|patch| patch.split_once('+').map_or(patch, |(patch, _build)| patch));
     patch.is_some_and(|patch| !patch.is_empty() && patch.bytes().all(|byte| byte.is_ascii_digit()))
@@ -128,7 +128,8 @@ fn link_02(l: &mut Linker<State>) -> Result<()> {
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
     filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
     sync::filesystem::types::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
-    // None of these can block, although their sync form says `in_tokio`: binding and UDP are denied before they start.
+    // None of these can block, although their sync form says `in_tokio`: UDP sockets cannot be had, listening is denied
+    // before it starts, and binding, which is possible to the unspecified address and port 0 only, does not wait.
     let options = sync::LinkOptions::default();
     sockets::network::add_to_linker::<State, WasiSockets>(l, &(&options).into(), State::sockets)?;
     sockets::instance_network::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
@@ -137,9 +138,9 @@ fn link_02(l: &mut Linker<State>) -> Result<()> {
     sync::sockets::tcp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     sync::sockets::udp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     sync::sockets::udp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-    super::sockets::link_create_tcp(l)?;
+    super::sockets::link_create(l)?;
     config_store::link(l)?;
-    grants::link_open_at(l)
+    opening::link(l)
 }
 
 fn link_03(l: &mut Linker<State>) -> Result<()> {
@@ -151,9 +152,9 @@ fn link_03(l: &mut Linker<State>) -> Result<()> {
     p3::filesystem::add_to_linker(l)?;
     p3::random::add_to_linker(l)?;
     p3::sockets::add_to_linker(l)?;
-    super::sockets::link_create_tcp_03(l)?;
+    super::sockets::link_create_03(l)?;
     super::sockets::link_name_lookup_03(l)?;
-    grants::link_open_at_03(l)
+    opening::link_03(l)
 }
 
 #[cfg(test)]

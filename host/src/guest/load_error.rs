@@ -1,6 +1,7 @@
 //! Why a module cannot be served: one variant for each thing that a file can turn out to be.
 //!
-//! The messages are for the person who typed the command: what was found, what is accepted, what to do. They never reach a client.
+//! The messages are for the person who typed the command: what was found, what is accepted, what to do. They never
+//! reach a client.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -8,7 +9,7 @@ use super::engine::EngineError;
 use crate::config::format_size;
 
 /// What is accepted, for errors that found something else.
-const ACCEPTED: &str = "a component that exports `wasi:http/incoming-handler@0.2`, `wasi:http/handler@0.3` or `wasi:cli/run`, or a core module with `_start`";
+const ACCEPTED: &str = "a component that exports `wasi:http/incoming-handler@0.2`, `wasi:http/handler@0.3` or `wasi:cli/run`, or a core module with a function `_start`";
 
 /// Why a file cannot be served. Each says what was found and what is accepted.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +23,8 @@ pub enum LoadError {
         /// The system's reason.
         source: io::Error,
     },
-    /// It is text or some other format.
-    #[error("`{}` is {found}, not WebAssembly; accepted is {ACCEPTED}", path.display())]
+    /// It is text or some other format, or no file at all.
+    #[error("`{}` is {found}, not binary WebAssembly; accepted is {ACCEPTED}", path.display())]
     NotWasm {
         /// The file.
         path: PathBuf,
@@ -48,12 +49,14 @@ pub enum LoadError {
     },
     /// A core module that is no program.
     #[error(
-        "`{}` is a core module without `_start`, accepted is {ACCEPTED}; build it for the target `wasm32-wasip2`, or make it a component with `wasm-tools component new`",
+        "`{}` is a core module without {lacks}, accepted is {ACCEPTED}; build it for the target `wasm32-wasip2`, or make it a component with `wasm-tools component new`",
         path.display()
     )]
     CoreModule {
         /// The file.
         path: PathBuf,
+        /// What it would need to be one.
+        lacks: &'static str,
     },
     /// A component with other exports.
     #[error("`{}` is a component that exports {found}, accepted is {ACCEPTED}", path.display())]

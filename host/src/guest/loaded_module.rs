@@ -72,7 +72,7 @@ impl LoadedModule {
     ) -> Result<Self, LoadError> {
         let ModuleFile { path, bytes, info } = file;
         let path = path.as_path();
-        info.require_handler(path)?;
+        info.require_served(path)?;
         let world = |calls| engine.world(calls).map_err(|source| LoadError::Engine { path: path.to_owned(), source });
         let (code, world, compiled) = match info.kind {
             Kind::Precompiled if trust_precompiled => {
@@ -92,9 +92,6 @@ impl LoadedModule {
             }
             Kind::Precompiled => return Err(LoadError::Untrusted { path: path.to_owned() }),
             _ => {
-                if let Some(import) = module::missing_import(&info) {
-                    return Err(LoadError::MissingImport { path: path.to_owned(), import: import.to_owned() });
-                }
                 let world = world(info.kind.calls())?;
                 let (code, compiled) = match compiler {
                     Some(compiler) => compile_apart(world, path, &bytes, compiler)?,
@@ -165,10 +162,7 @@ impl std::fmt::Debug for LoadedModule {
 /// It could not be served either.
 pub fn precompile(engine: &Engine, path: &Path) -> Result<Vec<u8>, LoadError> {
     let ModuleFile { bytes, info, .. } = ModuleFile::read(path)?;
-    info.require_handler(path)?;
-    if let Some(import) = module::missing_import(&info) {
-        return Err(LoadError::MissingImport { path: path.to_owned(), import: import.to_owned() });
-    }
+    info.require_served(path)?;
     let world = engine.world(info.kind.calls());
     let world = world.map_err(|source| LoadError::Engine { path: path.to_owned(), source })?;
     let compiled = match info.kind {
@@ -257,4 +251,6 @@ struct Silence;
 
 impl GuestOutput for Silence {
     fn line(&self, _stream: Stream, _line: &str) {}
+
+    fn dropped(&self, _lines: u64, _bytes: u64) {}
 }

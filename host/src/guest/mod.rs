@@ -1,12 +1,15 @@
 //! One request in one guest. Knows no sockets and no routes: of the server it uses how to wait and the body types.
 //!
-//! An [`Engine`] is made once, a [`LoadedModule`] once for each revision of a handler, and [`run`] takes one request through a fresh
-//! instance of it on the calling thread, which must have entered [`Engine::runtime`]. The files, in the order a request meets them:
-//! `module.rs`, `draft.rs` and `load_error.rs` (what is in a file), `engine.rs`, `linker.rs` and `cache.rs` (wasmtime), `runtime.rs`
-//! (Tokio), `loaded_module.rs`, `code.rs` and `program.rs` (file to something that can be instantiated), `instance.rs` and `concurrent.rs` (one
-//! request), `limits.rs`, `memory_budget.rs`, `grants.rs`, `granted.rs`, `denials.rs`, `destination.rs` and `network.rs` (what it may do), `stdio.rs`,
-//! `monotonic.rs`, `sockets.rs`, `config_store.rs`, `http.rs`, `outgoing_handler.rs`, `http03.rs`, `cgi.rs` and `preview1.rs` (what each kind of guest is
-//! given), `resolver.rs` and `outbound/` (what it asks of others), `blocking.rs` (where guests wait), `watch.rs` (what others see of it), `body.rs` and `answer.rs` (what comes out).
+//! An [`Engine`] is made once, a [`LoadedModule`] once for each revision of a handler, and [`run`] takes one request
+//! through a fresh instance of it on the calling thread, which must have entered [`Engine::runtime`]. The files, in the
+//! order a request meets them: `module.rs`, `core_module.rs`, `draft.rs` and `load_error.rs` (what is in a file),
+//! `engine.rs`, `linker.rs` and `cache.rs` (wasmtime), `runtime.rs` (Tokio), `loaded_module.rs`, `code.rs` and
+//! `program.rs` (file to something that can be instantiated), `instance.rs` and `concurrent.rs` (one request),
+//! `limits.rs`, `memory_budget.rs`, `grants.rs`, `granted.rs`, `denials.rs`, `destination.rs` and `network.rs` (what it
+//! may do), `stdio.rs`, `wakers.rs`, `monotonic.rs`, `sockets.rs`, `config_store.rs`, `opening.rs`, `heads.rs`,
+//! `http.rs`, `outgoing_handler.rs`, `http03.rs`, `outgoing_client.rs`, `cgi.rs` and `preview1.rs` (what each kind of
+//! guest is given), `resolver.rs` and `outbound/` (what it asks of others), `blocking.rs` (where guests wait),
+//! `watch.rs` (what others see of it), `body.rs` and `answer.rs` (what comes out).
 
 mod answer;
 mod blocking;
@@ -16,6 +19,7 @@ mod cgi;
 mod code;
 mod concurrent;
 mod config_store;
+mod core_module;
 mod denials;
 mod destination;
 mod draft;
@@ -34,6 +38,7 @@ mod memory_budget;
 mod module;
 mod monotonic;
 mod network;
+mod opening;
 mod outbound;
 mod outgoing_client;
 mod outgoing_handler;
@@ -45,6 +50,7 @@ mod sockets;
 mod stdio;
 #[cfg(test)]
 mod tests;
+mod wakers;
 mod watch;
 
 pub use self::{

@@ -5,7 +5,8 @@
 //! Pure, and quick enough for every start: nothing is validated here, compiling does that.
 
 use std::{
-    fmt,
+    collections::HashSet,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -13,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use wasmparser::{Parser, Payload};
 
 use super::{
+    core_module::CoreModule,
     draft,
     engine::Calls,
     linker::{self, is_of_line},
@@ -44,7 +46,10 @@ pub enum Kind {
     /// Another component.
     Component,
     /// Another core module.
-    CoreModule,
+    CoreModule {
+        /// What it would need to be a program.
+        lacks: &'static str,
+    },
     /// Compiled code of wasmtime's (`.cwasm`).
     Precompiled,
 }
@@ -68,7 +73,7 @@ impl fmt::Display for Kind {
             Self::Command { version } => write!(f, "CGI program, a component that exports `wasi:cli/run` {version}"),
             Self::CommandModule => f.write_str("CGI program, a core module that exports `_start`"),
             Self::Component => f.write_str("component without an HTTP handler"),
-            Self::CoreModule => f.write_str("core module without `_start`"),
+            Self::CoreModule { lacks } => write!(f, "core module without {lacks}"),
             Self::Precompiled => f.write_str("precompiled module"),
         }
     }
@@ -111,7 +116,7 @@ pub struct ModuleInfo {
     pub size: u64,
     /// SHA-256 of the file, in hexadecimal.
     pub digest: String,
-    /// Names of its imports, in order.
+    /// Names of its imports, in order, each once.
     pub imports: Vec<String>,
     /// Names of its exports, in order.
     pub exports: Vec<String>,
@@ -122,7 +127,7 @@ pub struct ModuleInfo {
 /// Looks at a file without an engine.
 ///
 /// # Errors
-/// It cannot be read, or it is no WebAssembly. Modules that are WebAssembly but cannot be served are no error here.
+/// It cannot be read, is no regular file, or is no WebAssembly. Modules that are WebAssembly but cannot be served are no error here.
 pub fn inspect(path: &Path) -> Result<ModuleInfo, LoadError> {
     ModuleFile::read(path).map(|file| file.info)
 }
@@ -139,7 +144,14 @@ impl ModuleFile {
     /// # Errors
     /// As [`inspect`].
     pub(crate) fn read(path: &Path) -> Result<Self, LoadError> {
-        let mut bytes = std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+        let read = |source| LoadError::Read { path: path.to_owned(), source };
+        let found = fs::metadata(path).map_err(read)?;
+        // Opening a pipe would wait for its other end.
+        if !found.is_file() {
+            let found = if found.is_dir() { "a directory" } else { "a pipe, a socket or a device" };
+            return Err(LoadError::NotWasm { path: path.to_owned(), found });
+        }
+        let mut bytes = fs::read(path).map_err(read)?;
         let info = recognise(path, &bytes)?;
         if info.imports.iter().chain(&info.exports).any(|name| draft::is_in(name)) {
             draft::make_release(&mut bytes);
@@ -196,8 +208,15 @@ fn scan(
 ) -> Result<Kind, wasmparser::BinaryReaderError> {
     let mut depth = 0_usize;
     let mut component = false;
+    let mut core = CoreModule::default();
+    // Go imports some functions twice.
+    let mut imported = HashSet::new();
     for payload in Parser::new(0).parse_all(bytes) {
-        match payload? {
+        let payload = payload?;
+        if depth == 0 {
+            core.note(&payload)?;
+        }
+        match payload {
             Payload::Version { encoding, .. } if depth == 0 => component = encoding == wasmparser::Encoding::Component,
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
@@ -214,7 +233,9 @@ fn scan(
             Payload::ImportSection(section) if depth == 0 => {
                 for import in section.into_imports() {
                     let import = import?;
-                    imports.push(format!("{}::{}", import.module, import.name));
+                    if imported.insert((import.module, import.name)) {
+                        imports.push(format!("{}::{}", import.module, import.name));
+                    }
                 }
             }
             Payload::ExportSection(section) if depth == 0 => {
@@ -225,11 +246,10 @@ fn scan(
             _ => {}
         }
     }
-    Ok(match component {
-        true => component_kind(&exports.iter().map(String::as_str).collect::<Vec<_>>()),
-        false if exports.iter().any(|name| name == "_start") => Kind::CommandModule,
-        false => Kind::CoreModule,
-    })
+    if component {
+        return Ok(component_kind(&exports.iter().map(String::as_str).collect::<Vec<_>>()));
+    }
+    Ok(core.lacks().map_or(Kind::CommandModule, |lacks| Kind::CoreModule { lacks }))
 }
 
 /// What a component with these exports is. The newer of two handlers counts, and any handler before `wasi:cli/run`, which toolchains
@@ -250,7 +270,7 @@ pub(crate) fn component_kind(exports: &[&str]) -> Kind {
 }
 
 /// The first import that guests of its kind do not get.
-pub(crate) fn missing_import(info: &ModuleInfo) -> Option<&str> {
+fn missing_import(info: &ModuleInfo) -> Option<&str> {
     let is_provided = |name: &&String| match info.kind {
         Kind::CommandModule => preview1::provides(name),
         _ => linker::provides(info.kind.calls(), name),
@@ -259,16 +279,16 @@ pub(crate) fn missing_import(info: &ModuleInfo) -> Option<&str> {
 }
 
 fn needs(imports: &[String]) -> Vec<Need> {
-    let imports_from = |prefix: &str| imports.iter().any(|name| name.starts_with(prefix));
-    let hints = [
-        ("wasi:filesystem/", Need::Files),
-        ("wasi:cli/environment", Need::Environment),
-        ("wasi:sockets/", Need::Network),
-        ("wasi:http/outgoing-handler", Need::OutgoingHttp),
-        ("wasi:http/client", Need::OutgoingHttp),
-        ("wasi:config/", Need::Config),
+    let hints: [(Need, &[&str]); 5] = [
+        (Need::Files, &["wasi:filesystem/", "wasi_snapshot_preview1::path_open"]),
+        (Need::Environment, &["wasi:cli/environment", "wasi_snapshot_preview1::environ_get"]),
+        (Need::Network, &["wasi:sockets/"]),
+        (Need::OutgoingHttp, &["wasi:http/outgoing-handler", "wasi:http/client"]),
+        (Need::Config, &["wasi:config/"]),
     ];
-    hints.into_iter().filter(|(prefix, _)| imports_from(prefix)).map(|(_, need)| need).collect()
+    let is_hinted =
+        |prefixes: &[&str]| imports.iter().any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)));
+    hints.into_iter().filter(|(_, prefixes)| is_hinted(prefixes)).map(|(need, _)| need).collect()
 }
 
 /// What a file that is not WebAssembly seems to be.
@@ -298,19 +318,22 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 impl ModuleInfo {
-    /// Whether this is what is served.
+    /// Whether this is what is served, as far as that can be said without compiling it.
     ///
     /// # Errors
-    /// What it is instead.
-    pub(crate) fn require_handler(&self, path: &Path) -> Result<(), LoadError> {
+    /// What it is instead, or what it imports that is not provided.
+    pub(crate) fn require_served(&self, path: &Path) -> Result<(), LoadError> {
         let path = path.to_owned();
         match &self.kind {
             Kind::HttpHandler { .. }
             | Kind::HttpHandler03 { .. }
             | Kind::Command { .. }
             | Kind::CommandModule
-            | Kind::Precompiled => Ok(()),
-            Kind::CoreModule => Err(LoadError::CoreModule { path }),
+            | Kind::Precompiled => match missing_import(self) {
+                Some(import) => Err(LoadError::MissingImport { path, import: import.to_owned() }),
+                None => Ok(()),
+            },
+            Kind::CoreModule { lacks } => Err(LoadError::CoreModule { path, lacks }),
             Kind::Component if self.exports.is_empty() => Err(LoadError::NoHandler { path, found: "nothing".into() }),
             Kind::Component => {
                 let found = self.exports.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
@@ -330,14 +353,14 @@ mod tests {
 
     fn refusal(wat: &str) -> String {
         let info = recognised(&wat::parse_str(wat).expect("valid text")).expect("WebAssembly");
-        info.require_handler(Path::new("app.wasm")).expect_err("not a handler").to_string()
+        info.require_served(Path::new("app.wasm")).expect_err("not a handler").to_string()
     }
 
     #[test]
     fn other_files_are_named() {
         let text = |bytes: &[u8]| recognised(bytes).expect_err("not WebAssembly").to_string();
         assert!(text(b"(module)").contains("is WebAssembly text"));
-        assert!(text(b"hello").contains("is a text file, not WebAssembly; accepted is a component"));
+        assert!(text(b"hello").contains("is a text file, not binary WebAssembly; accepted is a component"));
         assert!(text(b"").contains("is empty"));
         assert!(text(b"\x7fELF\x02\x01\x01").contains("is a native program"));
         assert!(text(b"\x1f\x8b\x08").contains("is a compressed file"));
@@ -387,9 +410,18 @@ mod tests {
 
     #[test]
     fn a_program_of_wasi_0_1_is_told_by_its_start() {
-        let program = r#"(module (import "wasi_snapshot_preview1" "fd_write" (func)) (func (export "_start")))"#;
+        let program = r#"(module
+            (import "wasi_snapshot_preview1" "fd_write" (func))
+            (import "wasi_snapshot_preview1" "path_open" (func))
+            (import "wasi_snapshot_preview1" "environ_get" (func))
+            (import "wasi_snapshot_preview1" "fd_write" (func))
+            (memory (export "memory") 1)
+            (func (export "_start")))"#;
         let info = recognised(&wat::parse_str(program).expect("valid text")).expect("WebAssembly");
         assert_eq!((info.kind.clone(), missing_import(&info)), (Kind::CommandModule, None));
+        let imports = ["fd_write", "path_open", "environ_get"].map(|name| format!("wasi_snapshot_preview1::{name}"));
+        assert_eq!(info.imports, imports, "each once");
+        assert_eq!(info.needs, [Need::Files, Need::Environment]);
         let older = r#"(module (import "wasi_unstable" "fd_write" (func)) (func (export "_start")))"#;
         let info = recognised(&wat::parse_str(older).expect("valid text")).expect("WebAssembly");
         assert_eq!(missing_import(&info), Some("wasi_unstable::fd_write"));

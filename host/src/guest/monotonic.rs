@@ -1,4 +1,4 @@
-//! `wasi:clocks/monotonic-clock`: what guests sleep on. A timer is one of the server's own, which wakes the guest's worker straight into
+//! `wasi:clocks/monotonic-clock` of 0.2: what guests sleep on. A timer is one of the server's own, which wakes the guest's worker straight into
 //! a seat; wasmtime-wasi's goes through Tokio's thread first, and a guest that sleeps is what threads are for.
 
 use std::time::{Duration, Instant};
@@ -59,28 +59,29 @@ impl Monotonic<'_> {
 }
 
 struct Alarm {
-    /// Never, if that is further away than an `Instant` can say.
     at: Option<Instant>,
 }
 
 #[wasmtime_wasi::async_trait]
 impl Pollable for Alarm {
     async fn ready(&mut self) {
-        if self.at.is_some_and(|at| at <= Instant::now()) {
-            // A guest that polls in a loop with no time to wait: let what it polls for move.
-            return astra_server::flush();
-        }
-        watch::noting(WaitsFor::Sleep, self.sleep()).await;
+        sleep_until(self.at).await;
     }
 }
 
-impl Alarm {
-    async fn sleep(&self) {
-        let Some(at) = self.at else { return std::future::pending().await };
+/// Waits until then; for ever, if that is further away than an `Instant` can say.
+pub(crate) async fn sleep_until(at: Option<Instant>) {
+    if at.is_some_and(|at| at <= Instant::now()) {
+        // A guest that polls in a loop with no time to wait: let what it polls for move.
+        return astra_server::flush();
+    }
+    let alarm = async {
+        let Some(at) = at else { return std::future::pending().await };
         match astra_server::sleep_until(at) {
             Some(sleep) => sleep.await,
             // No worker's thread: this module's tests.
             None => tokio::time::sleep_until(at.into()).await,
         }
-    }
+    };
+    watch::noting(WaitsFor::Sleep, alarm).await;
 }

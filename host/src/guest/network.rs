@@ -18,6 +18,10 @@ use super::{
     watch::{self, WaitsFor},
 };
 
+/// The longest name that there can be, in bytes (RFC 1035 section 2.3.4).
+const LONGEST: usize = 253;
+/// The longest that a guest may write it, in Unicode.
+const LONGEST_WRITTEN: usize = 4 * LONGEST;
 /// Answers that are remembered; then the oldest are forgotten.
 const REMEMBERED: usize = 1024;
 
@@ -52,9 +56,15 @@ impl Network {
     pub(crate) fn has_tcp(&self) -> bool {
         let has_rules = !self.granted.network.tcp.is_empty();
         if !has_rules {
-            self.granted.denied("a TCP socket", r#"network = { tcp = ["HOST:PORT"] }"#);
+            self.granted.denied("a TCP socket", Some(r#"network = { tcp = ["HOST:PORT"] }"#));
         }
         has_rules
+    }
+
+    /// Whether what nobody is granted may be had: never, and that is logged.
+    pub(crate) fn refuse(&self, what: &str) -> bool {
+        self.granted.refused(what);
+        false
     }
 
     /// Starts to look up the addresses of `name`, best first and none of them IPv4 in IPv6's clothes. Names may be Unicode (IDNA); an address
@@ -63,17 +73,21 @@ impl Network {
     /// # Errors
     /// It will not be looked up.
     pub(crate) fn look_up(&self, name: &str) -> Result<LookUp, LookUpError> {
+        if name.len() > LONGEST_WRITTEN {
+            return Err(LookUpError::NoName);
+        }
         let name: Arc<str> = match (url::Host::parse(name), name.parse::<Ipv6Addr>()) {
-            (Ok(url::Host::Domain(name)), _) => name.into(),
+            (Ok(url::Host::Domain(name)), _) if name.len() <= LONGEST => name.into(),
             (Ok(url::Host::Ipv4(address)), _) => return Ok(known(address.into())),
             (Ok(url::Host::Ipv6(address)), _) | (Err(_), Ok(address)) => return Ok(known(address.into())),
-            (Err(_), Err(_)) => return Err(LookUpError::NoName),
+            (Ok(url::Host::Domain(_)) | Err(_), _) => return Err(LookUpError::NoName),
         };
         let granted = &self.granted.network;
         let names_it = |pattern: &HostPattern| pattern.names(&name);
         if !granted.dns.iter().chain(granted.tcp.iter().map(|rule| &rule.host)).any(names_it) {
-            let rule = format!(r#"network = {{ dns = ["{name}"] }}"#);
-            self.granted.denied(&format!("looking up {name}"), &rule);
+            let pattern = HostPattern::parse(&name).filter(HostPattern::is_literal);
+            let rule = pattern.map(|pattern| format!(r#"network = {{ dns = ["{pattern}"] }}"#));
+            self.granted.denied(&format!("looking up {name}"), rule.as_deref());
             return Err(LookUpError::Denied);
         }
         let (resolver, found) = (self.granted.resolver().clone(), Arc::clone(&self.found));
@@ -93,12 +107,16 @@ impl Network {
             found.iter().filter(|(of, _)| *of == address).map(|(_, name)| Arc::clone(name)).collect()
         };
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-        let is_allowed = self.granted.network.tcp.iter().any(|rule| rule.allows(address, port, &names));
+        let rules = &self.granted.network.tcp;
+        let is_allowed = rules.iter().any(|rule| rule.allows(address, port, &names));
         if !is_allowed {
-            let by_name = names.iter().filter_map(|name| TcpRule::parse(&format!("{name}:{port}")));
+            // By a name only if it is one of those that connections were granted to: any other may have led there by chance.
+            let of_rules = names.iter().filter(|name| rules.iter().any(|rule| rule.host.names(name)));
+            let by_name = of_rules.filter_map(|name| TcpRule::parse(&format!("{name}:{port}")));
             let rule = by_name.into_iter().find(|rule| rule.allows(address, port, &names));
             let rule = rule.map_or_else(|| SocketAddr::new(address, port).to_string(), |rule| rule.to_string());
-            self.granted.denied(&format!("a connection to {to}"), &format!(r#"network = {{ tcp = ["{rule}"] }}"#));
+            let rule = format!(r#"network = {{ tcp = ["{rule}"] }}"#);
+            self.granted.denied(&format!("a connection to {to}"), Some(&rule));
         }
         is_allowed
     }
@@ -151,6 +169,14 @@ mod tests {
         }
         for name in ["", "a b", "a:1", "a/b", "1.2.3.4.5", "\0"] {
             assert_eq!(network.look_up(name).err(), Some(LookUpError::NoName), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_is_none() {
+        let network = network(&[], &["*"]);
+        for name in ["a".repeat(8 << 20), format!("{}.com", vec!["a".repeat(60); 5].join(".")), "é".repeat(600)] {
+            assert_eq!(network.look_up(&name).err(), Some(LookUpError::NoName), "{} bytes", name.len());
         }
     }
 

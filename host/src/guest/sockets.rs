@@ -1,4 +1,4 @@
-//! What is ours of `wasi:sockets`: making TCP sockets, and all of name look-up. The rest is wasmtime-wasi's, which asks
+//! What is ours of `wasi:sockets`: making sockets, and all of name look-up. The rest is wasmtime-wasi's, which asks
 //! [`Network`](super::network::Network) before it connects.
 //!
 //! Called on the worker that runs the guest. Nothing here waits: a look-up is polled, and `blocking.rs` waits for its pollable.
@@ -15,7 +15,7 @@ use wasmtime::{
 };
 use wasmtime_wasi::{
     p2::{
-        DynPollable, Pollable, TcpSocket,
+        DynPollable, Pollable, TcpSocket, UdpSocket,
         bindings::sockets::{
             network::{ErrorCode, IpAddress, IpAddressFamily, Network},
             tcp_create_socket::Host as _,
@@ -23,7 +23,7 @@ use wasmtime_wasi::{
         subscribe,
     },
     p3::bindings::sockets::{ip_name_lookup as lookup03, types as types03},
-    sockets::WasiSocketsView as _,
+    sockets::{self, WasiSocketsView as _},
 };
 
 use super::{
@@ -34,11 +34,15 @@ use super::{
 
 /// The versions are wasmtime-wasi's; guests of all 0.2.x find them.
 const TCP_CREATE_SOCKET: &str = "wasi:sockets/tcp-create-socket@0.2.12";
+const UDP_CREATE_SOCKET: &str = "wasi:sockets/udp-create-socket@0.2.12";
 const IP_NAME_LOOKUP: &str = "wasi:sockets/ip-name-lookup@0.2.12";
 
-/// Replaces `create-tcp-socket` in a linker that has wasmtime-wasi's: who may not connect anywhere is told so here already, before there is
-/// an address that could be.
-pub(crate) fn link_create_tcp(linker: &mut Linker<State>) -> Result<()> {
+/// What a denial says.
+const UDP: &str = "a UDP socket";
+
+/// Replaces `create-tcp-socket` and `create-udp-socket` in a linker that has wasmtime-wasi's: who may not connect anywhere is told so here
+/// already, before there is an address that could be; and UDP is for nobody.
+pub(crate) fn link_create(linker: &mut Linker<State>) -> Result<()> {
     linker.allow_shadowing(true);
     linker.instance(TCP_CREATE_SOCKET)?.func_wrap(
         "create-tcp-socket",
@@ -47,6 +51,11 @@ pub(crate) fn link_create_tcp(linker: &mut Linker<State>) -> Result<()> {
             Ok((if state.network().has_tcp() { create_tcp(state, family)? } else { Err(ErrorCode::AccessDenied) },))
         },
     )?;
+    linker.instance(UDP_CREATE_SOCKET)?.func_wrap("create-udp-socket", |mut store, (_,): (IpAddressFamily,)| {
+        let state: &mut State = store.data_mut();
+        state.network().refuse(UDP);
+        Ok((Err::<Resource<UdpSocket>, _>(ErrorCode::AccessDenied),))
+    })?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -59,21 +68,24 @@ fn create_tcp(state: &mut State, family: IpAddressFamily) -> Result<Result<Resou
 }
 
 /// The same of 0.3.
-pub(crate) fn link_create_tcp_03(linker: &mut Linker<State>) -> Result<()> {
+pub(crate) fn link_create_03(linker: &mut Linker<State>) -> Result<()> {
     linker.allow_shadowing(true);
-    linker.instance("wasi:sockets/types@0.3.0")?.func_wrap(
-        "[static]tcp-socket.create",
-        |mut store, (family,): (types03::IpAddressFamily,)| {
-            let state: &mut State = store.data_mut();
-            if !state.network().has_tcp() {
-                return Ok((Err(types03::ErrorCode::AccessDenied),));
-            }
-            Ok((match types03::HostTcpSocket::create(&mut state.sockets(), family) {
-                Ok(socket) => Ok(socket),
-                Err(error) => Err(error.downcast()?),
-            },))
-        },
-    )?;
+    let mut types = linker.instance("wasi:sockets/types@0.3.0")?;
+    types.func_wrap("[static]udp-socket.create", |mut store, (_,): (types03::IpAddressFamily,)| {
+        let state: &mut State = store.data_mut();
+        state.network().refuse(UDP);
+        Ok((Err::<Resource<sockets::UdpSocket>, _>(types03::ErrorCode::AccessDenied),))
+    })?;
+    types.func_wrap("[static]tcp-socket.create", |mut store, (family,): (types03::IpAddressFamily,)| {
+        let state: &mut State = store.data_mut();
+        if !state.network().has_tcp() {
+            return Ok((Err(types03::ErrorCode::AccessDenied),));
+        }
+        Ok((match types03::HostTcpSocket::create(&mut state.sockets(), family) {
+            Ok(socket) => Ok(socket),
+            Err(error) => Err(error.downcast()?),
+        },))
+    })?;
     linker.allow_shadowing(false);
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! A guest's standard output and error, line by line.
 //!
-//! What a guest prints is cut into lines and given to the host's log, which adds the handler's name and the request's id: no
-//! guest can write another one's line. A line is bounded; the last one needs no line end. Used by the worker that runs
-//! the guest; nothing here blocks.
+//! What a guest prints is cut into lines and given to the host's log, which adds the handler's name and the request's
+//! id: no guest can write another one's line. A line is bounded, and so is what a request may print in all; the last
+//! line needs no line end. Used by the worker that runs the guest; nothing here blocks.
 
 use std::{
     io,
@@ -22,6 +22,10 @@ use wasmtime_wasi::{
 const MAX_LINE: usize = 8 * 1024;
 /// What a guest may write at once.
 const MAX_WRITE: usize = 64 * 1024;
+/// What the lines of one request may come to.
+const MAX_OUTPUT: usize = 1024 * 1024;
+/// What a line counts for beside its text: in the log there is more of it.
+const LINE: usize = 64;
 
 /// One of a guest's output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,21 +38,64 @@ pub enum Stream {
 
 /// Where the lines go that a guest prints.
 pub trait GuestOutput: Send + Sync {
-    /// One line, without its end; called on the worker that runs the guest, so it must not block. The text is the guest's:
-    /// control characters are not escaped yet, invalid UTF-8 is replaced.
+    /// One line, without its end; called on the worker that runs the guest, so it must not block. The text is the
+    /// guest's: control characters are not escaped yet, invalid UTF-8 is replaced.
     fn line(&self, stream: Stream, line: &str);
+
+    /// The request has ended, and so many lines of it, with so many bytes, came after the most that one may print.
+    fn dropped(&self, lines: u64, bytes: u64);
+}
+
+/// Where the lines of one request go, of both streams: the first of them to the log.
+pub(crate) struct Bounded {
+    output: Arc<dyn GuestOutput>,
+    count: Mutex<Count>,
+}
+
+#[derive(Default)]
+struct Count {
+    passed_on: usize,
+    dropped_lines: u64,
+    dropped_bytes: u64,
+}
+
+impl Bounded {
+    pub(crate) fn new(output: Arc<dyn GuestOutput>) -> Self {
+        Self { output, count: Mutex::default() }
+    }
+
+    fn line(&self, stream: Stream, line: &[u8]) {
+        let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        // A line that is too much is the last one, however short those are that follow.
+        if count.dropped_lines > 0 || count.passed_on + line.len() + LINE > MAX_OUTPUT {
+            count.dropped_lines += 1;
+            count.dropped_bytes += line.len() as u64;
+            return;
+        }
+        count.passed_on += line.len() + LINE;
+        drop(count);
+        self.output.line(stream, &String::from_utf8_lossy(line));
+    }
+
+    /// The guest has ended.
+    pub(crate) fn finish(&self) {
+        let count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
+        if count.dropped_lines > 0 {
+            self.output.dropped(count.dropped_lines, count.dropped_bytes);
+        }
+    }
 }
 
 /// One output stream of one request. Clones write to the same line.
 #[derive(Clone)]
 pub(crate) struct Lines {
     stream: Stream,
-    output: Arc<dyn GuestOutput>,
+    output: Arc<Bounded>,
     pending: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Lines {
-    pub(crate) fn new(stream: Stream, output: Arc<dyn GuestOutput>) -> Self {
+    pub(crate) fn new(stream: Stream, output: Arc<Bounded>) -> Self {
         Self { stream, output, pending: Arc::default() }
     }
 
@@ -76,7 +123,7 @@ impl Lines {
 
     fn emit(&self, pending: &mut Vec<u8>) {
         let line = pending.strip_suffix(b"\r").unwrap_or(pending);
-        self.output.line(self.stream, &String::from_utf8_lossy(line));
+        self.output.line(self.stream, line);
         pending.clear();
     }
 
@@ -153,15 +200,21 @@ mod tests {
         fn line(&self, _stream: Stream, line: &str) {
             self.0.lock().expect("not poisoned").push(line.to_owned());
         }
+
+        fn dropped(&self, lines: u64, bytes: u64) {
+            self.0.lock().expect("not poisoned").push(format!("{lines} lines, {bytes} bytes"));
+        }
     }
 
     fn lines_of(pieces: &[&[u8]]) -> Vec<String> {
         let seen = Arc::new(Seen::default());
-        let lines = Lines::new(Stream::Stdout, seen.clone());
+        let output = Arc::new(Bounded::new(seen.clone()));
+        let lines = Lines::new(Stream::Stdout, Arc::clone(&output));
         for piece in pieces {
             lines.write(piece);
         }
         lines.finish();
+        output.finish();
         let seen = seen.0.lock().expect("not poisoned");
         seen.clone()
     }
@@ -175,6 +228,13 @@ mod tests {
     fn a_line_without_end_is_cut() {
         let lines = lines_of(&[&[b'x'; MAX_LINE + 10]]);
         assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [MAX_LINE, 10]);
+    }
+
+    #[test]
+    fn what_is_too_much_is_dropped_and_counted() {
+        let lines = lines_of(&[&b"\n".repeat(MAX_OUTPUT / LINE), b"one\nmore"]);
+        assert_eq!(lines.len(), MAX_OUTPUT / LINE + 1);
+        assert_eq!(lines.last().map(String::as_str), Some("2 lines, 7 bytes"));
     }
 
     #[test]

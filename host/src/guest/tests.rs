@@ -217,6 +217,8 @@ impl GuestOutput for Printed {
     fn line(&self, _stream: Stream, line: &str) {
         self.0.lock().expect("not poisoned").push(line.to_owned());
     }
+
+    fn dropped(&self, _lines: u64, _bytes: u64) {}
 }
 
 struct Ended {

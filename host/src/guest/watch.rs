@@ -1,8 +1,9 @@
 //! One request, looked at and cut from outside of its thread.
 //!
-//! A [`Watch`] is shared by the worker that runs a request and by whoever lists requests or ends them, which is any thread. A cut is
-//! noticed where deadlines are: at the guest's next tick if it computes (`instance.rs`), at once if it is parked (`blocking.rs`).
-//! What it waits for is noted by what it waits for, while it is polled: only that knows. Nothing here blocks.
+//! A [`Watch`] is shared by the worker that runs a request and by whoever lists requests or ends them, which is any
+//! thread. A cut is noticed where deadlines are: at the guest's next tick if it computes (`instance.rs`), at once if it
+//! is parked (`blocking.rs`). What it waits for is noted by what it waits for, while it is polled: only that knows.
+//! Nothing here blocks.
 
 use std::{
     cell::Cell,
@@ -22,7 +23,8 @@ use super::limits::{Cut, thread_cpu_time};
 #[derive(Debug, Default)]
 pub struct Watch {
     signal: Mutex<Signal>,
-    /// [`WaitsFor`], and [`PARKED`]; zero while it runs. Written by the request's worker only, read by all; nothing is published with it.
+    /// [`WaitsFor`], and [`PARKED`]; zero while it runs. Written by the request's worker only, read by all; nothing is
+    /// published with it.
     waits: AtomicU8,
     /// The worker's thread id while its CPU time is that of the request, else zero. Published after `cpu_started`.
     thread: AtomicU32,
@@ -81,8 +83,8 @@ thread_local! {
 }
 
 impl Watch {
-    /// Ends the request: at its next tick if it computes, at once if it waits, else when it next does either. The first one who cuts it
-    /// counts; a request that has ended is none the worse. Whether this was the first.
+    /// Ends the request: at its next tick if it computes, at once if it waits, else when it next does either. The first
+    /// one who cuts it counts; a request that has ended is none the worse. Whether this was the first.
     pub fn cut(&self, by: CutBy) -> bool {
         let mut signal = self.signal();
         let is_first = signal.cut.is_none();
@@ -95,8 +97,9 @@ impl Watch {
         is_first
     }
 
-    /// `running`, or what it waits for: `body` (more of the request's), `sleep`, `client` (which takes no more of the response), `network`
-    /// (a name to be looked up), `outgoing` (the response to a request of its own), several joined by commas, or `io` for anything else, which is files and sockets.
+    /// `running`, or what it waits for: `body` (more of the request's), `sleep`, `client` (which takes no more of the
+    /// response), `network` (a name to be looked up), `outgoing` (the response to a request of its own), several joined
+    /// by commas, or `io` for anything else, which is files and sockets.
     pub fn waits_for(&self) -> String {
         match self.waits.load(Ordering::Relaxed) {
             0 => "running".to_owned(),
@@ -108,8 +111,9 @@ impl Watch {
         }
     }
 
-    /// CPU time so far. Unless it is measured anyway (`Limits::measure_cpu`) it counts from the first tick or wait, and there is none
-    /// before that, which is no more than two milliseconds. None on other systems than Linux, and none once the request has ended.
+    /// CPU time so far. Unless it is measured anyway (`Limits::measure_cpu`) it counts from the first tick or wait, and
+    /// there is none before that, which is no more than two milliseconds. None on other systems than Linux, and none
+    /// once the request has ended.
     pub fn cpu(&self) -> Option<Duration> {
         let thread = self.thread.load(Ordering::Acquire);
         if thread == 0 {
@@ -146,7 +150,8 @@ impl Watch {
         self.signal().cut.map_or(Ok(()), |by| Err(by.into()))
     }
 
-    /// Waits for `future` unless the request is cut, and tells meanwhile what is waited for. To be polled on the request's thread.
+    /// Waits for `future` unless the request is cut, and tells meanwhile what is waited for. To be polled on the
+    /// request's thread.
     ///
     /// # Errors
     /// It was cut.

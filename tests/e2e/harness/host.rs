@@ -6,11 +6,11 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -324,6 +324,14 @@ impl Host {
         self.stderr.find(PATIENCE, what, |line| serde_json::from_str(line).ok().filter(|line| is_it(line)))
     }
 
+    /// What is logged about a denial of which it says `what`.
+    pub(crate) fn denial(&self, what: &str) -> String {
+        let line = self.json(what, |line| {
+            line["message"].as_str().is_some_and(|message| message.contains("was denied") && message.contains(what))
+        });
+        line["message"].as_str().expect("a text").to_owned()
+    }
+
     /// The first line on the standard error with `text` in it.
     pub(crate) fn stderr_with(&self, text: &str) -> String {
         self.stderr.find(PATIENCE, text, |line| line.contains(text).then(|| line.to_owned()))
@@ -445,6 +453,24 @@ impl Lines {
             eprintln!("{line}");
         }
     }
+}
+
+/// `ps`, until all of so many requests wait for `what`; their ids.
+pub(crate) fn all_waiting(control: &Path, what: &str, count: usize) -> Vec<String> {
+    let started = Instant::now();
+    loop {
+        let listed = Setup::bare().arg("ps").arg("--json").flag("--control", control).end();
+        let requests: Vec<Value> = serde_json::from_str(&listed.stdout).expect("it is a list in JSON");
+        if requests.len() == count && requests.iter().all(|request| request["waits_for"] == what) {
+            return requests.iter().map(|request| request["id"].as_str().expect("a text").to_owned()).collect();
+        }
+        assert!(started.elapsed() < PATIENCE, "{requests:?}");
+    }
+}
+
+/// The same for a single request.
+pub(crate) fn waiting(control: &Path, what: &str) -> String {
+    all_waiting(control, what, 1).remove(0)
 }
 
 impl Ended {

@@ -18,7 +18,7 @@ use std::{sync::RwLock, time::Duration};
 
 pub(crate) use client::{Answer, Client, field};
 pub(crate) use guests::{guest, root, target_dir};
-pub(crate) use host::{Ended, Host, Setup};
+pub(crate) use host::{Ended, Host, Setup, all_waiting, waiting};
 pub(crate) use http2::Http2;
 pub(crate) use scratch::Scratch;
 pub(crate) use toolchains::foreign_guest;

@@ -1,7 +1,7 @@
 //! Servers that guests ask: on the loopback, in this process, each ended with its value.
 
 use std::{
-    io::{self, Read as _},
+    io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
@@ -12,10 +12,11 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ServerConfig;
+use socket2::{Domain, Socket, Type};
 use tokio::{io::AsyncWriteExt as _, runtime::Runtime};
 use tokio_rustls::TlsAcceptor;
 
@@ -79,7 +80,7 @@ where
             // One that breaks off gets no answer.
             let body = body.collect().await?.to_bytes();
             let answered = tokio::task::spawn_blocking(move || answer(Request::from_parts(head, body)));
-            Ok::<_, hyper::Error>(answered.await.expect("answers").map(Full::new))
+            Ok::<_, hyper::Error>(answered.await.expect("answers").map(http_body_util::Full::new))
         }
     });
     // What goes wrong here, the guest is told too.
@@ -124,6 +125,39 @@ pub(crate) fn raw(serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 's
         }
     });
     address
+}
+
+/// A server that takes a request and says nothing.
+pub(crate) fn silent() -> SocketAddr {
+    raw(|mut stream| head(&mut stream).and_then(|_| stream.read_to_end(&mut Vec::new())).map(drop))
+}
+
+/// A server that answers with the half of a body, and then stands still.
+pub(crate) fn stalling() -> SocketAddr {
+    raw(|mut stream| {
+        head(&mut stream)?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab")?;
+        stream.read_to_end(&mut Vec::new()).map(drop)
+    })
+}
+
+/// Where nobody takes connections, and nobody refuses them either.
+pub(crate) struct Full {
+    pub(crate) address: SocketAddr,
+    _listener: Socket,
+    _queued: TcpStream,
+}
+
+impl Full {
+    /// Nobody accepts, and the kernel's queue is full.
+    pub(crate) fn new() -> Self {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+        listener.listen(0).expect("can listen");
+        let address = listener.local_addr().expect("it is bound").as_socket().expect("IPv4");
+        let queued = TcpStream::connect(address).expect("there is room for one");
+        Self { address, _listener: listener, _queued: queued }
+    }
 }
 
 /// A request's head, as it came.

@@ -1,7 +1,7 @@
 //! One rule's requests: hyper's client with its pool of connections, HTTP/1.1 or what ALPN has agreed on.
 //!
-//! Connections are tasks of Tokio's. A request's future is polled by the guest's worker once it is on a connection, and what it waits for
-//! then comes straight from there.
+//! Connections are tasks of Tokio's. A request's future is polled by the guest's worker once it is on a connection: it writes the request out
+//! itself (`driver.rs`), and what it waits for then comes straight from Tokio's thread.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderName, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -23,10 +23,10 @@ use hyper_util::{
         self,
         connect::{CaptureConnection, HttpConnector, capture_connection, dns::Name},
     },
-    rt::{TokioExecutor, TokioTimer},
+    rt::TokioTimer,
 };
 use tokio::{
-    sync::oneshot,
+    sync::{Semaphore, oneshot},
     time::{Instant, Sleep, sleep},
 };
 use tower_service::Service;
@@ -34,8 +34,9 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
 use super::{
     Permits,
+    driver::{Driver, driving},
     error::{self, NoAddress},
-    stream::{Last, Remembering, Trouble},
+    stream::{Counted, Last, Trouble},
     tls,
 };
 use crate::{
@@ -54,16 +55,16 @@ const RESOLVE: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long the response, and each piece of it, may take unless the guest says: as in wasmtime, since its deadlines are what counts.
 const READ: Duration = Duration::from_secs(600);
-/// Connections without a request are closed after that.
+/// Connections without a request are closed after that, or up to as long again.
 const IDLE: Duration = Duration::from_secs(30);
-/// Those that are kept for one origin.
+/// Those that are kept for one origin; how many there are in all is bounded in `stream.rs`.
 const MOST_IDLE: usize = 1024;
 /// The most that a connection buffers, a response's head included.
 const BUFFER: usize = 128 * 1024;
 /// What a stream of HTTP/2 and all of a connection's may send that nobody has read yet.
 const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
 
-type Connector = Remembering<HttpsConnector<HttpConnector<Guarded>>>;
+type Connector = Counted<HttpsConnector<HttpConnector<Guarded>>>;
 
 #[derive(Clone)]
 struct Connections {
@@ -79,7 +80,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(rule: &OutboundRule, resolver: &Resolver, denials: &Arc<Denials>) -> Self {
+    /// `room` is what the handler's connections have to share.
+    pub(super) fn new(rule: &OutboundRule, resolver: &Resolver, denials: &Arc<Denials>, room: &Arc<Semaphore>) -> Self {
         let guarded =
             Guarded { rule: Arc::new(rule.clone()), resolver: resolver.clone(), denials: Arc::clone(denials) };
         let tls = tls::config(rule).inspect_err(|error| {
@@ -91,8 +93,9 @@ impl Client {
             tcp.enforce_http(false);
             tcp.set_nodelay(true);
             let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
-            let connector = Remembering { connector: connector.wrap_connector(tcp), last: last.clone() };
-            let client = legacy::Client::builder(TokioExecutor::new())
+            let room = Arc::clone(room);
+            let connector = Counted { connector: connector.wrap_connector(tcp), last: last.clone(), room };
+            let client = legacy::Client::builder(Driver)
                 .timer(TokioTimer::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE)
@@ -129,7 +132,9 @@ impl Client {
         let connection = capture_connection(&mut request);
         let response: Responding = match self.connections.clone() {
             None => Box::pin(std::future::ready(Err(Error::ConfigurationError))),
-            Some(connections) => Box::pin(exchange(connections, request, connection.clone(), options, permits)),
+            Some(connections) => {
+                Box::pin(driving(exchange(connections, request, connection.clone(), options, permits)))
+            }
         };
         Sending { response, connection }
     }
@@ -166,7 +171,7 @@ async fn exchange(
     options: RequestOptions,
     permits: Permits,
 ) -> Result<(Response<WasiBody>, Ended), Error> {
-    let authority = request.uri().authority().cloned();
+    let (authority, begun) = (request.uri().authority().cloned(), Instant::now());
     let (request, mut ended) = outgoing(request).await;
     let mut responding = pin!(connections.client.request(request));
     let mut is_connected = false;
@@ -186,7 +191,7 @@ async fn exchange(
         // It is the guest who broke it off.
         Ok(Err(error)) => error,
         _ => {
-            let last = || connections.last.to(authority.as_ref()?);
+            let last = || connections.last.to(authority.as_ref()?, begun.into());
             let trouble = Trouble::of(&connection).or_else(last);
             error::of_request(&failed, trouble.as_ref().and_then(Trouble::error))
         }
@@ -196,10 +201,10 @@ async fn exchange(
         return Err(Error::HttpUpgradeFailed);
     }
     let (mut head, body) = response.into_parts();
-    hop_by_hop::strip_named(&mut head.headers);
+    let of_connection = hop_by_hop::strip_named(&mut head.headers);
     let between_bytes = options.between_bytes_timeout.unwrap_or(READ);
     let trouble = Trouble::of(&connection);
-    let body = Download { body, between_bytes, timer: None, trouble, permits: Some(permits) };
+    let body = Download { body, between_bytes, timer: None, trouble, of_connection, permits: Some(permits) };
     Ok((Response::from_parts(head, body.boxed_unsync()), ended))
 }
 
@@ -293,6 +298,8 @@ struct Download {
     /// While it waits for more.
     timer: Option<Pin<Box<Sleep>>>,
     trouble: Option<Trouble>,
+    /// What its head has said of the connection, and is none of the guest's in trailers either.
+    of_connection: Vec<HeaderName>,
     /// Until it has ended.
     permits: Option<Permits>,
 }
@@ -306,7 +313,16 @@ impl Body for Download {
         let frame = match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => {
                 let trouble = self.trouble.as_ref().and_then(Trouble::error);
-                frame.map(|frame| frame.map_err(|error| error::of_body(&error, trouble)))
+                frame.map(|frame| match frame {
+                    Ok(mut frame) => {
+                        if let Some(trailers) = frame.trailers_mut() {
+                            hop_by_hop::clean_trailers(trailers);
+                            self.of_connection.iter().for_each(|name| drop(trailers.remove(name)));
+                        }
+                        Ok(frame)
+                    }
+                    Err(error) => Err(error::of_body(&error, trouble)),
+                })
             }
             Poll::Pending => {
                 watch::note(WaitsFor::Outgoing);

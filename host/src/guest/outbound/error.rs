@@ -11,6 +11,7 @@ use wasmtime_wasi_http::{
     p2::bindings::http::types::{DnsErrorPayload, ErrorCode, TlsAlertReceivedPayload},
 };
 
+use super::stream::NoRoom;
 use crate::guest::resolver::ResolveError;
 
 /// Why a name leads nowhere.
@@ -39,6 +40,9 @@ pub(super) fn of_request(error: &legacy::Error, trouble: Option<&io::Error>) -> 
                 Error::DnsError { rcode, info_code: None }
             }
         };
+    }
+    if cause::<NoRoom>(error).is_some() {
+        return Error::ConnectionLimitReached;
     }
     if let Some(tls) = cause::<rustls::Error>(error).or_else(|| cause(trouble?)) {
         return of_tls(tls);

@@ -6,30 +6,34 @@
 //! here, the rest of 0.2's is in `outgoing_handler.rs`.
 
 mod client;
+mod driver;
 mod error;
 mod stream;
 mod tls;
 
-use std::sync::Arc;
+use std::{net::Ipv6Addr, sync::Arc};
 
-use http::{HeaderName, Method, Request, Response, Uri, header, uri::Scheme};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use wasmtime_wasi_http::{
-    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpHooks,
+use http::{
+    HeaderName, Method, Request, Response, Uri,
+    uri::{Authority, Scheme},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime_wasi_http::{Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpHooks};
 
 use self::client::Client;
 pub use self::tls::TlsError;
 pub(crate) use self::{client::Sending, error::code, tls::config as tls_config};
 use super::{
     denials::Denials,
-    destination::OutboundRule,
+    destination::{OutboundRule, default_port},
     granted::Granted,
     resolver::Resolver,
     watch::{WaitsFor, noting},
 };
+use crate::hop_by_hop::concerns_connection;
 
-/// Requests that a handler's guests may have under way, from their start to the end of their response.
+/// Requests that a handler's guests may have under way, from their start to the end of their response; and its connections, idle ones
+/// included, if the process may have so many descriptors (`stream.rs`).
 const OF_ONE_HANDLER: usize = 4096;
 /// Of those, one guest's: with 128 KiB each of a body that waits to be sent.
 const OF_ONE_GUEST: usize = 128;
@@ -44,7 +48,8 @@ pub(crate) struct Outbound {
 impl Outbound {
     /// Connects nowhere yet.
     pub(crate) fn new(rules: &[OutboundRule], resolver: &Resolver, denials: &Arc<Denials>) -> Self {
-        let clients = rules.iter().map(|rule| Client::new(rule, resolver, denials)).collect();
+        let room = Arc::new(Semaphore::new(OF_ONE_HANDLER));
+        let clients = rules.iter().map(|rule| Client::new(rule, resolver, denials, &room)).collect();
         Self { clients, in_flight: Arc::new(Semaphore::new(OF_ONE_HANDLER)) }
     }
 }
@@ -73,7 +78,7 @@ impl Hooks {
     ///
     /// # Errors
     /// It is not sent: it goes nowhere, it was not granted, or there are too many.
-    pub(crate) fn send(&mut self, request: Request<WasiBody>, options: RequestOptions) -> Result<Sending, Error> {
+    pub(crate) fn send(&mut self, mut request: Request<WasiBody>, options: RequestOptions) -> Result<Sending, Error> {
         // What it would make of a connection has no place in `wasi:http`.
         if *request.method() == Method::CONNECT {
             return Err(Error::HttpRequestMethodInvalid);
@@ -81,14 +86,21 @@ impl Hooks {
         let to = Destination::of(request.uri()).ok_or(Error::HttpRequestUriInvalid)?;
         let outbound = self.granted.outbound();
         let Some(client) = outbound.clients.iter().find(|client| to.is_named_by(client.rule())) else {
-            self.granted.denied(&format!("a request to {to}"), &format!(r#"outbound = ["{to}"]"#));
+            let rule = OutboundRule::parse(&to.to_string()).filter(|rule| rule.host.is_literal());
+            let rule = rule.map(|rule| format!(r#"outbound = ["{rule}"]"#));
+            self.granted.denied(&format!("a request to {to}"), rule.as_deref());
             return Err(Error::HttpRequestDenied);
         };
-        client.check_literal(to.host)?;
+        client.check_literal(&to.host)?;
+        let authority = to.authority()?;
         let of_guest = self.in_flight.get_or_insert_with(|| Arc::new(Semaphore::new(OF_ONE_GUEST)));
         let permit =
             |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned().map_err(|_| Error::ConnectionLimitReached);
         let permits = [permit(of_guest)?, permit(&outbound.in_flight)?];
+        // However it was spelled: connections are kept by this text.
+        let mut uri = std::mem::take(request.uri_mut()).into_parts();
+        uri.authority = Some(authority);
+        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Error::HttpRequestUriInvalid)?;
         Ok(client.send(request, options, permits))
     }
 }
@@ -96,36 +108,55 @@ impl Hooks {
 /// What is taken at once of a body that a guest of 0.3 sends, and waits until that has gone on. wasmtime-wasi-http's is a megabyte.
 const CHUNK: usize = 64 * 1024;
 
-/// What a request's URI names.
+/// What a request's URI names, in one spelling.
 struct Destination<'a> {
     scheme: &'a Scheme,
-    host: &'a str,
+    /// A name in lower case without its last dot, or an address; of IPv6 in brackets.
+    host: String,
     port: u16,
 }
 
 impl<'a> Destination<'a> {
-    /// None if it is not complete, has a port that is none, or a user, whose password would go out as `Host` (RFC 9110 §4.2.4).
+    /// The longest name that there can be (RFC 1035 §2.3.4).
+    const LONGEST: usize = 253;
+
+    /// None if it is not complete, has a host or a port that is none, or a user, whose password would go out as `Host` (RFC 9110 §4.2.4).
     fn of(uri: &'a Uri) -> Option<Self> {
         let (scheme, authority) = (uri.scheme()?, uri.authority()?);
         let host = authority.host();
-        let port = match authority.as_str().strip_prefix(host)? {
-            "" | ":" if *scheme == Scheme::HTTPS => 443,
-            "" | ":" => 80,
-            port => port.strip_prefix(':')?.parse().ok().filter(|port| *port != 0)?,
+        let port = match authority.as_str().strip_prefix(host)?.strip_prefix(':') {
+            None | Some("") => default_port(scheme),
+            // `parse` would take a `+`.
+            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                port.parse().ok().filter(|port| *port != 0)?
+            }
+            Some(_) => return None,
         };
-        (!host.is_empty()).then_some(Self { scheme, host, port })
+        let host = match host.strip_prefix('[') {
+            Some(address) => format!("[{}]", address.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?),
+            None => host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase(),
+        };
+        (1..=Self::LONGEST).contains(&host.len()).then_some(Self { scheme, host, port })
     }
 
     fn is_named_by(&self, rule: &OutboundRule) -> bool {
-        rule.names(self.scheme, self.host, self.port)
+        rule.names(self.scheme, &self.host, self.port)
+    }
+
+    fn authority(&self) -> Result<Authority, Error> {
+        let text = if self.port == default_port(self.scheme) {
+            self.host.clone()
+        } else {
+            format!("{}:{}", self.host, self.port)
+        };
+        Authority::try_from(text).map_err(|_| Error::HttpRequestUriInvalid)
     }
 }
 
 impl std::fmt::Display for Destination<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}://{}", self.scheme, self.host)?;
-        let default_port = if *self.scheme == Scheme::HTTPS { 443 } else { 80 };
-        if self.port == default_port { Ok(()) } else { write!(f, ":{}", self.port) }
+        if self.port == default_port(self.scheme) { Ok(()) } else { write!(f, ":{}", self.port) }
     }
 }
 
@@ -133,20 +164,14 @@ impl std::fmt::Display for Destination<'_> {
 type Sent = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Answered = Box<dyn Future<Output = Result<(Response<WasiBody>, Sent), Error>> + Send>;
 
-/// What concerns one connection is between two ends of it (RFC 9110 section 7.6.1): guests neither set it nor see it.
-/// wasmtime-wasi-http's list lacks `te`.
-fn is_forbidden(name: &HeaderName) -> bool {
-    *name == header::TE || DEFAULT_FORBIDDEN_HEADERS.contains(name)
-}
-
 impl WasiHttpHooks for Hooks {
     /// The default of this method builds an `Arc` per header.
     fn is_forbidden_header(&mut self, name: &HeaderName) -> bool {
-        is_forbidden(name)
+        concerns_connection(name)
     }
 
     fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
-        Arc::new(is_forbidden)
+        Arc::new(concerns_connection)
     }
 
     /// The client does, for HTTP/1 only: in HTTP/2 the authority has a place of its own (RFC 9113 §8.3.1).
@@ -188,6 +213,10 @@ mod tests {
             ("http://user@example.com/", None),
             ("http://user:password@example.com:80/", None),
             ("http://:80/", None),
+            ("http://example.com:+80/", None),
+            ("http://[127.0.0.1]/", None),
+            ("http://EXAMPLE.com.:0080/", Some("http://example.com")),
+            ("http://[0:0::1]:00081/", Some("http://[::1]:81")),
             ("/path", None),
         ] {
             let destination = uri.parse::<Uri>().ok();

@@ -1,16 +1,27 @@
-//! A connection that remembers what went wrong on it: hyper and h2 pass on only that something did.
+//! A connection that is counted, and remembers what went wrong on it: hyper and h2 pass on only that something did.
 
 use std::{
+    error::Error as StdError,
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError},
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use http::{Uri, uri::Authority};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection};
+use rustix::process::{Resource, getrlimit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_service::Service;
+
+/// What all handlers' connections have to share: half of the descriptors that this process may have, so that clients find some.
+static ROOM: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+    let descriptors =
+        getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+    Arc::new(Semaphore::new((descriptors / 2).min(Semaphore::MAX_PERMITS)))
+});
 
 /// The first error of a connection. Written by the task that has it, read by the request whose it is.
 #[derive(Clone, Default)]
@@ -29,48 +40,63 @@ impl Trouble {
     }
 }
 
-/// The last connection that was made, and where to: a server that refuses a client's certificate does so when TLS 1.3 has connected,
+/// The last connection that was made, when, and where to: a server that refuses a client's certificate does so when TLS 1.3 has connected,
 /// and then no request is on that connection yet.
 #[derive(Clone, Default)]
-pub(super) struct Last(Arc<Mutex<Option<(Authority, Trouble)>>>);
+pub(super) struct Last(Arc<Mutex<Option<(Authority, Instant, Trouble)>>>);
 
 impl Last {
-    /// That connection's, if it went to `to`.
-    pub(super) fn to(&self, to: &Authority) -> Option<Trouble> {
+    /// That connection's, if it went to `to`, and was not there before.
+    pub(super) fn to(&self, to: &Authority, since: Instant) -> Option<Trouble> {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().filter(|(authority, _)| authority == to).map(|(_, trouble)| trouble.clone())
+        let last = last.as_ref().filter(|(authority, at, _)| authority == to && *at >= since);
+        last.map(|(_, _, trouble)| trouble.clone())
     }
 
     fn is(&self, to: Option<Authority>, trouble: &Trouble) {
-        let last = to.map(|to| (to, trouble.clone()));
+        let last = to.map(|to| (to, Instant::now(), trouble.clone()));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = last;
     }
 }
 
-/// What `S` connects, with its [`Trouble`].
+/// There are as many connections as there may be.
+#[derive(Debug, thiserror::Error)]
+#[error("there are too many connections")]
+pub(super) struct NoRoom;
+
+/// What `S` connects, counted, and with its [`Trouble`].
 #[derive(Clone)]
-pub(super) struct Remembering<S> {
+pub(super) struct Counted<S> {
     pub(super) connector: S,
     pub(super) last: Last,
+    /// What the handler's connections have to share.
+    pub(super) room: Arc<Semaphore>,
 }
 
-impl<S> Service<Uri> for Remembering<S>
+type Failed = Box<dyn StdError + Send + Sync>;
+
+impl<S> Service<Uri> for Counted<S>
 where
-    S: Service<Uri, Future: Send + 'static>,
+    S: Service<Uri, Error = Failed, Future: Send + 'static>,
 {
     type Response = Stream<S::Response>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+    type Error = Failed;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failed>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         self.connector.poll_ready(cx)
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
         let (last, authority) = (self.last.clone(), to.authority().cloned());
-        let connecting = self.connector.call(to);
+        let places = [&self.room, &ROOM].map(|room| Arc::clone(room).try_acquire_owned());
+        let connecting = places.iter().all(Result::is_ok).then(|| self.connector.call(to));
         Box::pin(async move {
-            let stream = Stream { stream: connecting.await?, trouble: Trouble::default() };
+            let (Some(connecting), [Ok(of_handler), Ok(of_all)]) = (connecting, places) else {
+                return Err(NoRoom.into());
+            };
+            let _places = [of_handler, of_all];
+            let stream = Stream { stream: connecting.await?, trouble: Trouble::default(), _places };
             last.is(authority, &stream.trouble);
             Ok(stream)
         })
@@ -81,6 +107,7 @@ where
 pub(super) struct Stream<T> {
     stream: T,
     trouble: Trouble,
+    _places: [OwnedSemaphorePermit; 2],
 }
 
 impl<T: Unpin> Stream<T> {
@@ -129,5 +156,42 @@ impl<T: Write + Unpin> Write for Stream<T> {
 impl<T: Connection> Connection for Stream<T> {
     fn connected(&self) -> Connected {
         self.stream.connected().extra(self.trouble.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Ready;
+
+    use super::*;
+
+    #[derive(Clone)]
+    struct Connects;
+
+    impl Service<Uri> for Connects {
+        type Response = ();
+        type Error = Failed;
+        type Future = Ready<Result<(), Failed>>;
+
+        fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _to: Uri) -> Self::Future {
+            std::future::ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_connections_as_there_is_room() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("starts");
+        let room = Arc::new(Semaphore::new(2));
+        let mut counted = Counted { connector: Connects, last: Last::default(), room };
+        let mut connect = || runtime.block_on(counted.call(Uri::from_static("http://localhost/")));
+        let (first, second) = (connect(), connect());
+        assert!(first.is_ok() && second.is_ok());
+        assert!(connect().err().is_some_and(|error| error.is::<NoRoom>()));
+        drop(first);
+        assert!(connect().is_ok(), "its place is free again");
     }
 }

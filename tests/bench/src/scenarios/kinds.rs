@@ -53,7 +53,7 @@ pub(crate) fn fetch(options: &Options, contenders: &Contenders, report: &mut Rep
     compare("fetch", &format!("/?http://{}/", upstream.addr), &all, 3.0, options, report)
 }
 
-/// A thousand requests at a time whose upstream takes a second to answer.
+/// A thousand requests at a time whose upstream takes half a second to answer.
 pub(crate) fn upstreams(options: &Options, contenders: &Contenders, report: &mut Report) -> Result<()> {
     let guest = contenders.example_guest("calls_out").display().to_string();
     let slow = contenders.astra_host("upstream", "slow", &["--max-workers", "1100"]);
@@ -61,7 +61,7 @@ pub(crate) fn upstreams(options: &Options, contenders: &Contenders, report: &mut
     let all =
         [contenders.astra_host("astra-host", &guest, &["--outbound", "http://127.0.0.1:*", "--max-workers", "1100"])];
     for pin in options.pins() {
-        let path = format!("/?http://{}/?ms=1000", upstream.addr);
+        let path = format!("/?http://{}/?ms=500", upstream.addr);
         let turns = Turns { scenario: "upstreams", path: &path, connections: 1000, pin };
         let ours = turns.take(&all, options, report)?[0];
         report.at_most(format!("upstreams, {}: errors", pin.name()), ours.errors, 0.0);

@@ -1,4 +1,4 @@
-//! Answers as `PATH_INFO` says: with its environment, with what it reads, or in one of the ways in which a CGI program can fail.
+//! Answers as `PATH_INFO` says: with its environment, its arguments, with what it reads, or in one of the ways in which a CGI program can fail.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "that is how a CGI program answers and logs")]
 
 use std::{
@@ -22,6 +22,7 @@ fn main() -> io::Result<()> {
                 println!("{name}={value}");
             }
         }
+        "/arguments" => print!("{TEXT}{:?}", env::args().collect::<Vec<_>>()),
         "/echo" => {
             print!("{TEXT}");
             out.flush()?;
@@ -43,7 +44,9 @@ fn main() -> io::Result<()> {
             print!("Content-Type: application/octet-stream\n\n");
             out.write_all(&[0xff, 0, 0xfe])?;
         }
-        "/hop-by-hop" => print!("Connection: close\nTransfer-Encoding: chunked\nX-Stays: 1\n\nbody"),
+        "/hop-by-hop" => {
+            print!("X-Hop: 1\nConnection: close, x-hop\nTransfer-Encoding: chunked\nX-Stays: 1\n\nbody");
+        }
         "/slowly" => {
             println!("{TEXT}first");
             out.flush()?;

@@ -55,6 +55,20 @@ impl wasip3::exports::cli::run::Guest for Program {
                     let _ = printed.await;
                 }
             }
+            "/in-two-tasks" => {
+                print(&mut out, HEAD).await;
+                let (mut other, printed) = open();
+                spawn_local(async move { print(&mut other, &"b".repeat(1_000_000)).await });
+                print(&mut out, &"a".repeat(1_000_000)).await;
+                let _ = printed.await;
+            }
+            "/counts-in-two-tasks" => {
+                print(&mut out, HEAD).await;
+                let (mut other, printed) = open();
+                spawn_local(async move { print(&mut other, &count().await).await });
+                print(&mut out, &count().await).await;
+                let _ = printed.await;
+            }
             "/in-std" => {
                 print!("{HEAD}Hello World!");
                 io::stdout().flush().map_err(drop)?;
@@ -125,6 +139,11 @@ fn open() -> (StreamWriter<u8>, Printed) {
 
 async fn print(out: &mut StreamWriter<u8>, text: &str) {
     out.write_all(text.into()).await;
+}
+
+/// How many bytes of the standard input are not read by others.
+async fn count() -> String {
+    format!("{} ", stdin::read_via_stream().0.collect().await.len())
 }
 
 /// Each piece goes back as it comes.

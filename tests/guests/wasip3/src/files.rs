@@ -1,9 +1,9 @@
-//! `wasi:filesystem`: reads, lists, writes and removes the path that is the query, below one of the directories that were granted.
+//! `wasi:filesystem`: reads, lists, writes, removes and dates the path that is the query, below one of the directories that were granted.
 
 use wasip3::{
     filesystem::{
         preopens,
-        types::{Descriptor, DescriptorFlags, ErrorCode, OpenFlags, PathFlags},
+        types::{Descriptor, DescriptorFlags, ErrorCode, Instant, NewTimestamp, OpenFlags, PathFlags},
     },
     http::types::{ErrorCode as HttpError, Fields, Response},
 };
@@ -23,6 +23,7 @@ pub(crate) async fn answer(what: &str, path: &str) -> Result<Response, HttpError
         "truncates" => write(path, OpenFlags::TRUNCATE).await,
         "appends" => append(path).await,
         "removes" => remove(path).await,
+        "touches" => touch(path).await,
         _ => Ok(preopens::get_directories().into_iter().map(|(_, name)| name + "\n").collect()),
     };
     Ok(say(told.unwrap_or_else(|code| format!("{code:?}"))))
@@ -75,5 +76,13 @@ async fn append(path: &str) -> Result<String, ErrorCode> {
 async fn remove(path: &str) -> Result<String, ErrorCode> {
     let (dir, rest) = split(path)?;
     dir.unlink_file_at(rest).await?;
+    Ok("done".to_owned())
+}
+
+/// Sets its times to the year 2001.
+async fn touch(path: &str) -> Result<String, ErrorCode> {
+    let (dir, rest) = split(path)?;
+    let time = NewTimestamp::Timestamp(Instant { seconds: 1_000_000_000, nanoseconds: 0 });
+    dir.set_times_at(PathFlags::SYMLINK_FOLLOW, rest, time, time).await?;
     Ok("done".to_owned())
 }

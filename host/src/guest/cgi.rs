@@ -25,6 +25,7 @@ use wasmtime_wasi::{
 use super::{
     answer::content_length,
     body::{BodyStream, BodyWatch, BodyWriter, Budget},
+    destination::default_port,
     http::RequestBody,
     wakers::Everyone,
 };
@@ -93,8 +94,7 @@ pub(crate) fn variables(
     put("SERVER_NAME", authority.as_ref().map_or(host, http::uri::Authority::host).to_owned());
     // The port that the request came to (section 4.1.15), whatever the client calls it; a Unix socket has none.
     let port = gateway.local.map(|local| local.port()).or_else(|| authority.as_ref()?.port_u16());
-    let default_port = if *scheme == Scheme::HTTPS { 443 } else { 80 };
-    put("SERVER_PORT", port.unwrap_or(default_port).to_string());
+    put("SERVER_PORT", port.unwrap_or(default_port(scheme)).to_string());
     if let Some(peer) = gateway.peer {
         let address = peer.ip().to_canonical().to_string();
         put("REMOTE_ADDR", address.clone());
@@ -102,7 +102,9 @@ pub(crate) fn variables(
         put("REMOTE_PORT", peer.port().to_string());
     }
     // The authority of the target goes before it (RFC 9112 section 3.2.2), and HTTP/2 has nothing else.
-    put("HTTP_HOST", host.to_owned());
+    if !host.is_empty() {
+        put("HTTP_HOST", host.to_owned());
+    }
     for name in head.headers.keys() {
         let variable = match *name {
             header::CONTENT_TYPE => "CONTENT_TYPE".to_owned(),

@@ -1,7 +1,7 @@
 //! One rule's requests: hyper's client with its pool of connections, HTTP/1.1 or what ALPN has agreed on.
 //!
-//! Connections are tasks of Tokio's. A request's future is polled by the guest's worker once it is on a connection: it writes the request out
-//! itself (`driver.rs`), and what it waits for then comes straight from Tokio's thread.
+//! Connections are tasks of Tokio's. A request's future is polled by the guest's worker once it is on a connection, and what it waits for
+//! then comes straight from there.
 
 use std::{
     fmt,
@@ -23,7 +23,7 @@ use hyper_util::{
         self,
         connect::{CaptureConnection, HttpConnector, capture_connection, dns::Name},
     },
-    rt::TokioTimer,
+    rt::{TokioExecutor, TokioTimer},
 };
 use tokio::{
     sync::{Semaphore, oneshot},
@@ -34,7 +34,6 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
 use super::{
     Permits,
-    driver::{Driver, driving},
     error::{self, NoAddress},
     stream::{Counted, Last, Trouble},
     tls,
@@ -95,7 +94,7 @@ impl Client {
             let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
             let room = Arc::clone(room);
             let connector = Counted { connector: connector.wrap_connector(tcp), last: last.clone(), room };
-            let client = legacy::Client::builder(Driver)
+            let client = legacy::Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE)
@@ -132,9 +131,7 @@ impl Client {
         let connection = capture_connection(&mut request);
         let response: Responding = match self.connections.clone() {
             None => Box::pin(std::future::ready(Err(Error::ConfigurationError))),
-            Some(connections) => {
-                Box::pin(driving(exchange(connections, request, connection.clone(), options, permits)))
-            }
+            Some(connections) => Box::pin(exchange(connections, request, connection.clone(), options, permits)),
         };
         Sending { response, connection }
     }

@@ -6,7 +6,6 @@
 //! here, the rest of 0.2's is in `outgoing_handler.rs`.
 
 mod client;
-mod driver;
 mod error;
 mod stream;
 mod tls;

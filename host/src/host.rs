@@ -19,7 +19,7 @@ use crate::{
     control::{self, Control, Reserved},
     dispatch::Dispatch,
     gate::{Gate, Probes},
-    guest::{Compiled, DirGrant, Engine, EngineOptions, HostPattern, ModuleInfo, OutboundRule, TcpRule, inspect},
+    guest::{self, Compiled, DirGrant, Engine, EngineOptions, HostPattern, ModuleInfo, OutboundRule, TcpRule, inspect},
     handler::Handler,
     host_error::HostError,
     in_flight::InFlight,
@@ -46,8 +46,9 @@ const SPARE_INSTANCES: u32 = 16;
 /// How long a host waits for the one before it to let go of the state directory.
 const HANDOVER: Duration = Duration::from_secs(2);
 
-/// How long the workers of requests that were cut at the end may take. One that is stuck in a file call never ends.
-const ABANDON_AFTER: Duration = Duration::from_secs(1);
+/// How long the workers of requests that were cut at the end may take: longer than guests go on that have answered. One
+/// that is stuck in a file call never ends.
+const ABANDON_AFTER: Duration = guest::AFTERWARDS.saturating_mul(5);
 
 /// Most connections a host holds, if the limit on open files allows as many.
 const MAX_CONNECTIONS: usize = 65_536;
@@ -416,7 +417,7 @@ impl RunningHost {
     }
 
     /// Stops accepting, lets requests finish for at most `drain`, cuts the rest and joins all threads, but for those that are stuck in a
-    /// file call for another second. True when nothing was cut.
+    /// file call for five more seconds. True when nothing was cut.
     pub fn shutdown(self, drain: Duration) -> bool {
         self.operator.begin_stop();
         let is_whole = self.server.shutdown(drain);

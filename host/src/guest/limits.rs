@@ -17,7 +17,7 @@ use super::{
 };
 
 /// A guest may go on for so long after a response that took longer than `deadline` to end, or whose client is gone.
-const AFTERWARDS: Duration = Duration::from_secs(1);
+pub(crate) const AFTERWARDS: Duration = Duration::from_secs(1);
 
 /// The limits of one handler's requests.
 #[derive(Debug, Clone, PartialEq)]

@@ -70,6 +70,7 @@ pub use self::{
     watch::{CutBy, Watch},
 };
 pub(crate) use self::{
+    limits::AFTERWARDS,
     loaded_module::compile_for_host,
     module::{ModuleFile, hex},
 };

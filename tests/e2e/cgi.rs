@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::harness::{BOTH, Host, Http, Scratch, Setup, guest, pattern};
+use crate::harness::{BOTH, Host, Http, Scratch, Setup, guest};
 
 #[test]
 fn a_program_prints_its_answer() {
@@ -165,16 +165,7 @@ fn a_route_with_a_rest_names_the_script() {
 
 #[test]
 fn what_is_sent_to_a_program_comes_back() {
-    let host = Host::of("cgi");
-    let body = pattern(1_000_000);
-    for version in BOTH {
-        let answer = host.post(version, "/echo", &body);
-        assert!(answer.body == body, "{version:?}: {} bytes came back", answer.body.len());
-    }
-    let mut client = host.connect();
-    client.send("POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n5\r\nHello\r\n");
-    assert_eq!(client.head().status, 200, "the answer begins before the request has ended");
-    client.send("0\r\n\r\n");
+    Host::of("cgi").expect_echo();
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod commands;
 mod compiling;
 mod configuration;
 mod conformance;
+mod conformance_outgoing;
 mod core_modules;
 mod embedding;
 mod examples;

@@ -4,7 +4,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener},
     path::PathBuf,
-    sync::{Arc, Barrier, Mutex, mpsc},
+    sync::{Arc, Barrier, mpsc},
 };
 
 use http::{Version, header};
@@ -17,7 +17,7 @@ use rustls::{
 
 use crate::harness::{
     BOTH, Host, Http, PATIENCE, Scratch, Setup, guest,
-    origin::{Full, Origin, head, raw, silent, stalling, text},
+    origin::{Full, Origin, echoing, head, raw, silent, stalling, telling_heads, text},
 };
 
 /// A host whose guests may ask `rule`.
@@ -163,15 +163,7 @@ fn a_redirect_is_the_guests_to_follow() {
 
 #[test]
 fn a_head_goes_out_as_the_guest_means_it() {
-    let (tell, told) = mpsc::channel();
-    let tell = Mutex::new(tell);
-    let origin = raw(move |mut stream| {
-        tell.lock().expect("not poisoned").send(head(&mut stream)?).expect("is waited for");
-        stream.write_all(
-            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: x-private, close\r\nx-private: 1\r\nkeep-alive: 1\r\n\
-              x-public: 1\r\n\r\nok",
-        )
-    });
+    let (origin, told) = telling_heads();
     let host = any_of_ours();
     let answer = host.get(Http::One, &format!("/get?http://{origin}"));
     assert_eq!((answer.text(), answer.header("x-public")), ("ok", Some("1")));
@@ -193,19 +185,7 @@ fn what_is_started_at_once_is_asked_at_once() {
 
 #[test]
 fn bodies_stream_both_ways_at_once() {
-    // Sends each piece back as soon as it has come.
-    let origin = raw(|mut stream| {
-        head(&mut stream)?;
-        stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
-        let mut buffer = [0; 4096];
-        loop {
-            let read = stream.read(&mut buffer)?;
-            stream.write_all(&buffer[..read])?;
-            if read == 0 || buffer[..read].ends_with(b"0\r\n\r\n") {
-                return Ok(());
-            }
-        }
-    });
+    let origin = echoing();
     let host = any_of_ours();
     let streamed = asked(&host, "stream", origin);
     assert!(streamed.matches('s').count() == 1 << 20 && streamed.ends_with("\r\n0\r\n\r\n"));
@@ -231,15 +211,14 @@ fn uploads_arrive_whole_however_they_are_made() {
 #[test]
 fn an_upload_that_breaks_off_never_looks_whole() {
     let (tell, told) = mpsc::channel();
-    let tell = Mutex::new(tell);
     let origin = raw(move |mut stream| {
         head(&mut stream)?;
         let mut half = [0; 9];
         stream.read_exact(&mut half)?;
-        tell.lock().expect("not poisoned").send(half.to_vec()).expect("is waited for");
+        tell.send(half.to_vec()).expect("is waited for");
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest);
-        tell.lock().expect("not poisoned").send(rest).expect("is waited for");
+        tell.send(rest).expect("is waited for");
         Ok(())
     });
     let host = any_of_ours();

@@ -8,7 +8,7 @@ use std::{
 
 use crate::harness::{
     BOTH, Host, Http, PATIENCE,
-    origin::{Full, Origin, head, raw, silent, stalling, text},
+    origin::{Full, Origin, head, raw, silent, stalling, telling_heads, text},
 };
 
 const GUEST: &str = "wasip3_guest";
@@ -163,15 +163,7 @@ fn time_is_up_when_the_guest_says_so() {
 
 #[test]
 fn a_head_goes_out_as_the_guest_means_it() {
-    let (tell, told) = mpsc::channel();
-    let tell = Mutex::new(tell);
-    let origin = raw(move |mut stream| {
-        tell.lock().expect("not poisoned").send(head(&mut stream)?).expect("is waited for");
-        stream.write_all(
-            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: x-private, close\r\nx-private: 1\r\nkeep-alive: 1\r\n\
-              x-public: 1\r\n\r\nok",
-        )
-    });
+    let (origin, told) = telling_heads();
     let host = any_of_ours();
     for version in BOTH {
         let answer = host.get(version, &format!("/outgoing/passes?http://{origin}"));

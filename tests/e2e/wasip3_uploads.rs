@@ -3,14 +3,14 @@
 use std::{
     io::{Read as _, Write as _},
     net::SocketAddr,
-    sync::{Mutex, mpsc},
+    sync::mpsc,
 };
 
 use http::header;
 
 use crate::harness::{
     BOTH, Host, Http, PATIENCE,
-    origin::{Origin, head, raw, text},
+    origin::{Origin, echoing, head, raw, text},
 };
 
 const GUEST: &str = "wasip3_guest";
@@ -29,14 +29,13 @@ fn asked(host: &Host, version: Http, how: &str, address: SocketAddr) -> String {
 /// A server that tells all that it is sent, up to the end of the request or of the connection, and answers.
 fn listening(answer: &'static [u8]) -> (SocketAddr, mpsc::Receiver<String>) {
     let (tell, told) = mpsc::channel();
-    let tell = Mutex::new(tell);
     let address = raw(move |mut stream| {
         let (mut all, mut byte) = (Vec::new(), [0]);
         while !is_request(&all) && matches!(stream.read(&mut byte), Ok(1)) {
             all.push(byte[0]);
         }
         let answered = stream.write_all(answer);
-        tell.lock().expect("not poisoned").send(String::from_utf8_lossy(&all).into_owned()).expect("is waited for");
+        tell.send(String::from_utf8_lossy(&all).into_owned()).expect("is waited for");
         answered
     });
     (address, told)
@@ -74,19 +73,7 @@ fn uploads_arrive_whole_however_they_are_made() {
 
 #[test]
 fn bodies_stream_both_ways_at_once() {
-    // Sends each piece back as soon as it has come.
-    let origin = raw(|mut stream| {
-        head(&mut stream)?;
-        stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
-        let mut buffer = [0; 4096];
-        loop {
-            let read = stream.read(&mut buffer)?;
-            stream.write_all(&buffer[..read])?;
-            if read == 0 || buffer[..read].ends_with(b"0\r\n\r\n") {
-                return Ok(());
-            }
-        }
-    });
+    let origin = echoing();
     let host = host();
     for how in ["proxies", "copies"] {
         let mut client = host.connect();
@@ -113,17 +100,16 @@ fn bodies_stream_both_ways_at_once() {
 #[test]
 fn an_upload_that_breaks_off_never_looks_whole() {
     let (tell, told) = mpsc::channel();
-    let tell = Mutex::new(tell);
     let origin = raw(move |mut stream| {
         head(&mut stream)?;
         let mut half = [0; 9];
         stream.read_exact(&mut half)?;
-        tell.lock().expect("not poisoned").send(half.to_vec()).expect("is waited for");
+        tell.send(half.to_vec()).expect("is waited for");
         // For the guest that fails when it has seen this.
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n");
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest);
-        tell.lock().expect("not poisoned").send(rest).expect("is waited for");
+        tell.send(rest).expect("is waited for");
         Ok(())
     });
     let next = || told.recv_timeout(PATIENCE).expect("it streams, and ends");
@@ -147,13 +133,12 @@ fn an_upload_that_breaks_off_never_looks_whole() {
 #[test]
 fn an_upload_that_its_guest_has_written_goes_on_without_it() {
     let (tell, told) = mpsc::channel();
-    let tell = Mutex::new(tell);
     let origin = raw(move |mut stream| {
         head(&mut stream)?;
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
         let mut all = [0; 19];
         let read = stream.read_exact(&mut all);
-        tell.lock().expect("not poisoned").send(read.map(|()| all).ok()).expect("is waited for");
+        tell.send(read.map(|()| all).ok()).expect("is waited for");
         Ok(())
     });
     let host = host();

@@ -14,6 +14,9 @@ use http::uri::Scheme;
 
 use crate::forwarded::Network;
 
+/// The longest name that there can be, in bytes (RFC 1035 section 2.3.4).
+pub(crate) const LONGEST_NAME: usize = 253;
+
 /// Hosts, as a rule names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostPattern {
@@ -102,7 +105,8 @@ fn normal_name(text: &str) -> Option<String> {
     };
     // A last label of digits would be an address in one of its odd forms.
     let last = name.rsplit('.').next()?;
-    let fits = name.len() <= 253 && name.split('.').all(is_label) && !last.bytes().all(|byte| byte.is_ascii_digit());
+    let fits =
+        name.len() <= LONGEST_NAME && name.split('.').all(is_label) && !last.bytes().all(|byte| byte.is_ascii_digit());
     fits.then(|| name.to_ascii_lowercase())
 }
 
@@ -120,7 +124,7 @@ impl TcpRule {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
-        Some(Self { host: HostPattern::parse(host)?, port: parse_port(port)? })
+        Some(Self { host: HostPattern::parse(host)?, port: port_or_any(port)? })
     }
 
     /// Whether a connection to `address`, port `port`, is what this rule means. `names` are those under which this request has resolved the
@@ -153,14 +157,16 @@ pub(crate) fn default_port(scheme: &Scheme) -> u16 {
     if *scheme == Scheme::HTTPS { 443 } else { 80 }
 }
 
+/// A port that can be connected to, in digits.
+pub(crate) fn port(text: &str) -> Option<u16> {
+    // `parse` would take a `+`.
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|port| is_number && *port != 0)
+}
+
 /// `None` if it is no port, else the port or `*`.
-fn parse_port(text: &str) -> Option<Option<u16>> {
-    match text {
-        "*" => Some(None),
-        // `parse` would take a `+`.
-        _ if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok().filter(|port| *port != 0).map(Some),
-        _ => None,
-    }
+fn port_or_any(text: &str) -> Option<Option<u16>> {
+    if text == "*" { Some(None) } else { port(text).map(Some) }
 }
 
 /// Where outgoing HTTP requests may go, and how.
@@ -194,7 +200,7 @@ impl OutboundRule {
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (host, port) = match rest.rsplit_once(':') {
             // The colons of an IPv6 address are in brackets.
-            Some((host, port)) if !port.contains(']') => (host, parse_port(port)?),
+            Some((host, port)) if !port.contains(']') => (host, port_or_any(port)?),
             _ => (rest, Some(default_port(&scheme))),
         };
         if host.contains(['/', '@', '?', '#']) {

@@ -5,6 +5,8 @@
 
 /// How a module names it.
 pub(crate) const VERSION: &str = "0.3.0-rc-2026-03-15";
+/// Where the byte is that makes it a draft.
+const DASH: usize = "0.3.0".len();
 
 /// Whether this is the name of an interface of the draft.
 pub(crate) fn is_in(name: &str) -> bool {
@@ -14,12 +16,11 @@ pub(crate) fn is_in(name: &str) -> bool {
 /// Gives all interfaces of the draft the name of a release, in a whole module.
 pub(crate) fn make_release(module: &mut [u8]) {
     let version = VERSION.as_bytes();
-    let dash = VERSION.find('-').unwrap_or(0);
     let mut at = 0;
     while let Some(found) = module[at..].iter().position(|byte| *byte == b'@') {
         at += found + 1;
         if module[at..].starts_with(version) {
-            module[at + dash] = b'+';
+            module[at + DASH] = b'+';
         }
     }
 }

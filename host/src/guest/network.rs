@@ -12,16 +12,14 @@ use std::{
 };
 
 use super::{
-    destination::{HostPattern, TcpRule},
+    destination::{HostPattern, LONGEST_NAME, TcpRule},
     granted::Granted,
     resolver::ResolveError,
     watch::{self, WaitsFor},
 };
 
-/// The longest name that there can be, in bytes (RFC 1035 section 2.3.4).
-const LONGEST: usize = 253;
-/// The longest that a guest may write it, in Unicode.
-const LONGEST_WRITTEN: usize = 4 * LONGEST;
+/// The longest that a guest may write a name, in Unicode.
+const LONGEST_WRITTEN: usize = 4 * LONGEST_NAME;
 /// Answers that are remembered; then the oldest are forgotten.
 const REMEMBERED: usize = 1024;
 
@@ -77,7 +75,7 @@ impl Network {
             return Err(LookUpError::NoName);
         }
         let name: Arc<str> = match (url::Host::parse(name), name.parse::<Ipv6Addr>()) {
-            (Ok(url::Host::Domain(name)), _) if name.len() <= LONGEST => name.into(),
+            (Ok(url::Host::Domain(name)), _) if name.len() <= LONGEST_NAME => name.into(),
             (Ok(url::Host::Ipv4(address)), _) => return Ok(known(address.into())),
             (Ok(url::Host::Ipv6(address)), _) | (Err(_), Ok(address)) => return Ok(known(address.into())),
             (Ok(url::Host::Domain(_)) | Err(_), _) => return Err(LookUpError::NoName),

@@ -26,7 +26,7 @@ impl Wakers {
         self.0.push(waker.clone());
     }
 
-    /// To be woken once no lock is held.
+    /// Those who wait, to be woken.
     pub(crate) fn take(&mut self) -> Self {
         mem::take(self)
     }
@@ -56,13 +56,14 @@ impl Wake for Everyone {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
+    /// How often it was woken.
     #[derive(Default)]
-    struct Counts(AtomicUsize);
+    pub(in crate::guest) struct Counts(pub(in crate::guest) AtomicUsize);
 
     impl Wake for Counts {
         fn wake(self: Arc<Self>) {

@@ -221,23 +221,12 @@ pub(crate) async fn noting<F: Future>(waits_for: WaitsFor, future: F) -> F::Outp
 mod tests {
     use std::{
         future::{pending, ready},
-        sync::{
-            Arc,
-            atomic::{AtomicBool, AtomicUsize},
-        },
-        task::{Context, Wake},
+        sync::{Arc, atomic::AtomicBool},
+        task::Context,
     };
 
     use super::*;
-
-    #[derive(Default)]
-    struct Counts(AtomicUsize);
-
-    impl Wake for Counts {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
+    use crate::guest::wakers::tests::Counts;
 
     #[test]
     fn a_cut_wakes_who_is_parked_and_no_one_else() {

@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::{
     Answer, BOTH, Client, Http, Http2, PATIENCE, guest,
     guests::{root, target_dir},
+    pattern,
 };
 
 /// How a host is started.
@@ -261,6 +262,30 @@ impl Host {
 
     pub(crate) fn post(&self, version: Http, path: &str, body: &[u8]) -> Answer {
         self.ask(version, "POST", path, &[], Some(body)).expect("a whole answer")
+    }
+
+    /// Asserts that `POST /echo` sends a large body back, over both versions of HTTP, and begins to before it has all of it.
+    pub(crate) fn expect_echo(&self) {
+        let body = pattern(1_000_000);
+        for version in BOTH {
+            let answer = self.post(version, "/echo", &body);
+            assert!(answer.body == body, "{version:?}: {} bytes came back", answer.body.len());
+        }
+        let mut client = self.connect();
+        client.send("POST /echo HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n5\r\nHello\r\n");
+        assert_eq!(client.head().status, 200, "the answer begins before the request has ended");
+        assert_eq!(client.chunk().expect("it comes back at once").as_deref(), Some(&b"Hello"[..]));
+        client.send("0\r\n\r\n");
+        assert_eq!(client.chunk().expect("the last chunk"), None);
+    }
+
+    /// Asserts what the guest has found out, line by line, over both versions of HTTP.
+    pub(crate) fn expect_lines(&self, path: &str, expected: &[&str]) {
+        for version in BOTH {
+            let answer = self.get(version, path);
+            assert_eq!(answer.status, 200, "{version:?} {path}");
+            assert_eq!(answer.text().lines().collect::<Vec<_>>(), expected, "{version:?} {path}");
+        }
     }
 
     /// Asserts status and outcome of `GET path` over both versions of HTTP; the outcome is what the access log says.

@@ -6,6 +6,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
+        mpsc::{self, Receiver},
     },
     thread,
 };
@@ -139,6 +140,35 @@ pub(crate) fn stalling() -> SocketAddr {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab")?;
         stream.read_to_end(&mut Vec::new()).map(drop)
     })
+}
+
+/// A server that sends a request's body back, each piece as soon as it has come, as it is coded.
+pub(crate) fn echoing() -> SocketAddr {
+    raw(|mut stream| {
+        head(&mut stream)?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")?;
+        let mut buffer = [0; 4096];
+        loop {
+            let read = stream.read(&mut buffer)?;
+            stream.write_all(&buffer[..read])?;
+            if read == 0 || buffer[..read].ends_with(b"0\r\n\r\n") {
+                return Ok(());
+            }
+        }
+    })
+}
+
+/// A server that tells the heads that it gets, and has some of its own of which not all are for everybody.
+pub(crate) fn telling_heads() -> (SocketAddr, Receiver<String>) {
+    let (tell, told) = mpsc::channel();
+    let address = raw(move |mut stream| {
+        tell.send(head(&mut stream)?).expect("is waited for");
+        stream.write_all(
+            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: x-private, close\r\nx-private: 1\r\nkeep-alive: 1\r\n\
+              x-public: 1\r\n\r\nok",
+        )
+    });
+    (address, told)
 }
 
 /// Where nobody takes connections, and nobody refuses them either.

@@ -24,7 +24,7 @@ pub use self::tls::TlsError;
 pub(crate) use self::{client::Sending, error::code, tls::config as tls_config};
 use super::{
     denials::Denials,
-    destination::{OutboundRule, default_port},
+    destination::{LONGEST_NAME, OutboundRule, default_port, port},
     granted::Granted,
     resolver::Resolver,
     watch::{WaitsFor, noting},
@@ -116,26 +116,19 @@ struct Destination<'a> {
 }
 
 impl<'a> Destination<'a> {
-    /// The longest name that there can be (RFC 1035 §2.3.4).
-    const LONGEST: usize = 253;
-
     /// None if it is not complete, has a host or a port that is none, or a user, whose password would go out as `Host` (RFC 9110 §4.2.4).
     fn of(uri: &'a Uri) -> Option<Self> {
         let (scheme, authority) = (uri.scheme()?, uri.authority()?);
         let host = authority.host();
         let port = match authority.as_str().strip_prefix(host)?.strip_prefix(':') {
             None | Some("") => default_port(scheme),
-            // `parse` would take a `+`.
-            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
-                port.parse().ok().filter(|port| *port != 0)?
-            }
-            Some(_) => return None,
+            Some(text) => port(text)?,
         };
         let host = match host.strip_prefix('[') {
             Some(address) => format!("[{}]", address.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?),
             None => host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase(),
         };
-        (1..=Self::LONGEST).contains(&host.len()).then_some(Self { scheme, host, port })
+        (1..=LONGEST_NAME).contains(&host.len()).then_some(Self { scheme, host, port })
     }
 
     fn is_named_by(&self, rule: &OutboundRule) -> bool {

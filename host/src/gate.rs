@@ -179,7 +179,8 @@ impl Gate {
         id: RequestId,
         until: Instant,
     ) -> Result<http::StatusCode, String> {
-        let granted = Arc::new(Granted::new(&config.name.as_str().into(), config.grants.clone()));
+        let granted =
+            Arc::new(Granted::new(&config.name.as_str().into(), config.grants.clone(), self.engine.executor()));
         let mut limits = config.limits.clone();
         let left = until.saturating_duration_since(Instant::now());
         (limits.deadline, limits.stream_deadline) = (limits.deadline.min(left), Some(left));

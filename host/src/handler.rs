@@ -54,7 +54,7 @@ impl Handler {
     ) -> Self {
         let name: Arc<str> = config.name.as_str().into();
         let past = Arc::default();
-        let granted = Arc::new(Granted::new(&name, config.grants.clone()));
+        let granted = Arc::new(Granted::new(&name, config.grants.clone(), module.executor()));
         let main = Revision::new(1, module, source, &config, &granted, bell, &past);
         Self {
             history: History::from_now(&main),
@@ -101,7 +101,7 @@ impl Handler {
         self.last_number += 1;
         let granted = match &self.main.granted {
             unchanged if ***unchanged == self.config.grants => Arc::clone(unchanged),
-            _ => Arc::new(Granted::new(&self.name, self.config.grants.clone())),
+            _ => Arc::new(Granted::new(&self.name, self.config.grants.clone(), module.executor())),
         };
         Revision::new(self.last_number, module, source, &self.config, &granted, &self.bell, &self.past)
     }

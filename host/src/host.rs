@@ -203,7 +203,9 @@ impl HostBuilder {
         let open_files = raise_open_files();
         let control = Reserved::new(&config.server.control)?;
 
-        let engine = Engine::new(&engine_options(&config))?;
+        let server = Server::default();
+        let options = EngineOptions { executor: server.executor(), ..engine_options(&config) };
+        let engine = Engine::new(&options)?;
         let ids = Arc::new(RequestIds::new());
         let gate = Gate {
             engine: engine.clone(),
@@ -233,7 +235,7 @@ impl HostBuilder {
         let entries = handlers.iter().map(Handler::entry).collect();
         let tables = Arc::new(Tables::new(Table { router: Arc::clone(&router), entries }));
         let in_flight = Arc::<InFlight>::default();
-        let server = bind(&config.server.listen)?;
+        let server = bind(server, &config.server.listen)?;
         let operator = Operator::new(Parts {
             gate,
             tables: Arc::clone(&tables),
@@ -437,6 +439,7 @@ pub(crate) fn engine_options(config: &Config) -> EngineOptions {
         memory_budget: config.server.memory_budget,
         reset: config.server.reset,
         cache: config.server.cache,
+        ..EngineOptions::default()
     }
 }
 
@@ -455,8 +458,7 @@ fn max_connections(open_files: Option<u64>) -> usize {
     open_files.map_or(MAX_CONNECTIONS, |files| (files / 4 * 3).clamp(16, MAX_CONNECTIONS as u64) as usize)
 }
 
-fn bind(listen: &[String]) -> Result<Server, HostError> {
-    let mut server = Server::default();
+fn bind(mut server: Server, listen: &[String]) -> Result<Server, HostError> {
     let default = [DEFAULT_LISTEN.to_owned()];
     for address in if listen.is_empty() { &default[..] } else { listen } {
         let bound = match localhost(address) {

@@ -67,10 +67,11 @@
 //! # What guests ask of others
 //!
 //! A rule names a destination, and what the name leads to is judged again (`guest/destination.rs`): for outgoing HTTP
-//! where a connection is made, and to exactly the addresses that were judged (`guest/outbound/client.rs`); for raw TCP
-//! where a guest connects (`guest/network.rs`). Connections and the threads for look-ups are Tokio's; each rule has its
-//! own pool of connections, which belongs to the handler's grants and not to a revision. A guest's worker polls its
-//! exchange itself once that is on a connection.
+//! where a connection is made, and to exactly the addresses that were judged (`guest/outbound/connector.rs`); for raw TCP
+//! where a guest connects (`guest/network.rs`). Each rule has its own pool of connections (`guest/outbound/client.rs`),
+//! which belongs to the handler's grants and not to a revision. A connection is a task of the server's workers, beside
+//! those of clients, and its socket is on the same reactor; a guest's worker polls its exchange itself once that is on a
+//! connection. Only raw sockets, and the threads for look-ups, are Tokio's.
 //!
 //! # Swapping without dropping
 //!
@@ -116,6 +117,9 @@
 //!
 //! The access log has three files instead of one: what is collected (`access_log`), what it looks like (`log_line`) and
 //! who writes it (`log_writer`), because guest lines and the host's own records go the same way.
+//!
+//! Outgoing HTTP runs on the server's reactor and not on Tokio: what a response brings wakes the guest's worker straight
+//! into a seat, without a thread between them.
 //!
 //! Guests of WASI 0.1 and 0.2 sleep on the server's timers; those of 0.3 on wasmtime-wasi's clock, which is Tokio's,
 //! unless their standard library speaks 0.2. A thread that waits is woken into a seat, not to ask for one. An answer

@@ -13,10 +13,10 @@ use std::time::Duration;
 use mio::Token;
 
 use crate::exchange::{ExchangeService, panic_text};
+use crate::executor::Executor;
 use crate::link::{Link, Stream};
 use crate::run_state::RunState;
 use crate::server::Shared;
-use crate::streams::Streams;
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey, millis};
 use crate::workers::Task;
@@ -38,7 +38,7 @@ const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 20\r\ncontent-type: text/plain; charset=utf-8\r\n\r\n408 Request Timeout\n";
 
 type Http1 = hyper::server::conn::http1::Connection<Stream, ExchangeService>;
-type Http2 = hyper::server::conn::http2::Connection<Stream, ExchangeService, Streams>;
+type Http2 = hyper::server::conn::http2::Connection<Stream, ExchangeService, Executor>;
 
 pub(crate) struct Connection {
     state: RunState,

@@ -6,7 +6,8 @@
 //! |---|---|
 //! | `server`, `options` | binding, what can be set, starting, the [`Handle`] |
 //! | `listener`, `socket` | accepting, which never dies; TCP and Unix sockets as one |
-//! | `connection`, `link`, `streams` | one connection: protocol, deadlines, close; its socket and counters; HTTP/2 streams |
+//! | `connection`, `link` | one connection: protocol, deadlines, close; its socket and counters |
+//! | `executor`, `tcp_stream` | other futures on the same workers (HTTP/2 streams, clients that handlers use); sockets to elsewhere |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
 //! | `body`, `outgoing`, `http` | bodies for blocking code, hyper's end of them, the types both speak |
 //! | `workers`, `seats`, `wait`, `monitor` | the threads; who may run and what next; giving up a seat; the thread that ticks |
@@ -15,6 +16,7 @@
 mod body;
 mod connection;
 mod exchange;
+mod executor;
 mod http;
 mod link;
 mod listener;
@@ -31,15 +33,17 @@ mod server;
 mod service;
 mod slot;
 mod socket;
-mod streams;
 mod sync;
+mod tcp_stream;
 mod timer;
 mod wait;
 mod workers;
 
 pub use crate::body::{Body, BodyReader, BodyWriter, BoxError};
 pub use crate::exchange::{Client, Exchange, Handler, Responder};
+pub use crate::executor::Executor;
 pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service};
 pub use crate::server::{Handle, Server};
+pub use crate::tcp_stream::TcpStream;
 pub use crate::wait::{Interrupted, blocking, flush, sleep_until, wait};
 pub use bytes::Bytes;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mio::Token;
 use socket2::{Domain, Protocol, Type};
 
-use crate::reactor::Ready;
+use crate::reactor::{Ready, Told};
 use crate::run_state::RunState;
 use crate::server::Shared;
 use crate::socket::{Listening, Socket};
@@ -83,7 +83,8 @@ impl Listener {
         let ready = Arc::new(Ready::new());
         let listener = shared.workers.reactor.insert(socket, ready.clone(), |socket, token| {
             let socket = Mutex::new(Some(socket));
-            Arc::new(Self { state: RunState::idle(), ready, shared: shared.clone(), token, socket })
+            let listener = Arc::new(Self { state: RunState::idle(), ready, shared: shared.clone(), token, socket });
+            (listener.clone(), Told::Task(listener))
         })?;
         listener.notify();
         Ok(listener)

@@ -3,16 +3,16 @@
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use crate::executor::Executor;
 use crate::link::Limits;
 use crate::seats::Bounds;
 use crate::server::{Protocols, Server};
-use crate::streams::Streams;
 use crate::workers;
 
 pub(crate) struct Options {
     pub(crate) http1: hyper::server::conn::http1::Builder,
-    pub(crate) http2: hyper::server::conn::http2::Builder<Streams>,
-    pub(crate) streams: Streams,
+    pub(crate) http2: hyper::server::conn::http2::Builder<Executor>,
+    pub(crate) executor: Executor,
     pub(crate) protocols: Protocols,
     pub(crate) limits: Limits,
     pub(crate) max_connections: usize,
@@ -23,18 +23,18 @@ pub(crate) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let streams = Streams::default();
+        let executor = Executor::default();
         let mut http1 = hyper::server::conn::http1::Builder::new();
         // hyper's own timer does not tell an idle connection from an unfinished head, and closes without 408;
         // `connection.rs` does both. With half-close allowed hyper does not read ahead of the answer, which saves a
         // system call a request.
         http1.header_read_timeout(None).half_close(true).max_header_size(64 * 1024);
-        let mut http2 = hyper::server::conn::http2::Builder::new(streams.clone());
+        let mut http2 = hyper::server::conn::http2::Builder::new(executor.clone());
         http2.max_header_list_size(64 * 1024);
         Self {
             http1,
             http2,
-            streams,
+            executor,
             protocols: Protocols { http1: true, http2: true },
             limits: Limits {
                 head_timeout: Duration::from_secs(10),
@@ -104,7 +104,8 @@ impl Server {
         self
     }
 
-    /// Runs around the whole life of each worker thread, to enter a runtime, say. It must call its argument, once.
+    /// Runs around the whole life of each worker thread, and of the monitor's, which polls when no worker can be had; to enter a runtime, say.
+    /// It must call its argument, once.
     #[must_use]
     pub fn around_worker(mut self, around: impl Fn(&mut dyn FnMut()) + Send + Sync + 'static) -> Self {
         self.options.workers.around = Box::new(around);

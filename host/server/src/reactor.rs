@@ -16,6 +16,7 @@ use slab::Slab;
 
 use crate::readiness::Readiness;
 use crate::sync::lock;
+use crate::tcp_stream::Waiting;
 use crate::timer::{NEVER, Timers};
 use crate::workers::Task;
 
@@ -48,10 +49,16 @@ impl Ready {
     }
 }
 
+/// Who is told that a source's readiness has changed.
+pub(crate) enum Told {
+    Task(Arc<dyn Task>),
+    Waiting(Arc<Waiting>),
+}
+
 struct Entry {
     generation: u32,
     ready: Arc<Ready>,
-    task: Arc<dyn Task>,
+    told: Told,
 }
 
 struct Table {
@@ -84,13 +91,13 @@ impl Reactor {
         })
     }
 
-    /// Registers `source`, which moves into the task that its events notify; `task` gets the token to remove it by.
-    pub(crate) fn insert<S: AsFd, T: Task>(
+    /// Registers `source`, which moves into what `make` makes of it and of the token to remove it by. It also says who is told.
+    pub(crate) fn insert<S: AsFd, T>(
         &self,
         source: S,
         ready: Arc<Ready>,
-        task: impl FnOnce(S, Token) -> Arc<T>,
-    ) -> io::Result<Arc<T>> {
+        make: impl FnOnce(S, Token) -> (T, Told),
+    ) -> io::Result<T> {
         let mut table = lock(&self.table);
         table.generation = table.generation.wrapping_add(1);
         let generation = table.generation;
@@ -99,9 +106,9 @@ impl Reactor {
         // An event that comes before the entry is there waits for the lock of the table.
         let fd = source.as_fd().as_raw_fd();
         self.registry.register(&mut SourceFd(&fd), token, Interest::READABLE | Interest::WRITABLE)?;
-        let task = task(source, token);
-        vacant.insert(Entry { generation, ready, task: task.clone() });
-        Ok(task)
+        let (made, told) = make(source, token);
+        vacant.insert(Entry { generation, ready, told });
+        Ok(made)
     }
 
     /// Forgets a source. Closing its file descriptor takes it out of the kernel's set.
@@ -109,13 +116,31 @@ impl Reactor {
         let mut table = lock(&self.table);
         let (index, generation) = split(token);
         if table.entries.get(index).is_some_and(|entry| entry.generation == generation) {
-            drop(table.entries.remove(index));
+            let entry = table.entries.remove(index);
+            // What it holds may have more to remove.
+            drop(table);
+            drop(entry);
         }
     }
 
     /// Every task that has a source, for shutdown.
     pub(crate) fn tasks(&self) -> Vec<Arc<dyn Task>> {
-        lock(&self.table).entries.iter().map(|(_, entry)| entry.task.clone()).collect()
+        let task = |entry: &Entry| match &entry.told {
+            Told::Task(task) => Some(task.clone()),
+            Told::Waiting(_) => None,
+        };
+        lock(&self.table).entries.iter().filter_map(|(_, entry)| task(entry)).collect()
+    }
+
+    /// Wakes all that waits, for the last time. A future that waits holds the waker that holds it, and would never be dropped.
+    pub(crate) fn end(&self) {
+        let waiting = |entry: &Entry| match &entry.told {
+            Told::Task(_) => None,
+            Told::Waiting(who) => Some(who.clone()),
+        };
+        let waiting: Vec<_> = lock(&self.table).entries.iter().filter_map(|(_, entry)| waiting(entry)).collect();
+        waiting.into_iter().for_each(|who| who.wake());
+        self.timers.fire_all();
     }
 
     /// Makes a sleeping poller return.
@@ -156,7 +181,7 @@ impl Reactor {
                 events.clear();
             }
         }
-        let mut woken = Vec::new();
+        let (mut woken, mut waiting) = (Vec::new(), Vec::new());
         {
             let table = lock(&self.table);
             for event in events.iter() {
@@ -177,10 +202,14 @@ impl Reactor {
                 if event.is_writable() || event.is_write_closed() {
                     ready.write.set();
                 }
-                woken.push(entry.task.clone());
+                match &entry.told {
+                    Told::Task(task) => woken.push(task.clone()),
+                    Told::Waiting(who) => waiting.push(who.clone()),
+                }
             }
         }
         woken.retain(|task| task.state().notify());
+        waiting.into_iter().for_each(|who| who.wake());
         self.timers.fire();
         woken
     }

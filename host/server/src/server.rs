@@ -10,16 +10,15 @@ use std::time::{Duration, Instant};
 
 use crate::connection::Connection;
 use crate::exchange::Handler;
+use crate::executor::Executor;
 use crate::http::Service;
 use crate::link::{Limits, Link};
 use crate::listener::{self, Listener};
 use crate::options::Options;
-use crate::reactor::Ready;
+use crate::reactor::{Ready, Told};
 use crate::service::{Cloned, Serviced};
 use crate::socket::{Listening, Socket};
-use crate::streams::Streams;
 use crate::sync::lock;
-use crate::timer::HyperTimer;
 use crate::workers::{Task, Workers};
 
 /// How often shutdown looks whether all is done.
@@ -44,7 +43,7 @@ pub struct Server {
 pub(crate) struct Shared {
     pub(crate) workers: Arc<Workers>,
     pub(crate) http1: hyper::server::conn::http1::Builder,
-    pub(crate) http2: hyper::server::conn::http2::Builder<Streams>,
+    pub(crate) http2: hyper::server::conn::http2::Builder<Executor>,
     pub(crate) protocols: Protocols,
     handler: Arc<dyn Handler>,
     limits: Arc<Limits>,
@@ -160,6 +159,11 @@ impl Server {
         self.listeners.iter().filter_map(|listener| listener.local_addr()?.ok()).collect()
     }
 
+    /// Runs futures on the workers that this server will have.
+    pub fn executor(&self) -> Executor {
+        self.options.executor.clone()
+    }
+
     /// Serves on threads of its own, and blocks for ever.
     ///
     /// # Errors
@@ -197,7 +201,7 @@ impl Server {
         let Options {
             mut http1,
             mut http2,
-            streams,
+            executor,
             protocols,
             limits,
             max_connections,
@@ -207,10 +211,9 @@ impl Server {
         } = self.options;
         let workers = Workers::start(workers)?;
         let handle = |shared| Handle { shared, local_addrs, ended: false };
-        // Set once, here: the options were made for this server only.
-        let _ = streams.0.set(Arc::downgrade(&workers));
-        http1.timer(HyperTimer(Arc::downgrade(&workers)));
-        http2.timer(HyperTimer(Arc::downgrade(&workers)));
+        executor.belongs_to(&workers);
+        http1.timer(executor.clone());
+        http2.timer(executor);
         let shared = Arc::new(Shared {
             workers,
             http1,
@@ -271,7 +274,8 @@ impl Shared {
         let connection = self.workers.reactor.insert(socket, ready.clone(), |socket, token| {
             let (handler, limits) = (self.handler.clone(), self.limits.clone());
             let link = Link::new(self.workers.clone(), handler, limits, info, ready, socket, count);
-            Connection::new(link, self.clone(), token)
+            let connection = Connection::new(link, self.clone(), token);
+            (connection.clone(), Told::Task(connection))
         });
         match connection {
             // Shutdown tells the connections that it finds in the table, after it has said that it drains.

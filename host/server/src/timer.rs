@@ -117,9 +117,18 @@ impl Timers {
         if self.first() > now {
             return;
         }
+        self.fire_until(now);
+    }
+
+    /// Wakes all, due or not.
+    pub(crate) fn fire_all(&self) {
+        self.fire_until(NEVER - 1);
+    }
+
+    fn fire_until(&self, last: Millis) {
         let due = {
             let mut entries = lock(&self.entries);
-            let later = entries.wakers.split_off(&TimerKey { at: now + 1, id: 0 });
+            let later = entries.wakers.split_off(&TimerKey { at: last + 1, id: 0 });
             let due = std::mem::replace(&mut entries.wakers, later);
             self.note_first(&entries);
             due
@@ -180,19 +189,6 @@ impl Drop for Sleep {
 }
 
 impl hyper::rt::Sleep for Sleep {}
-
-/// hyper's view of the timers (HTTP/2 keep-alive).
-pub(crate) struct HyperTimer(pub(crate) Weak<Workers>);
-
-impl hyper::rt::Timer for HyperTimer {
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        self.sleep_until(Instant::now() + duration)
-    }
-
-    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
-        Box::pin(Sleep::until(self.0.clone(), deadline))
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -175,7 +175,7 @@ impl Workers {
             monitor_awake: AtomicBool::new(true),
         });
         let this = workers.clone();
-        let monitor = Builder::new().name("astra-monitor".to_owned()).spawn(move || this.watch())?;
+        let monitor = Builder::new().name("astra-monitor".to_owned()).spawn(move || this.within(|| this.watch()))?;
         lock(&workers.threads).monitor = Some(monitor);
         workers.act(workers.seats.first());
         Ok(workers)
@@ -277,6 +277,7 @@ impl Workers {
                     .collect()
             };
             if handles.is_empty() {
+                self.reactor.end();
                 return left;
             }
             for handle in handles {
@@ -313,15 +314,20 @@ impl Workers {
         let this = self.clone();
         let handle =
             Builder::new().name("astra-worker".to_owned()).stack_size(self.options.stack).spawn(move || {
-                let mut work = Some(|| this.work(id, role));
-                (this.options.around)(&mut || {
-                    if let Some(work) = work.take() {
-                        work();
-                    }
-                });
+                this.within(|| this.work(id, role));
             })?;
         threads.handles.insert(id, handle);
         Ok(())
+    }
+
+    /// Calls `work` inside of what the embedder wants around it.
+    fn within(&self, work: impl FnOnce()) {
+        let mut work = Some(work);
+        (self.options.around)(&mut || {
+            if let Some(work) = work.take() {
+                work();
+            }
+        });
     }
 
     /// The worker loop.

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use astra_server::Executor;
 use wasmtime::{
     Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker,
 };
@@ -62,6 +63,8 @@ pub struct EngineOptions {
     pub reset: Reset,
     /// Whether compiled code is kept.
     pub cache: CacheMode,
+    /// What runs guests' requests to others: the server's whose workers run the guests.
+    pub executor: Executor,
 }
 
 impl Default for EngineOptions {
@@ -73,6 +76,7 @@ impl Default for EngineOptions {
             memory_budget: None,
             reset: Reset::Copy,
             cache: CacheMode::On,
+            executor: Executor::default(),
         }
     }
 }
@@ -196,6 +200,10 @@ impl Engine {
     /// What a thread must have entered before it runs guests.
     pub fn runtime(&self) -> &tokio::runtime::Handle {
         self.0.runtime.handle()
+    }
+
+    pub(crate) fn executor(&self) -> &Executor {
+        &self.0.options.executor
     }
 
     /// The native stack that a thread needs to run guests, in bytes: the guest's and 512 KiB for host calls.

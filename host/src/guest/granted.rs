@@ -5,6 +5,8 @@
 
 use std::{ops::Deref, sync::Arc};
 
+use astra_server::Executor;
+
 use super::{denials::Denials, grants::Grants, outbound::Outbound, resolver::Resolver};
 
 /// What a handler was granted, ready to be used.
@@ -17,11 +19,12 @@ pub struct Granted {
 }
 
 impl Granted {
-    /// Makes the grants of `handler` ready. What [`Grants::check`] would not pass is logged, and denied.
+    /// Makes the grants of `handler` ready; its guests' requests to others run on `executor`. What [`Grants::check`] would not pass is logged,
+    /// and denied.
     #[must_use]
-    pub fn new(handler: &Arc<str>, grants: Grants) -> Self {
+    pub fn new(handler: &Arc<str>, grants: Grants, executor: &Executor) -> Self {
         let (denials, resolver) = (Arc::new(Denials::new(handler)), Resolver::new());
-        let outbound = Outbound::new(&grants.outbound, &resolver, &denials);
+        let outbound = Outbound::new(&grants.outbound, &resolver, &denials, executor);
         Self { grants, denials, resolver, outbound }
     }
 

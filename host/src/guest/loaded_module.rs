@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use astra_server::Executor;
+
 use super::{
     code::Code,
     engine::{self, CacheMode, Calls, Engine, World},
@@ -123,6 +125,10 @@ impl LoadedModule {
         self.code_size
     }
 
+    pub(crate) fn executor(&self) -> &Executor {
+        self.engine.executor()
+    }
+
     pub(crate) fn engine(&self) -> &wasmtime::Engine {
         self.program.engine()
     }
@@ -139,7 +145,7 @@ impl LoadedModule {
     fn try_once(&self, path: &Path) -> Result<(), LoadError> {
         let limits = Limits { deadline: GATE, memory: self.engine.max_memory(), ..Limits::default() };
         let respond = Box::new(|_| ());
-        let granted = Arc::new(Granted::new(&"".into(), Grants::default()));
+        let granted = Arc::new(Granted::new(&"".into(), Grants::default(), self.executor()));
         let state = State::new(self.memory(), &granted, &limits, Arc::new(Silence), Arc::default(), false, respond);
         let mut store = instance::store(self.engine(), state);
         let result = self.engine.while_ticking(|| self.program.try_once(&mut store));

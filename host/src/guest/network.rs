@@ -137,6 +137,8 @@ fn remember(found: &mut Found, addresses: &[IpAddr], name: &Arc<str>) {
 
 #[cfg(test)]
 mod tests {
+    use astra_server::Executor;
+
     use super::*;
     use crate::guest::{Grants, NetworkGrant};
 
@@ -144,7 +146,7 @@ mod tests {
         let tcp = tcp.iter().map(|text| TcpRule::parse(text).expect("a rule")).collect();
         let dns = dns.iter().map(|text| HostPattern::parse(text).expect("a pattern")).collect();
         let grants = Grants { network: NetworkGrant { tcp, dns }, ..Grants::default() };
-        Network::new(&Arc::new(Granted::new(&"test".into(), grants)))
+        Network::new(&Arc::new(Granted::new(&"test".into(), grants, &Executor::default())))
     }
 
     fn looked_up(network: &Network, name: &str) -> Result<Result<Vec<IpAddr>, ResolveError>, LookUpError> {

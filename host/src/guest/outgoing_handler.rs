@@ -1,7 +1,7 @@
 //! `wasi:http/outgoing-handler` of WASI 0.2, with `future-incoming-response` and `http-error-code`, which are ours too.
 //!
-//! wasmtime-wasi-http's spawns a task for each request, so that each waits for a thread of Tokio's twice; ours does so only until the
-//! request is on a connection. Called on the worker that runs the guest.
+//! wasmtime-wasi-http's spawns a task for each request, so that each waits for a thread of Tokio's twice; ours does not go there at all.
+//! Called on the worker that runs the guest.
 
 use std::{
     future::poll_fn,
@@ -121,13 +121,8 @@ impl FutureResponse {
         match sending.response.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(got) => Self::Ready(Box::new(got.map(|(response, _)| response))),
             Poll::Pending => {
-                let is_connected = sending.is_connected();
-                let response = async move { sending.response.await.map(|(response, _)| response) };
-                // It is connected and sent while its guest is at something else.
-                Self::Pending(match is_connected {
-                    true => Box::pin(response),
-                    false => Box::pin(wasmtime_wasi::runtime::spawn(response)),
-                })
+                let responding = sending.going_on();
+                Self::Pending(Box::pin(async move { responding.await.map(|(response, _)| response) }))
             }
         }
     }

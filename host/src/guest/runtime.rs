@@ -1,4 +1,4 @@
-//! The one Tokio runtime: sockets and timers of guests on one thread, and a few for what blocks.
+//! The one Tokio runtime: raw sockets of guests, and timers of those of 0.3, on one thread, and a few for what blocks.
 //!
 //! It starts those threads and ends them, but for look-ups: those cannot be cut, and a name server that does not answer must not hold up
 //! whoever stops a host.

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use astra_server::Executor;
 use http::{Method, Request, Response, uri::Scheme};
 use http_body::Body as _;
 
@@ -260,10 +261,15 @@ fn run_watched(
         watch,
     };
     let (sender, receiver) = mpsc::channel();
-    let report =
-        run(module, &Arc::new(Granted::new(&"test".into(), Grants::default())), limits, exchange, move |response| {
+    let report = run(
+        module,
+        &Arc::new(Granted::new(&"test".into(), Grants::default(), &Executor::default())),
+        limits,
+        exchange,
+        move |response| {
             sender.send(response).expect("received below");
-        });
+        },
+    );
     let printed = std::mem::take(&mut *printed.0.lock().expect("not poisoned"));
     Ended { report, response: receiver.try_recv().ok(), printed }
 }

@@ -1,40 +1,36 @@
 //! One rule's requests: hyper's client with its pool of connections, HTTP/1.1 or what ALPN has agreed on.
 //!
-//! Connections are tasks of Tokio's. A request's future is polled by the guest's worker once it is on a connection, and what it waits for
-//! then comes straight from there.
+//! Connections are tasks of the server's workers, beside those of clients. A request's future is polled by the guest's worker once it is on a
+//! connection, and what it waits for then comes straight from there.
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    future::poll_fn,
+    net::IpAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use astra_server::Executor;
 use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{
-        self,
-        connect::{CaptureConnection, HttpConnector, capture_connection, dns::Name},
-    },
-    rt::{TokioExecutor, TokioTimer},
+use hyper_util::client::legacy::{
+    self,
+    connect::{CaptureConnection, capture_connection},
 };
-use tokio::{
-    sync::{Semaphore, oneshot},
-    time::{Instant, Sleep, sleep},
-};
-use tower_service::Service;
+use tokio::sync::{Semaphore, oneshot};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
 use super::{
     Permits,
-    error::{self, NoAddress},
+    connector::Connector,
+    error,
     stream::{Counted, Last, Trouble},
     tls,
 };
@@ -48,8 +44,6 @@ use crate::{
     hop_by_hop,
 };
 
-/// How long names may take, whatever the guest says.
-const RESOLVE: Duration = Duration::from_secs(5);
 /// How long a connection may take, unless the guest says.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long the response, and each piece of it, may take unless the guest says: as in wasmtime, since its deadlines are what counts.
@@ -63,40 +57,45 @@ const BUFFER: usize = 128 * 1024;
 /// What a stream of HTTP/2 and all of a connection's may send that nobody has read yet.
 const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
 
-type Connector = Counted<HttpsConnector<HttpConnector<Guarded>>>;
-
 #[derive(Clone)]
 struct Connections {
-    client: legacy::Client<Connector, Outgoing>,
+    client: legacy::Client<Counted<HttpsConnector<Connector>>, Outgoing>,
     last: Last,
 }
 
 /// What a rule's requests go through.
 pub(super) struct Client {
-    guarded: Guarded,
+    connector: Connector,
     /// None if the rule's files cannot be used.
     connections: Option<Connections>,
 }
 
 impl Client {
     /// `room` is what the handler's connections have to share.
-    pub(super) fn new(rule: &OutboundRule, resolver: &Resolver, denials: &Arc<Denials>, room: &Arc<Semaphore>) -> Self {
-        let guarded =
-            Guarded { rule: Arc::new(rule.clone()), resolver: resolver.clone(), denials: Arc::clone(denials) };
+    pub(super) fn new(
+        rule: &OutboundRule,
+        resolver: &Resolver,
+        denials: &Arc<Denials>,
+        room: &Arc<Semaphore>,
+        executor: &Executor,
+    ) -> Self {
+        let connector = Connector {
+            rule: Arc::new(rule.clone()),
+            resolver: resolver.clone(),
+            denials: Arc::clone(denials),
+            executor: executor.clone(),
+        };
         let tls = tls::config(rule).inspect_err(|error| {
             log::error!("handler `{}`: requests to `{rule}` will fail: {error}", denials.handler());
         });
         let connections = tls.ok().map(|tls| {
             let last = Last::default();
-            let mut tcp = HttpConnector::new_with_resolver(guarded.clone());
-            tcp.enforce_http(false);
-            tcp.set_nodelay(true);
-            let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
+            let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
             let room = Arc::clone(room);
-            let connector = Counted { connector: connector.wrap_connector(tcp), last: last.clone(), room };
-            let client = legacy::Client::builder(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .pool_timer(TokioTimer::new())
+            let connector = Counted { connector: https.wrap_connector(connector.clone()), last: last.clone(), room };
+            let client = legacy::Client::builder(executor.clone())
+                .timer(executor.clone())
+                .pool_timer(executor.clone())
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(MOST_IDLE)
                 .http1_max_buf_size(BUFFER)
@@ -106,11 +105,11 @@ impl Client {
                 .build(connector);
             Connections { client, last }
         });
-        Self { guarded, connections }
+        Self { connector, connections }
     }
 
     pub(super) fn rule(&self) -> &OutboundRule {
-        &self.guarded.rule
+        &self.connector.rule
     }
 
     /// Whether a host that may be an address, which the connector does not have resolved, may be connected to.
@@ -120,7 +119,7 @@ impl Client {
     pub(super) fn check_literal(&self, host: &str) -> Result<(), Error> {
         let literal = host.trim_start_matches('[').trim_end_matches(']');
         match literal.parse::<IpAddr>() {
-            Ok(address) => self.guarded.only_allowed(host, vec![address]).map(drop),
+            Ok(address) => self.connector.only_allowed(host, vec![address]).map(drop),
             Err(_) => Ok(()),
         }
         .map_err(|_| Error::DestinationIpProhibited)
@@ -131,15 +130,18 @@ impl Client {
         let connection = capture_connection(&mut request);
         let response: Responding = match self.connections.clone() {
             None => Box::pin(std::future::ready(Err(Error::ConfigurationError))),
-            Some(connections) => Box::pin(exchange(connections, request, connection.clone(), options, permits)),
+            Some(connections) => {
+                let executor = self.connector.executor.clone();
+                Box::pin(exchange(executor, connections, request, connection.clone(), options, permits))
+            }
         };
-        Sending { response, connection }
+        Sending { response, connection, executor: self.connector.executor.clone() }
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Client").field(&self.guarded.rule).finish()
+        f.debug_tuple("Client").field(&self.connector.rule).finish()
     }
 }
 
@@ -149,19 +151,36 @@ type Responding = Pin<Box<dyn Future<Output = Result<(Response<WasiBody>, Ended)
 
 /// A request under way; dropped, it is given up.
 pub(crate) struct Sending {
-    /// To be polled where Tokio is entered.
+    /// To be polled where Tokio is entered, which looks names up.
     pub(crate) response: Responding,
     connection: CaptureConnection,
+    executor: Executor,
 }
 
 impl Sending {
-    /// It is on a connection, which goes on without being asked.
-    pub(crate) fn is_connected(&self) -> bool {
-        self.connection.connection_metadata().is_some()
+    /// The response of a request that goes on while nobody asks: once it is on a connection it does so by itself.
+    pub(crate) fn going_on(self) -> Responding {
+        if self.connection.connection_metadata().is_some() {
+            return self.response;
+        }
+        let (mut tell, told) = oneshot::channel();
+        let mut response = self.response;
+        self.executor.spawn(async move {
+            let responded = poll_fn(|cx| match tell.poll_closed(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => response.as_mut().poll(cx).map(Some),
+            });
+            if let Some(responded) = responded.await {
+                // Given up just now.
+                let _ = tell.send(responded);
+            }
+        });
+        Box::pin(async { told.await.unwrap_or(Err(Error::ConnectionTerminated)) })
     }
 }
 
 async fn exchange(
+    executor: Executor,
     connections: Connections,
     request: Request<WasiBody>,
     connection: CaptureConnection,
@@ -172,14 +191,14 @@ async fn exchange(
     let (request, mut ended) = outgoing(request).await;
     let mut responding = pin!(connections.client.request(request));
     let mut is_connected = false;
-    let mut timer = pin!(sleep(options.connect_timeout.unwrap_or(CONNECT)));
-    let response = std::future::poll_fn(|cx| {
+    let mut timer = pin!(executor.sleep_until(begun + options.connect_timeout.unwrap_or(CONNECT)));
+    let response = poll_fn(|cx| {
         if let Poll::Ready(responded) = responding.as_mut().poll(cx) {
             return Poll::Ready(Ok(responded));
         }
         if !is_connected && connection.connection_metadata().is_some() {
             is_connected = true;
-            timer.as_mut().reset(Instant::now() + options.first_byte_timeout.unwrap_or(READ));
+            timer.set(executor.sleep_until(Instant::now() + options.first_byte_timeout.unwrap_or(READ)));
         }
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(if is_connected { Error::ConnectionReadTimeout } else { Error::ConnectionTimeout }))
@@ -188,7 +207,7 @@ async fn exchange(
         // It is the guest who broke it off.
         Ok(Err(error)) => error,
         _ => {
-            let last = || connections.last.to(authority.as_ref()?, begun.into());
+            let last = || connections.last.to(authority.as_ref()?, begun);
             let trouble = Trouble::of(&connection).or_else(last);
             error::of_request(&failed, trouble.as_ref().and_then(Trouble::error))
         }
@@ -201,7 +220,7 @@ async fn exchange(
     let of_connection = hop_by_hop::strip_named(&mut head.headers);
     let between_bytes = options.between_bytes_timeout.unwrap_or(READ);
     let trouble = Trouble::of(&connection);
-    let body = Download { body, between_bytes, timer: None, trouble, of_connection, permits: Some(permits) };
+    let body = Download { body, executor, between_bytes, timer: None, trouble, of_connection, permits: Some(permits) };
     Ok((Response::from_parts(head, body.boxed_unsync()), ended))
 }
 
@@ -291,9 +310,10 @@ impl Drop for Outgoing {
 /// A response's body. Read by the worker of the guest.
 struct Download {
     body: Incoming,
+    executor: Executor,
     between_bytes: Duration,
     /// While it waits for more.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     trouble: Option<Trouble>,
     /// What its head has said of the connection, and is none of the guest's in trailers either.
     of_connection: Vec<HeaderName>,
@@ -306,15 +326,15 @@ impl Body for Download {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let between_bytes = self.between_bytes;
-        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+        let this = &mut *self;
+        let frame = match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(frame) => {
-                let trouble = self.trouble.as_ref().and_then(Trouble::error);
+                let trouble = this.trouble.as_ref().and_then(Trouble::error);
                 frame.map(|frame| match frame {
                     Ok(mut frame) => {
                         if let Some(trailers) = frame.trailers_mut() {
                             hop_by_hop::clean_trailers(trailers);
-                            self.of_connection.iter().for_each(|name| drop(trailers.remove(name)));
+                            this.of_connection.iter().for_each(|name| drop(trailers.remove(name)));
                         }
                         Ok(frame)
                     }
@@ -323,7 +343,8 @@ impl Body for Download {
             }
             Poll::Pending => {
                 watch::note(WaitsFor::Outgoing);
-                ready!(self.timer.get_or_insert_with(|| Box::pin(sleep(between_bytes))).as_mut().poll(cx));
+                let sleep = || Box::pin(this.executor.sleep_until(Instant::now() + this.between_bytes)) as Pin<Box<_>>;
+                ready!(this.timer.get_or_insert_with(sleep).as_mut().poll(cx));
                 Some(Err(Error::ConnectionReadTimeout))
             }
         };
@@ -340,51 +361,5 @@ impl Body for Download {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// Resolves the names of a rule, to addresses that it allows only; those are what is connected to.
-#[derive(Clone)]
-struct Guarded {
-    rule: Arc<OutboundRule>,
-    resolver: Resolver,
-    denials: Arc<Denials>,
-}
-
-impl Guarded {
-    fn only_allowed(&self, host: &str, mut addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, NoAddress> {
-        let found = addresses.first().copied();
-        addresses.retain(|address| self.rule.allows(*address));
-        if let (true, Some(found)) = (addresses.is_empty(), found) {
-            let rule = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-                Ok(_) => format!(r#"outbound = ["{}://{host}:PORT"]"#, self.rule.scheme),
-                Err(_) => format!(r#"outbound = [{{ url = "{}", private = true }}]"#, self.rule),
-            };
-            self.denials.tell(&format!("a request to {host}, which is not public ({found})"), &rule);
-            return Err(NoAddress::Prohibited);
-        }
-        Ok(addresses)
-    }
-}
-
-impl Service<Name> for Guarded {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = NoAddress;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, NoAddress>> + Send>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), NoAddress>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let guarded = self.clone();
-        Box::pin(async move {
-            let found = tokio::time::timeout(RESOLVE, guarded.resolver.resolve(name.as_str())).await;
-            let found = found.map_err(|_elapsed| NoAddress::TimedOut)?.map_err(NoAddress::Unresolved)?;
-            let allowed = guarded.only_allowed(name.as_str(), found)?;
-            // The connector knows the port.
-            let addresses: Vec<_> = allowed.into_iter().map(|address| SocketAddr::new(address, 0)).collect();
-            Ok(addresses.into_iter())
-        })
     }
 }

@@ -2,16 +2,18 @@
 //!
 //! Each rule of a handler has a client of its own (`client.rs`), whose connections all requests of the handler share and which outlives a
 //! swap of its module. It is decided twice: here for what the guest names, in the client for the addresses to which that leads, and to
-//! exactly those it connects. Asked on the worker that runs the guest; connections are Tokio's. What both versions of `wasi:http` ask is
+//! exactly those it connects. Asked on the worker that runs the guest; connections are tasks beside it. What both versions of `wasi:http` ask is
 //! here, the rest of 0.2's is in `outgoing_handler.rs`.
 
 mod client;
+mod connector;
 mod error;
 mod stream;
 mod tls;
 
 use std::{net::Ipv6Addr, sync::Arc};
 
+use astra_server::Executor;
 use http::{
     HeaderName, Method, Request, Response, Uri,
     uri::{Authority, Scheme},
@@ -46,9 +48,14 @@ pub(crate) struct Outbound {
 
 impl Outbound {
     /// Connects nowhere yet.
-    pub(crate) fn new(rules: &[OutboundRule], resolver: &Resolver, denials: &Arc<Denials>) -> Self {
+    pub(crate) fn new(
+        rules: &[OutboundRule],
+        resolver: &Resolver,
+        denials: &Arc<Denials>,
+        executor: &Executor,
+    ) -> Self {
         let room = Arc::new(Semaphore::new(OF_ONE_HANDLER));
-        let clients = rules.iter().map(|rule| Client::new(rule, resolver, denials, &room)).collect();
+        let clients = rules.iter().map(|rule| Client::new(rule, resolver, denials, &room, executor)).collect();
         Self { clients, in_flight: Arc::new(Semaphore::new(OF_ONE_HANDLER)) }
     }
 }

@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderName};
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use hyper::body::Incoming;
 
 use crate::body::{Body, BoxError};
 use crate::http::{ConnectionInfo, Request};
+use crate::lanes::Lane;
 use crate::link::{Link, Open, Told};
 use crate::outgoing::Outgoing;
 use crate::refusal::{drop_body, overloaded, refusal, status};
@@ -36,6 +37,11 @@ const REQUEST_ID: &str = "x-request-id";
 pub trait Handler: Send + Sync + 'static {
     /// Must answer through `exchange.responder`; the client gets 500 otherwise. A panic is contained.
     fn handle(&self, exchange: Exchange);
+
+    /// Which bounds the request shares with others. Called before it is queued, while its connection is polled: it must not block.
+    fn lane(&self, _uri: &Uri, _headers: &HeaderMap) -> Lane {
+        Lane::default()
+    }
 
     /// The server has refused a request by itself: 400 without a valid `Host`, 405 for CONNECT and TRACE, 413 by the stated length,
     /// 503 from a full queue. To be logged, or to add to the response's head. Called while a connection is polled: it must not
@@ -154,6 +160,7 @@ pub(crate) struct Queued {
     request: http::Request<Incoming>,
     slot: Arc<Slot>,
     open: Open,
+    lane: Lane,
     since: Millis,
     /// Taken once it may be queued.
     place: Option<Place>,
@@ -173,9 +180,14 @@ impl Queued {
         &self.slot
     }
 
-    pub(crate) fn is_gone_or_older_than(&self, age: Duration) -> bool {
+    pub(crate) fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    /// Nobody waits for it, or it has waited for longer than its lane says, or else `timeout`.
+    pub(crate) fn is_over(&self, timeout: Duration) -> bool {
         let waited = self.slot.link.workers.reactor.timers.recent().saturating_sub(self.since);
-        self.slot.is_gone() || waited > millis(age)
+        self.slot.is_gone() || waited > millis(self.lane.queue_timeout.unwrap_or(timeout))
     }
 
     /// Answers 503: it waited too long, or there was no room to wait.
@@ -186,7 +198,7 @@ impl Queued {
 
     /// Runs the handler on this thread.
     pub(crate) fn run(self) {
-        let Self { request, slot, open, since: _, place } = self;
+        let Self { request, slot, open, lane: _, since: _, place } = self;
         drop(place);
         let link = slot.link.clone();
         if slot.is_gone() {
@@ -228,7 +240,8 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
             None => {
                 let slot = Slot::new(request.method() == Method::HEAD, link.clone());
                 let since = link.workers.reactor.timers.recent();
-                State::New(Box::new(Queued { request, slot, open, since, place: None }))
+                let lane = link.handler.lane(request.uri(), request.headers());
+                State::New(Box::new(Queued { request, slot, open, lane, since, place: None }))
             }
         };
         ReplyFuture { state, link, turn: None }

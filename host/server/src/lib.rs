@@ -10,7 +10,7 @@
 //! | `executor`, `tcp_stream` | other futures on the same workers (HTTP/2 streams, clients that handlers use); sockets to elsewhere |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
 //! | `body`, `outgoing`, `http` | bodies for blocking code, hyper's end of them, the types both speak |
-//! | `workers`, `seats`, `wait`, `monitor` | the threads; who may run and what next; giving up a seat; the thread that ticks |
+//! | `workers`, `seats`, `lanes`, `wait`, `monitor` | the threads; who may run and what next; the queues of requests; giving up a seat; the thread that ticks |
 //! | `reactor`, `timer`, `readiness`, `run_state`, `parker` | events, deadlines, and the three small state machines |
 
 mod body;
@@ -18,6 +18,7 @@ mod connection;
 mod exchange;
 mod executor;
 mod http;
+mod lanes;
 mod link;
 mod listener;
 mod monitor;
@@ -43,6 +44,7 @@ pub use crate::body::{Body, BodyReader, BodyWriter, BoxError};
 pub use crate::exchange::{Client, Exchange, Handler, Responder};
 pub use crate::executor::Executor;
 pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service};
+pub use crate::lanes::Lane;
 pub use crate::server::{Handle, Server};
 pub use crate::tcp_stream::TcpStream;
 pub use crate::wait::{Interrupted, blocking, flush, sleep_until, wait};

@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::lanes::{Lane, Lanes};
 use crate::parker::Parker;
 use crate::sync::{AtomicBool, AtomicU8, Mutex, Ordering, lock};
 
@@ -103,7 +104,8 @@ pub(crate) enum Done<T> {
     /// It was started, or called while parked.
     Arrived,
     Polled,
-    Request,
+    /// One of that lane has ended.
+    Request(u64),
     /// It polled the reactor, and this is what became runnable.
     Reacted(Vec<T>),
 }
@@ -123,7 +125,8 @@ pub(crate) struct Pace {
 #[derive(Debug)]
 pub(crate) enum Step<T, R> {
     Poll(T),
-    Request(R),
+    /// And the lane that it is of.
+    Request(R, u64),
     /// Sends what it holds, then asks again with `Done::Polled`: there is no task that it may do.
     Send,
     /// Polls the reactor; without waiting if there is other work.
@@ -173,7 +176,7 @@ pub(crate) struct Seats<T, R> {
 
 struct State<T, R> {
     polls: VecDeque<T>,
-    requests: VecDeque<R>,
+    requests: Lanes<R>,
     /// Workers whose wait is over, first in first out.
     returning: VecDeque<Arc<Member>>,
     /// New requests that may be started although others return: one for each that has.
@@ -215,7 +218,7 @@ impl<T, R> Seats<T, R> {
     pub(crate) fn new(bounds: Bounds) -> Self {
         let state = State {
             polls: VecDeque::new(),
-            requests: VecDeque::new(),
+            requests: Lanes::new(),
             returning: VecDeque::new(),
             turns: 0,
             parked: Vec::new(),
@@ -252,7 +255,8 @@ impl<T, R> Seats<T, R> {
                 s.polling = Polling::Nobody;
                 s.polls.extend(tasks);
             }
-            Done::Request => {
+            Done::Request(lane) => {
+                s.requests.end(lane);
                 s.open -= 1;
                 if me.place() == DISPLACED {
                     // Its seat went to another while it was blocked: it is as if it came from a park, uncalled.
@@ -272,7 +276,7 @@ impl<T, R> Seats<T, R> {
         }
         self.settle(&mut s, role);
         if let Some(step) = self.choose(&mut s, me, role, pace, polled) {
-            let unwatched = matches!(step, Step::Request(_)) && pace.slow && s.polling == Polling::Nobody;
+            let unwatched = matches!(step, Step::Request(..)) && pace.slow && s.polling == Polling::Nobody;
             let call = match step {
                 // Polls may follow each other for ever: those that return need not wait for the end of them.
                 Step::Poll(_) if polled && self.returnable(&s) => s.seat_next(),
@@ -340,12 +344,12 @@ impl<T, R> Seats<T, R> {
         {
             return Some(Step::Poll(task));
         }
-        if may_start && let Some(request) = s.requests.pop_front() {
+        if may_start && let Some((request, lane)) = s.requests.start() {
             s.turns = 0;
             s.running += 1;
             s.open += 1;
             me.go(REQUEST);
-            return Some(Step::Request(request));
+            return Some(Step::Request(request, lane));
         }
         if pace.holds {
             return Some(Step::Send);
@@ -359,7 +363,7 @@ impl<T, R> Seats<T, R> {
     }
 
     fn startable(&self, s: &State<T, R>) -> bool {
-        !s.requests.is_empty() && s.running < self.bounds.running() && s.open < self.bounds.open
+        s.requests.may_start() && s.running < self.bounds.running() && s.open < self.bounds.open
     }
 
     fn returnable(&self, s: &State<T, R>) -> bool {
@@ -430,12 +434,12 @@ impl<T, R> Seats<T, R> {
     }
 
     /// Adds a request to start, or gives it back when the queue is full.
-    pub(crate) fn push_request(&self, request: R, from_loop: bool) -> Result<Call, R> {
+    pub(crate) fn push_request(&self, request: R, lane: &Lane, from_loop: bool) -> Result<Call, R> {
         let mut s = lock(&self.state);
-        if s.closed || s.requests.len() >= self.bounds.queued {
+        if s.closed || s.requests.queued() >= self.bounds.queued {
             return Err(request);
         }
-        s.requests.push_back(request);
+        s.requests.push(lane, request)?;
         Ok(if from_loop { Call::Nobody } else { self.announce(&mut s) })
     }
 
@@ -524,7 +528,7 @@ impl<T, R> Seats<T, R> {
         let work = self.has_work(&s);
         Pulse {
             steps: s.steps,
-            idle: s.open == s.waiting && s.requests.is_empty() && !work && s.polling != Polling::Nobody,
+            idle: s.open == s.waiting && s.requests.queued() == 0 && !work && s.polling != Polling::Nobody,
             unattended: !s.closed && (work || s.polling == Polling::Nobody),
         }
     }
@@ -537,12 +541,7 @@ impl<T, R> Seats<T, R> {
     /// Takes out the queued requests that have waited too long, or in vain; to be dropped without the lock.
     pub(crate) fn expire(&self, expired: impl Fn(&R) -> bool) -> Vec<R> {
         let mut s = lock(&self.state);
-        if !s.requests.iter().any(&expired) {
-            return Vec::new();
-        }
-        let (out, keep): (Vec<R>, Vec<R>) = std::mem::take(&mut s.requests).into_iter().partition(expired);
-        s.requests = keep.into();
-        out
+        s.requests.expire(expired)
     }
 
     /// For the monitor, when no thread can be started: whether the reactor has no poller, and the caller is it now.
@@ -593,11 +592,11 @@ impl<T, R> Seats<T, R> {
 
     /// Every worker exits at its next step. Returns those that are parked, to be woken (the poller must be woken too), and what
     /// was queued, to be dropped without the lock.
-    pub(crate) fn close(&self) -> (Vec<Arc<Member>>, VecDeque<T>, VecDeque<R>) {
+    pub(crate) fn close(&self) -> (Vec<Arc<Member>>, VecDeque<T>, Vec<R>) {
         let mut s = lock(&self.state);
         s.closed = true;
         let mut wake = std::mem::take(&mut s.parked);
         wake.extend(s.returning.drain(..));
-        (wake, std::mem::take(&mut s.polls), std::mem::take(&mut s.requests))
+        (wake, std::mem::take(&mut s.polls), s.requests.clear())
     }
 }

@@ -207,10 +207,11 @@ impl Workers {
 
     /// Queues a request to be started.
     pub(crate) fn push_request(self: &Arc<Self>, request: Box<Queued>) -> Result<(), Box<Queued>> {
-        let call = self.seats.push_request(request, self.in_my_loop()).or_else(|request| {
+        let lane = request.lane();
+        let call = self.seats.push_request(request, &lane, self.in_my_loop()).or_else(|request| {
             // Those whose client has gone need no place.
             let gone = self.seats.expire(|request| request.slot().is_gone());
-            if gone.is_empty() { Err(request) } else { self.seats.push_request(request, self.in_my_loop()) }
+            if gone.is_empty() { Err(request) } else { self.seats.push_request(request, &lane, self.in_my_loop()) }
         })?;
         self.act(call);
         self.wake_monitor();
@@ -369,12 +370,12 @@ impl Workers {
                     }
                     Done::Polled
                 }
-                Step::Request(request) => {
+                Step::Request(request, lane) => {
                     requests += 1;
                     let was_long = self.run_request(&me, request, requests);
                     tasks = if was_long { TASKS_PER_POLL } else { tasks + 1 };
                     held += 1;
-                    Done::Request
+                    Done::Request(lane)
                 }
                 Step::Send => {
                     self.send_held(&me);

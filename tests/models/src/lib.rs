@@ -1,4 +1,4 @@
-//! Model checks: `run_state.rs`, `readiness.rs`, `parker.rs` and `seats.rs` of astra-server, the very same files, on loom's
+//! Model checks: `run_state.rs`, `readiness.rs`, `parker.rs`, `lanes.rs` and `seats.rs` of astra-server, the very same files, on loom's
 //! primitives instead of the standard library's. loom runs each model under every interleaving (within a bound on
 //! preemptions) and fails if one panics, or if all its threads are asleep: that is what a lost wake-up looks like.
 //!
@@ -6,7 +6,7 @@
 //! plain tests of rules 5 and 11; the others have tests against real sockets in `host/server/tests`.
 
 #![cfg(test)]
-#![allow(dead_code, reason = "the models use a part of the files that they share with the server")]
+#![allow(dead_code, unreachable_pub, reason = "the models use a part of the files that they share with the server")]
 
 /// What `host/server/src/sync.rs` names, from loom.
 mod sync {
@@ -24,6 +24,8 @@ mod sync {
     }
 }
 
+#[path = "../../../host/server/src/lanes.rs"]
+mod lanes;
 #[path = "../../../host/server/src/parker.rs"]
 mod parker;
 #[path = "../../../host/server/src/readiness.rs"]

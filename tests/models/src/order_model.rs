@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::explore;
+use crate::lanes::Lane;
 use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
 
 struct Worker {
@@ -25,7 +26,7 @@ impl Worker {
 }
 
 fn request(seats: &Seats<u8, u8>, request: u8) -> Call {
-    seats.push_request(request, false).expect("the queue has room")
+    seats.push_request(request, &Lane::default(), false).expect("the queue has room")
 }
 
 /// Rule 11.
@@ -38,15 +39,15 @@ fn the_worker_that_parked_last_is_called_first() {
         assert!(matches!(poller.next(&seats, Done::Arrived, false), (Step::React { wait: true }, Call::Nobody)));
         for (id, worker) in [(1, &mut first), (2, &mut last)] {
             assert!(matches!(request(&seats, id), Call::Start(Role::Seated)));
-            assert!(matches!(worker.next(&seats, Done::Arrived, false), (Step::Request(run), _) if run == id));
+            assert!(matches!(worker.next(&seats, Done::Arrived, false), (Step::Request(run, 0), _) if run == id));
         }
         for worker in [&mut first, &mut last] {
-            assert!(matches!(worker.next(&seats, Done::Request, false), (Step::Park, Call::Nobody)));
+            assert!(matches!(worker.next(&seats, Done::Request(0), false), (Step::Park, Call::Nobody)));
         }
         assert!(last.is(&request(&seats, 3)), "not the one whose stack is warm");
         assert!(matches!(request(&seats, 4), Call::Nobody), "one at a time");
         let (step, call) = last.next(&seats, Done::Arrived, false);
-        assert!(matches!(step, Step::Request(3)), "{step:?}");
+        assert!(matches!(step, Step::Request(3, 0)), "{step:?}");
         assert!(first.is(&call), "{call:?}");
     });
 }
@@ -88,7 +89,7 @@ fn a_request_that_returns_does_not_wait_for_the_end_of_polls() {
         }
         for (index, worker) in workers.iter_mut().enumerate() {
             let (step, _) = worker.next(&seats, Done::Arrived, false);
-            assert!(matches!(step, Step::Request(_)), "{step:?}");
+            assert!(matches!(step, Step::Request(..)), "{step:?}");
             if index < 2 {
                 assert!(matches!(seats.leave(&worker.member, true), Call::Start(_)));
             }
@@ -99,7 +100,7 @@ fn a_request_that_returns_does_not_wait_for_the_end_of_polls() {
         for task in 1..=3 {
             assert!(matches!(seats.push(task, true), Call::Nobody));
         }
-        assert!(matches!(busy.next(&seats, Done::Request, false), (Step::Poll(1), Call::Nobody)));
+        assert!(matches!(busy.next(&seats, Done::Request(0), false), (Step::Poll(1), Call::Nobody)));
         let (step, call) = busy.next(&seats, Done::Polled, false);
         assert!(matches!(step, Step::Poll(2)) && second.is(&call), "{step:?} {call:?}");
     });

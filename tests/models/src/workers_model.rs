@@ -7,6 +7,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
 use crate::explore;
+use crate::lanes::Lane;
 use crate::parker::Parker;
 use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
 use crate::sync::{Mutex, lock};
@@ -63,9 +64,9 @@ impl Pool {
                     job(self, &me);
                     Done::Polled
                 }
-                Step::Request(job) => {
+                Step::Request(job, lane) => {
                     job(self, &me);
-                    Done::Request
+                    Done::Request(lane)
                 }
                 Step::Send => unreachable!("nothing is held"),
                 Step::React { wait } => {
@@ -90,7 +91,10 @@ impl Pool {
     }
 
     fn push_request(self: &Arc<Self>, from_loop: bool, job: impl FnOnce(&Arc<Self>, &Arc<Member>) + Send + 'static) {
-        let call = self.seats.push_request(Box::new(job), from_loop).unwrap_or_else(|_| panic!("the queue has room"));
+        let call = self
+            .seats
+            .push_request(Box::new(job), &Lane::default(), from_loop)
+            .unwrap_or_else(|_| panic!("the queue has room"));
         self.act(call);
     }
 

@@ -1,0 +1,97 @@
+//! Bulkheads: requests of one lane that are slow, or too many, take neither the workers nor the turns of others.
+
+mod support;
+
+use std::time::Duration;
+
+use astra_server::{Bytes, Exchange, Handler, Lane, blocking};
+use http::{HeaderMap, Uri};
+use http_body_util::Full;
+use support::{Client, Gate, Running, server, signals, start_handler};
+
+const SLOW: Lane = Lane { id: 1, in_flight: 2, queue: 1, queue_timeout: None };
+
+/// `/slow…` is held at the gate and has a lane with bounds; what is elsewhere is answered at once.
+struct Slow {
+    lane: Lane,
+    gate: Gate,
+    called: std::sync::mpsc::Sender<()>,
+}
+
+impl Handler for Slow {
+    fn lane(&self, uri: &Uri, _headers: &HeaderMap) -> Lane {
+        if uri.path().starts_with("/slow") { self.lane } else { Lane::default() }
+    }
+
+    fn handle(&self, exchange: Exchange) {
+        let path = exchange.request.uri().path().to_owned();
+        if path.starts_with("/slow") {
+            self.called.send(()).expect("the test listens");
+            blocking(|| self.gate.wait());
+        }
+        exchange.responder.send(http::Response::new(Full::new(Bytes::from(path))));
+    }
+}
+
+fn slow(max_workers: usize, lane: Lane) -> (Running, Gate, support::Signals<()>) {
+    let (called, calls) = signals();
+    let gate = Gate::default();
+    let handler = Slow { lane, gate: gate.clone(), called };
+    (start_handler(server().max_workers(max_workers), handler), gate, calls)
+}
+
+fn ask(server: &Running, path: &str) -> Client {
+    let mut client = server.connect();
+    client.ask(path);
+    client
+}
+
+#[test]
+fn a_slow_lane_takes_as_many_workers_as_it_may_and_the_next_is_503_at_once() {
+    let (server, gate, calls) = slow(4, SLOW);
+    let mut started = [ask(&server, "/slow/1"), ask(&server, "/slow/2")];
+    calls.next();
+    calls.next();
+    let mut waits = ask(&server, "/slow/3");
+    // It is queued before the next is read, since that is read later.
+    assert_eq!(server.connect().get("/quick").text(), "/quick");
+    let refused = server.connect().get("/slow/4");
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    for _ in 0..20 {
+        assert_eq!(server.connect().get("/quick").text(), "/quick");
+    }
+    assert!(calls.is_empty(), "no third one has started");
+    gate.open();
+    for (client, path) in started.iter_mut().zip(["/slow/1", "/slow/2"]) {
+        assert_eq!(client.answer().text(), path);
+    }
+    assert_eq!(waits.answer().text(), "/slow/3");
+}
+
+#[test]
+fn a_request_waits_for_its_lane_as_long_as_the_lane_says() {
+    let lane = Lane { in_flight: 1, queue: 9, queue_timeout: Some(Duration::from_millis(1)), ..SLOW };
+    let (server, gate, calls) = slow(4, lane);
+    let mut started = ask(&server, "/slow/1");
+    calls.next();
+    let late = server.connect().get("/slow/2");
+    assert_eq!((late.status, late.header("retry-after")), (503, Some("1")));
+    gate.open();
+    assert_eq!(started.answer().text(), "/slow/1");
+    assert_eq!(server.connect().get("/slow/3").text(), "/slow/3");
+}
+
+#[test]
+fn a_lane_with_a_long_queue_does_not_make_others_wait_for_the_end_of_it() {
+    let lane = Lane { in_flight: 1, queue: 100, ..SLOW };
+    let (server, gate, calls) = slow(2, lane);
+    let mut slow: Vec<Client> = (0..50).map(|_| ask(&server, "/slow")).collect();
+    calls.next();
+    for _ in 0..20 {
+        assert_eq!(server.connect().get("/quick").text(), "/quick");
+    }
+    gate.open();
+    for client in &mut slow {
+        assert_eq!(client.answer().text(), "/slow");
+    }
+}

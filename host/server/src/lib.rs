@@ -8,7 +8,7 @@
 //! | `listener`, `socket` | accepting, which never dies; TCP and Unix sockets as one |
 //! | `connection`, `link`, `streams` | one connection: protocol, deadlines, close; its socket and counters; HTTP/2 streams |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
-//! | `body`, `outgoing`, `http` | bodies for blocking code, hyper's end of them, the types both speak |
+//! | `upload`, `body`, `outgoing`, `http` | what arrives before a handler starts; bodies for blocking code, hyper's end of them, the types both speak |
 //! | `workers`, `seats`, `wait`, `monitor` | the threads; who may run and what next; giving up a seat; the thread that ticks |
 //! | `reactor`, `timer`, `readiness`, `run_state`, `parker` | events, deadlines, and the three small state machines |
 
@@ -34,6 +34,7 @@ mod socket;
 mod streams;
 mod sync;
 mod timer;
+mod upload;
 mod wait;
 mod workers;
 

@@ -37,7 +37,23 @@ pub(crate) struct Limits {
     pub(crate) idle_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) body_read_timeout: Duration,
+    pub(crate) body_rate: BodyRate,
     pub(crate) max_body: u64,
+}
+
+/// How slowly a request body may come while it is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyRate {
+    pub(crate) bytes_per_second: u32,
+    pub(crate) grace: Duration,
+}
+
+impl BodyRate {
+    /// How long so many bytes may have been waited for, all in all.
+    pub(crate) fn allowed(self, bytes: u64) -> Duration {
+        let millis = bytes.saturating_mul(1000).checked_div(u64::from(self.bytes_per_second));
+        millis.map_or(Duration::MAX, |millis| self.grace.saturating_add(Duration::from_millis(millis)))
+    }
 }
 
 pub(crate) struct Link {
@@ -67,6 +83,8 @@ pub(crate) struct Link {
     framing: AtomicU64,
     budget: AtomicUsize,
     calls: AtomicUsize,
+    /// Bytes held of request bodies whose handlers have not started. Relaxed: it is a bound on memory, not an order.
+    ahead: AtomicUsize,
     queue: Mutex<QueuePlaces>,
     /// Answers of HTTP/1 of which hyper has taken all that it will, and not yet written it.
     unwritten: Mutex<Vec<Unwritten>>,
@@ -144,6 +162,7 @@ impl Link {
             framing: AtomicU64::new(0),
             budget: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
+            ahead: AtomicUsize::new(0),
             queue: Mutex::default(),
             unwritten: Mutex::default(),
             has_unwritten: AtomicBool::new(false),
@@ -160,9 +179,13 @@ impl Link {
         self.http2.store(true, Ordering::SeqCst);
     }
 
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.http2.load(Ordering::SeqCst)
+    }
+
     /// The connection that carries the stream being polled; none on HTTP/1, where the connection itself is polled.
     pub(crate) fn connection_of_stream(&self) -> Option<Arc<dyn Task>> {
-        if !self.http2.load(Ordering::SeqCst) {
+        if !self.speaks_http2() {
             return None;
         }
         self.connection().map(|connection| connection as Arc<dyn Task>)
@@ -237,6 +260,20 @@ impl Link {
         }
     }
 
+    pub(crate) fn ahead(&self) -> usize {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn hold_ahead(&self, bytes: usize) {
+        self.ahead.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn give_ahead(&self, bytes: usize) {
+        if bytes > 0 {
+            self.ahead.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
     /// A run begins.
     pub(crate) fn refill_budget(&self) {
         self.budget.store(READ_BUDGET, Ordering::Relaxed);
@@ -270,7 +307,7 @@ impl Link {
 
     /// hyper has let go of a body of which it had taken `length` bytes.
     pub(crate) fn body_ended(&self, told: Told, length: u64, is_whole: bool) {
-        if self.http2.load(Ordering::SeqCst) {
+        if self.speaks_http2() {
             return told(as_taken(length, is_whole));
         }
         let end = self.taken.load(Ordering::Relaxed);
@@ -420,5 +457,19 @@ impl hyper::rt::Write for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.link.shut_write();
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_may_be_waited_for_as_long_as_what_has_come_of_it_allows() {
+        let rate = BodyRate { bytes_per_second: 500, grace: Duration::from_secs(10) };
+        assert_eq!(rate.allowed(0), Duration::from_secs(10));
+        assert_eq!(rate.allowed(250), Duration::from_millis(10_500));
+        assert!(rate.allowed(u64::MAX) > Duration::from_secs(1 << 40));
+        assert_eq!(BodyRate { bytes_per_second: 0, ..rate }.allowed(0), Duration::MAX);
     }
 }

@@ -3,7 +3,7 @@
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use crate::link::Limits;
+use crate::link::{BodyRate, Limits};
 use crate::seats::Bounds;
 use crate::server::{Protocols, Server};
 use crate::streams::Streams;
@@ -41,6 +41,7 @@ impl Default for Options {
                 idle_timeout: Duration::from_secs(60),
                 write_timeout: Duration::from_secs(30),
                 body_read_timeout: Duration::from_secs(30),
+                body_rate: BodyRate { bytes_per_second: 500, grace: Duration::from_secs(10) },
                 max_body: u64::MAX,
             },
             max_connections: 16 * 1024,
@@ -60,7 +61,8 @@ impl Default for Options {
 
 /// Workers, queue and connections.
 impl Server {
-    /// Requests that may be handled at once, running or waiting, each on a thread of its own. Default 512.
+    /// Requests that may be handled at once, running or waiting, each on a thread of its own; at most half of them (but one at least) whose
+    /// bodies have not ended. Default 512.
     #[must_use]
     pub fn max_workers(mut self, requests: usize) -> Self {
         self.options.workers.bounds.open = requests.max(1);
@@ -88,8 +90,8 @@ impl Server {
         self
     }
 
-    /// Requests that may wait for a worker, and for how long, before they get 503 with `Retry-After`. Default 1,024
-    /// requests, 10 s.
+    /// Requests that may wait for a worker, and for how long, before they get 503 with `Retry-After`; as many again whose
+    /// bodies have not ended may wait for others of their kind. Default 1,024 requests, 10 s.
     #[must_use]
     pub fn queue(mut self, requests: usize, timeout: Duration) -> Self {
         self.options.workers.bounds.queued = requests;
@@ -162,6 +164,15 @@ impl Server {
     #[must_use]
     pub fn body_read_timeout(mut self, time: Duration) -> Self {
         self.options.limits.body_read_timeout = time;
+        self
+    }
+
+    /// How slowly a request body may come while it is being waited for: all the waiting for it together may last `grace`, and a second
+    /// more for each `bytes_per_second` that have come. Then it is as after [`body_read_timeout`](Self::body_read_timeout). 0 is no
+    /// such limit. Default 500 bytes a second, 10 s.
+    #[must_use]
+    pub fn body_rate(mut self, bytes_per_second: u32, grace: Duration) -> Self {
+        self.options.limits.body_rate = BodyRate { bytes_per_second, grace };
         self
     }
 

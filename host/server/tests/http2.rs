@@ -705,3 +705,54 @@ fn an_idle_connection_is_closed_after_the_idle_timeout() {
         drop(requests);
     });
 }
+
+#[test]
+fn streams_with_unfinished_bodies_hold_half_of_the_workers_and_one_that_ends_passes() {
+    let (called, calls) = signals();
+    let server = start(server().max_workers(4).seats(4), move |req: Request, _info| {
+        called.send(req.uri().path().to_owned()).expect("the test listens");
+        Response::new(req.into_body())
+    });
+    let addr = server.addr;
+    run(async {
+        let (requests, _connection) = connect(addr).await;
+        let begin = |path: &'static str| {
+            let requests = requests.clone();
+            async move {
+                let mut ready = requests.ready().await.expect("room for a stream");
+                let (answer, mut stream) = ready.send_request(request("POST", path), false).expect("valid");
+                stream.send_data(Bytes::from("hello"), false).expect("the stream is open");
+                (answer, stream)
+            }
+        };
+        let (_first, mut to_first) = begin("/first").await;
+        let (_second, _to_second) = begin("/second").await;
+        let mut started = [calls.next(), calls.next()];
+        started.sort();
+        assert_eq!(started, ["/first", "/second"]);
+        let (third, mut to_third) = begin("/third").await;
+        let (_fourth, _to_fourth) = begin("/fourth").await;
+        tokio::task::yield_now().await;
+        to_third.send_data(Bytes::from("world"), true).expect("the stream is open");
+        assert_eq!(whole(third.await.expect("an answer").into_body()).await.expect("no error"), b"helloworld");
+        assert_eq!(calls.next(), "/third");
+        to_first.send_data(Bytes::new(), true).expect("the stream is open");
+        assert_eq!(calls.next(), "/fourth");
+    });
+}
+
+#[test]
+fn trailers_without_a_field_end_a_body_as_others_do() {
+    let server = serve(|req: Request, _info| Response::new(req.into_body()));
+    let addr = server.addr;
+    run(async {
+        let (requests, _connection) = connect(addr).await;
+        let mut ready = requests.ready().await.expect("room for a stream");
+        let (answer, mut stream) = ready.send_request(request("POST", "/"), false).expect("valid");
+        stream.send_data(Bytes::from("hello"), false).expect("the stream is open");
+        stream.send_trailers(HeaderMap::new()).expect("the stream is open");
+        let answer = answer.await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        assert_eq!(whole(answer.into_body()).await.expect("no error"), b"hello");
+    });
+}

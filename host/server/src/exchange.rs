@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -40,7 +40,7 @@ pub trait Handler: Send + Sync + 'static {
     fn handle(&self, exchange: Exchange);
 
     /// The server has refused a request by itself: 400 without a valid `Host`, 405 for CONNECT and TRACE, 413 by the stated length,
-    /// 503 from a full queue. To be logged, or to add to the response's head. Called while a
+    /// 431 by the number of fields (HTTP/2), 503 from a full queue. To be logged, or to add to the response's head. Called while a
     /// connection is polled: it must not block. What hyper refuses (malformed, or its head is too large) and an unfinished head (408)
     /// are not requests yet, and go to the log only.
     fn refused(&self, _request: &http::request::Parts, _info: &ConnectionInfo, _response: &mut http::response::Parts) {}
@@ -292,7 +292,17 @@ impl Future for ReplyFuture {
     type Output = Result<http::Response<Outgoing>, std::convert::Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_answer(cx).map(Ok)
+        self.poll_answer(cx).map(|mut response| {
+            let close = || HeaderValue::from_static("close");
+            if self.link.says_close() {
+                response.headers_mut().insert(CONNECTION, close());
+            }
+            if self.link.is_http10.load(Ordering::Relaxed) && response.headers().get(CONNECTION) == Some(&close()) {
+                // Or hyper would add `keep-alive` to it, if the client has asked for that.
+                *response.version_mut() = Version::HTTP_10;
+            }
+            Ok(response)
+        })
     }
 }
 

@@ -5,7 +5,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `server`, `options` | binding, what can be set, starting, the [`Handle`] |
-//! | `listener`, `socket` | accepting, which never dies; TCP and Unix sockets as one |
+//! | `listener`, `peers`, `socket` | accepting, which never dies; how many connections a peer has; TCP and Unix sockets as one |
 //! | `connection`, `link`, `streams` | one connection: protocol, deadlines, close; its socket and counters; HTTP/2 streams |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
 //! | `upload`, `body`, `outgoing`, `http` | what arrives before a handler starts; bodies for blocking code, hyper's end of them, the types both speak |
@@ -22,6 +22,7 @@ mod monitor;
 mod options;
 mod outgoing;
 mod parker;
+mod peers;
 mod reactor;
 mod readiness;
 mod refusal;

@@ -21,6 +21,7 @@ use crate::reactor::Ready;
 use crate::server::SocketCount;
 use crate::socket::Socket;
 use crate::sync::lock;
+use crate::timer::{Millis, millis};
 use crate::workers::{Task, Workers};
 
 /// Bytes and reads that one run of a connection may take before it goes to the back of the queue.
@@ -39,6 +40,10 @@ pub(crate) struct Limits {
     pub(crate) body_read_timeout: Duration,
     pub(crate) body_rate: BodyRate,
     pub(crate) max_body: u64,
+    /// Fields of a head, on HTTP/2; on HTTP/1 hyper counts.
+    pub(crate) max_headers: usize,
+    pub(crate) max_requests: u64,
+    pub(crate) max_age: Duration,
 }
 
 /// How slowly a request body may come while it is waited for.
@@ -65,6 +70,8 @@ pub(crate) struct Link {
     socket: Socket,
     connection: OnceLock<Weak<Connection>>,
     http2: AtomicBool,
+    /// When it is too old.
+    ends_at: Millis,
     /// Exchanges from their head until hyper has taken the last of the response.
     open: AtomicUsize,
     /// All exchanges so far, and all bytes written: they tell one wait from the next.
@@ -143,6 +150,7 @@ impl Link {
         socket: Socket,
         count: SocketCount,
     ) -> Arc<Self> {
+        let ends_at = workers.reactor.timers.recent().saturating_add(millis(limits.max_age));
         Arc::new(Self {
             workers,
             handler,
@@ -152,6 +160,7 @@ impl Link {
             socket,
             connection: OnceLock::new(),
             http2: AtomicBool::new(false),
+            ends_at,
             open: AtomicUsize::new(0),
             exchanges: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -211,6 +220,16 @@ impl Link {
 
     pub(crate) fn exchanges(&self) -> u64 {
         self.exchanges.load(Ordering::Relaxed)
+    }
+
+    /// It has had all its requests, or its time: it ends with what it is at.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.exchanges() >= self.limits.max_requests || self.workers.reactor.timers.recent() >= self.ends_at
+    }
+
+    /// To be said with an answer, if it is the last (RFC 9112 section 9.6); HTTP/2 has GOAWAY.
+    pub(crate) fn says_close(&self) -> bool {
+        self.is_spent() && !self.speaks_http2()
     }
 
     pub(crate) fn written(&self) -> u64 {

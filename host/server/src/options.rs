@@ -16,6 +16,7 @@ pub(crate) struct Options {
     pub(crate) protocols: Protocols,
     pub(crate) limits: Limits,
     pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_peer: Option<usize>,
     pub(crate) nodelay: bool,
     pub(crate) abandon_after: Option<Duration>,
     pub(crate) workers: workers::Options,
@@ -43,8 +44,12 @@ impl Default for Options {
                 body_read_timeout: Duration::from_secs(30),
                 body_rate: BodyRate { bytes_per_second: 500, grace: Duration::from_secs(10) },
                 max_body: u64::MAX,
+                max_headers: 100,
+                max_requests: u64::MAX,
+                max_age: Duration::MAX,
             },
             max_connections: 16 * 1024,
+            max_connections_per_peer: None,
             nodelay: true,
             abandon_after: None,
             workers: workers::Options {
@@ -103,6 +108,29 @@ impl Server {
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.options.max_connections = connections.max(1);
+        self
+    }
+
+    /// Connections that one peer may have open at once; one more is closed at once. A peer is an IPv4 address or an IPv6 network of 64
+    /// bits; behind a proxy all clients are one. Default: no such limit.
+    #[must_use]
+    pub fn max_connections_per_peer(mut self, connections: usize) -> Self {
+        self.options.max_connections_per_peer = Some(connections.max(1));
+        self
+    }
+
+    /// Requests on one connection; then it ends: `connection: close` on the last answer, GOAWAY. Default: no such limit.
+    #[must_use]
+    pub fn max_requests_per_connection(mut self, requests: u64) -> Self {
+        self.options.limits.max_requests = requests.max(1);
+        self
+    }
+
+    /// How old a connection may become; then it ends with its next request: `connection: close` on the answer to that, GOAWAY. One
+    /// without a request ends by [`idle_timeout`](Self::idle_timeout). Default: no such limit.
+    #[must_use]
+    pub fn max_connection_age(mut self, age: Duration) -> Self {
+        self.options.limits.max_age = age;
         self
     }
 
@@ -328,6 +356,13 @@ impl Server {
     #[must_use]
     pub fn http2_max_header_list_size(mut self, bytes: u32) -> Self {
         self.options.http2.max_header_list_size(bytes);
+        self
+    }
+
+    /// Most header fields of a request; beyond it the client gets 431. A cookie in pieces (RFC 9113 section 8.2.3) is one. Default 100.
+    #[must_use]
+    pub fn http2_max_headers(mut self, fields: usize) -> Self {
+        self.options.limits.max_headers = fields;
         self
     }
 

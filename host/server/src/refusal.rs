@@ -4,7 +4,9 @@
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use http::uri::Authority;
 use http::{Method, StatusCode, Version};
 use http_body::Body as _;
@@ -38,6 +40,9 @@ impl Link {
         if !has_valid_target(request) {
             return Some(refusal(StatusCode::BAD_REQUEST));
         }
+        if request.headers().len() > self.limits.max_headers && has_too_many(request, self.limits.max_headers) {
+            return Some(refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+        }
         if let Some(code) = refused_coding(request.headers()) {
             return Some(refusal(code));
         }
@@ -46,6 +51,12 @@ impl Link {
         }
         None
     }
+}
+
+/// On HTTP/1 hyper has counted. On HTTP/2 a cookie may come in pieces, which count once (RFC 9113 section 8.2.3).
+fn has_too_many(request: &http::Request<Incoming>, max: usize) -> bool {
+    let pieces = request.headers().get_all(COOKIE).iter().skip(1).count();
+    request.version() == Version::HTTP_2 && request.headers().len() - pieces > max
 }
 
 /// We know one transfer coding, which may be applied once (RFC 9112 sections 6.1 and 7): others would reach the handler undecoded.

@@ -707,6 +707,48 @@ fn an_idle_connection_is_closed_after_the_idle_timeout() {
 }
 
 #[test]
+fn a_connection_that_has_had_all_its_requests_says_goodbye_and_finishes_them() {
+    let server = start(server().max_requests_per_connection(3), |req: Request, _info| echo_path(&req));
+    let addr = server.addr;
+    run(async {
+        let (mut requests, connection) = connect(addr).await;
+        for path in ["/1", "/2", "/3"] {
+            assert_eq!(get(&mut requests, path).await, (200, path.as_bytes().to_vec()));
+        }
+        connection.await.expect("it ends").expect("without an error");
+    });
+}
+
+#[test]
+fn too_many_fields_are_431_and_a_cookie_in_pieces_is_one() {
+    let server = serve(|req: Request, _info| echo_path(&req));
+    let addr = server.addr;
+    run(async {
+        let (requests, _connection) = connect(addr).await;
+        let with = |fields: usize, cookies: usize| {
+            let mut request = request("GET", "/");
+            for i in 0..fields {
+                let name: http::HeaderName = format!("x-{i}").parse().expect("a name");
+                request.headers_mut().insert(name, HeaderValue::from_static("1"));
+            }
+            for _ in 0..cookies {
+                request.headers_mut().append("cookie", HeaderValue::from_static("a=b"));
+            }
+            let requests = requests.clone();
+            async move {
+                let mut ready = requests.ready().await.expect("room for a stream");
+                let (answer, _stream) = ready.send_request(request, true).expect("valid");
+                answer.await.expect("an answer").status().as_u16()
+            }
+        };
+        assert_eq!(with(100, 0).await, 200);
+        assert_eq!(with(101, 0).await, 431);
+        assert_eq!(with(50, 150).await, 200);
+        assert_eq!(with(100, 1).await, 431);
+    });
+}
+
+#[test]
 fn streams_with_unfinished_bodies_hold_half_of_the_workers_and_one_that_ends_passes() {
     let (called, calls) = signals();
     let server = start(server().max_workers(4).seats(4), move |req: Request, _info| {

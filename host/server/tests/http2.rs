@@ -720,6 +720,46 @@ fn a_connection_that_has_had_all_its_requests_says_goodbye_and_finishes_them() {
 }
 
 #[test]
+fn a_connection_that_is_too_old_answers_what_it_is_asked_and_says_goodbye() {
+    let server = start(server().max_connection_age(Duration::from_millis(50)), |req: Request, _info| echo_path(&req));
+    let addr = server.addr;
+    run(async {
+        let (requests, connection) = connect(addr).await;
+        tokio::time::sleep(Duration::from_millis(100)).await; // it grows old
+        // On a slow machine it may have been old, and have said so, before it had moved at all.
+        if let Ok(mut ready) = requests.ready().await
+            && let Ok((answer, _)) = ready.send_request(request("GET", "/old"), true)
+        {
+            let answer = answer.await.expect("an answer");
+            assert_eq!(whole(answer.into_body()).await.expect("no error"), b"/old");
+        }
+        connection.await.expect("it ends").expect("without an error");
+    });
+}
+
+#[test]
+fn a_stream_whose_body_trickles_is_408_and_the_others_go_on() {
+    let server = start(server().body_rate(1_000_000, Duration::from_millis(100)), |mut req: Request, _info| {
+        let _ = req.body_mut().reader().read_to_end(&mut Vec::new());
+        echo_path(&req)
+    });
+    let addr = server.addr;
+    run(async {
+        let (mut requests, _connection) = connect(addr).await;
+        let mut ready = requests.clone().ready().await.expect("room for a stream");
+        let (answer, mut stream) = ready.send_request(request("POST", "/"), false).expect("valid");
+        let trickling = tokio::spawn(async move {
+            while stream.send_data(Bytes::from("x"), false).is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await; // the trickle is what is tested
+            }
+        });
+        assert_eq!(answer.await.expect("an answer").status(), 408);
+        trickling.abort();
+        assert_eq!(get(&mut requests, "/").await.0, 200);
+    });
+}
+
+#[test]
 fn too_many_fields_are_431_and_a_cookie_in_pieces_is_one() {
     let server = serve(|req: Request, _info| echo_path(&req));
     let addr = server.addr;

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -17,10 +17,11 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::link::{Link, Open};
+use crate::link::{Limits, Open};
 use crate::outgoing::Channel;
 use crate::slot::Slot;
-use crate::timer::Sleep;
+use crate::timer::{Millis, Sleep};
+use crate::upload::{Upload, Wait};
 use crate::wait::{flush, wait};
 use crate::workers::Workers;
 
@@ -147,20 +148,35 @@ impl Body {
         self.trailers.take().map(|trailers| *trailers)
     }
 
-    pub(crate) fn incoming(body: Incoming, slot: Arc<Slot>, link: &Arc<Link>) -> Self {
-        if http_body::Body::is_end_stream(&body) {
-            return Self::empty();
-        }
+    pub(crate) fn incoming(body: Incoming, expects_continue: bool, slot: Arc<Slot>) -> Self {
+        let link = &slot.link;
         let body = IncomingBody {
             open: Some(link.keep_open()),
             left: link.limits.max_body,
-            stall_timeout: link.limits.body_read_timeout,
             workers: Arc::downgrade(&link.workers),
-            body,
-            slot,
+            limits: link.limits.clone(),
+            body: Upload::new(body, expects_continue, link.clone()),
             stall: None,
+            waited: Duration::ZERO,
+            slot,
         };
         Kind::Incoming(Box::new(body)).into()
+    }
+
+    /// Ready: the handler that will read it may start; false if there is no room for it, even to wait.
+    pub(crate) fn poll_start(
+        &mut self,
+        since: Millis,
+        queue_timeout: Duration,
+        wait: &mut Option<Wait>,
+        cx: &mut Context<'_>,
+    ) -> Poll<bool> {
+        let Kind::Incoming(incoming) = &mut self.kind else { return Poll::Ready(true) };
+        let may = ready!(incoming.body.poll_start(since, queue_timeout, wait, cx));
+        if let Some(whole) = incoming.body.take_whole(incoming.left) {
+            self.kind = Kind::Bytes(whole);
+        }
+        Poll::Ready(may)
     }
 
     /// Splits a response's body into who moves it and what follows it.
@@ -284,29 +300,37 @@ impl http_body::Body for Body {
 
 /// A request's body: counted against its limit, and given up when the client stalls.
 struct IncomingBody {
-    body: Incoming,
+    body: Upload,
     slot: Arc<Slot>,
     /// Until its end: what the connection reads is this body, whatever has been answered.
     open: Option<Open>,
     left: u64,
-    stall: Option<Pin<Box<Sleep>>>,
-    stall_timeout: Duration,
+    limits: Arc<Limits>,
+    stall: Option<Stall>,
+    /// How long its handler has waited for it, all in all.
+    waited: Duration,
     workers: Weak<Workers>,
 }
 
 impl IncomingBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if let Poll::Ready(frame) = http_body::Body::poll_frame(Pin::new(&mut self.body), cx) {
-            self.stall = None;
+        if let Poll::Ready(frame) = self.body.poll_frame(cx) {
+            if let Some(stall) = self.stall.take() {
+                self.waited += stall.length();
+            }
             let Some(frame) = frame else {
                 self.open = None;
                 return Poll::Ready(None);
             };
+            if frame.as_ref().is_ok_and(|frame| self.is_swallowed(frame)) {
+                let text = "the request body does not end as it must";
+                return Poll::Ready(Some(Err(self.broken(io::ErrorKind::InvalidData, text))));
+            }
             let length = frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
             return Poll::Ready(Some(match self.left.checked_sub(length) {
                 Some(left) => {
                     self.left = left;
-                    frame.map_err(|error| io::Error::new(kind_of(&error), error))
+                    frame.map_err(|error| self.broken(kind_of(&error), error))
                 }
                 None => {
                     self.slot.too_large.store(true, Ordering::SeqCst);
@@ -314,12 +338,53 @@ impl IncomingBody {
                 }
             }));
         }
-        let stall = self
-            .stall
-            .get_or_insert_with(|| Box::pin(Sleep::until(self.workers.clone(), Instant::now() + self.stall_timeout)));
-        std::task::ready!(stall.as_mut().poll(cx));
+        let patience = self.patience();
+        let stall = self.stall.get_or_insert_with(|| Stall::new(self.workers.clone(), patience));
+        ready!(stall.sleep.as_mut().poll(cx));
         self.slot.too_slow.store(true, Ordering::SeqCst);
-        Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, "the client stopped sending the request body"))))
+        let text = "the client stopped sending the request body, or sends it too slowly";
+        Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, text))))
+    }
+
+    /// An error of the body's framing, or one that ends it early.
+    fn broken(&self, kind: io::ErrorKind, error: impl Into<BoxError>) -> io::Error {
+        if kind == io::ErrorKind::InvalidData {
+            self.slot.malformed.store(true, Ordering::SeqCst);
+        }
+        io::Error::new(kind, error)
+    }
+
+    /// Whether hyper took what follows the body for trailers: it does after a bare LF in place of the last CRLF, and finds none in it.
+    fn is_swallowed(&self, frame: &Frame<Bytes>) -> bool {
+        frame.trailers_ref().is_some_and(HeaderMap::is_empty) && !self.slot.link.speaks_http2()
+    }
+
+    /// How long the handler may wait for the next bytes: not longer than they may stand still, nor than all that came so far allows.
+    fn patience(&self) -> Duration {
+        let received = self.limits.max_body - self.left;
+        let allowed = self.limits.body_rate.allowed(received);
+        self.limits.body_read_timeout.min(allowed.saturating_sub(self.waited))
+    }
+}
+
+/// The handler waits for the next bytes.
+struct Stall {
+    since: Instant,
+    until: Instant,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Stall {
+    fn new(workers: Weak<Workers>, patience: Duration) -> Self {
+        let since = Instant::now();
+        let until = since + patience;
+        Self { since, until, sleep: Box::pin(Sleep::until(workers, until)) }
+    }
+
+    /// How long it has waited. Of one that asks again only after the end of its patience nobody knows: it was not waiting then.
+    fn length(&self) -> Duration {
+        let now = Instant::now();
+        if now < self.until { now - self.since } else { Duration::ZERO }
     }
 }
 

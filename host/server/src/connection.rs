@@ -133,6 +133,9 @@ impl Connection {
                 _ => inner.tell_to_end(),
             }
         }
+        if matches!(inner.protocol, Protocol::Http2(_)) && !inner.told_to_end && self.link.is_spent() {
+            inner.tell_to_end();
+        }
         let result = match &mut inner.protocol {
             Protocol::Unknown(read) => {
                 return self.tell_protocol(read).map_or_else(

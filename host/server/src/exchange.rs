@@ -15,8 +15,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderName};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::body::{Body, BoxError};
@@ -27,6 +28,7 @@ use crate::outgoing::Outgoing;
 use crate::refusal::{drop_body, overloaded, refusal, status};
 use crate::slot::Slot;
 use crate::timer::{Millis, millis};
+use crate::upload::Wait;
 use crate::workers::polled;
 
 /// By this name, where a handler uses it, a client can ask about its request; it stays on what we answer in a handler's stead.
@@ -44,9 +46,9 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// The server has refused a request by itself: 400 without a valid `Host`, 405 for CONNECT and TRACE, 413 by the stated length,
-    /// 503 from a full queue. To be logged, or to add to the response's head. Called while a connection is polled: it must not
-    /// block. What hyper refuses (malformed, or its head is too large) and an unfinished head (408) are not requests yet, and go to
-    /// the log only.
+    /// 431 by the number of fields (HTTP/2), 503 from a full queue. To be logged, or to add to the response's head. Called while a
+    /// connection is polled: it must not block. What hyper refuses (malformed, or its head is too large) and an unfinished head (408)
+    /// are not requests yet, and go to the log only.
     fn refused(&self, _request: &http::request::Parts, _info: &ConnectionInfo, _response: &mut http::response::Parts) {}
 }
 
@@ -120,15 +122,17 @@ impl Responder {
 
     fn answer(&mut self, mut response: http::Response<Outgoing>, told: Option<Told>) {
         let Some(open) = self.open.take() else { return };
-        // The limits are ours to report, whatever the handler made of the error it got; only its name for the request stays.
-        let over_limit = if self.slot.too_large.load(Ordering::SeqCst) {
+        // What is wrong with a body is ours to report, whatever the handler made of the error it got; only its name for the request stays.
+        let refused = if self.slot.too_large.load(Ordering::SeqCst) {
             Some(StatusCode::PAYLOAD_TOO_LARGE)
         } else if self.slot.too_slow.load(Ordering::SeqCst) {
             Some(StatusCode::REQUEST_TIMEOUT)
+        } else if self.slot.malformed.load(Ordering::SeqCst) {
+            Some(StatusCode::BAD_REQUEST)
         } else {
             None
         };
-        if let Some(code) = over_limit {
+        if let Some(code) = refused {
             let id = response.headers_mut().remove(REQUEST_ID);
             response = refusal(code);
             response.headers_mut().extend(id.map(|id| (HeaderName::from_static(REQUEST_ID), id)));
@@ -157,11 +161,13 @@ impl Drop for Responder {
 
 /// A request on its way to a worker.
 pub(crate) struct Queued {
-    request: http::Request<Incoming>,
+    request: Request,
     slot: Arc<Slot>,
     open: Open,
     lane: Lane,
     since: Millis,
+    /// Set while it may not be queued yet.
+    wait: Option<Wait>,
     /// Taken once it may be queued.
     place: Option<Place>,
 }
@@ -184,10 +190,24 @@ impl Queued {
         self.lane
     }
 
-    /// Nobody waits for it, or it has waited for longer than its lane says, or else `timeout`.
-    pub(crate) fn is_over(&self, timeout: Duration) -> bool {
+    /// Nobody waits for it, or it has waited for too long.
+    pub(crate) fn is_over(&self) -> bool {
         let waited = self.slot.link.workers.reactor.timers.recent().saturating_sub(self.since);
-        self.slot.is_gone() || waited > millis(self.lane.queue_timeout.unwrap_or(timeout))
+        self.slot.is_gone() || waited > millis(self.queue_timeout())
+    }
+
+    fn queue_timeout(&self) -> Duration {
+        self.lane.queue_timeout.unwrap_or(self.slot.link.workers.options.queue_timeout)
+    }
+
+    /// Ready: its handler may start; false if it must be refused.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let timeout = self.queue_timeout();
+        let may = self.request.body_mut().poll_start(self.since, timeout, &mut self.wait, cx);
+        if may.is_ready() {
+            self.wait = None;
+        }
+        may
     }
 
     /// Answers 503: it waited too long, or there was no room to wait.
@@ -198,14 +218,13 @@ impl Queued {
 
     /// Runs the handler on this thread.
     pub(crate) fn run(self) {
-        let Self { request, slot, open, lane: _, since: _, place } = self;
+        let Self { request, slot, open, lane: _, since: _, wait: _, place } = self;
         drop(place);
         let link = slot.link.clone();
         if slot.is_gone() {
             return;
         }
         let info = link.info.clone();
-        let request = request.map(|body| Body::incoming(body, slot.clone(), &link));
         let exchange = Exchange { request, info, responder: Responder { slot, open: Some(open) } };
         let handler = link.handler.clone();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler.handle(exchange))) {
@@ -228,7 +247,7 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
     type Error = std::convert::Infallible;
     type Future = ReplyFuture;
 
-    fn call(&self, request: http::Request<Incoming>) -> ReplyFuture {
+    fn call(&self, mut request: http::Request<Incoming>) -> ReplyFuture {
         let link = self.0.clone();
         let open = link.open_exchange(request.version());
         let state = match link.refusal(&request) {
@@ -238,14 +257,36 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
                 State::Now(Box::new(response))
             }
             None => {
+                take_host_of_target(&mut request);
                 let slot = Slot::new(request.method() == Method::HEAD, link.clone());
                 let since = link.workers.reactor.timers.recent();
                 let lane = link.handler.lane(request.uri(), request.headers());
-                State::New(Box::new(Queued { request, slot, open, lane, since, place: None }))
+                let has_body = !request.body().is_end_stream();
+                let expects_continue = has_body && expects_continue(&request);
+                let body = |body| Body::incoming(body, expects_continue, slot.clone());
+                let request = request.map(|incoming| if has_body { body(incoming) } else { Body::empty() });
+                State::New(Box::new(Queued { request, slot, open, lane, since, wait: None, place: None }))
             }
         };
         ReplyFuture { state, link, turn: None }
     }
+}
+
+/// The authority of a target in absolute-form replaces `Host` (RFC 9112 section 3.2.2).
+fn take_host_of_target(request: &mut http::Request<Incoming>) {
+    if request.version() < Version::HTTP_2
+        && let Some(authority) = request.uri().authority()
+        && let Ok(host) = HeaderValue::try_from(authority.as_str())
+    {
+        request.headers_mut().insert(HOST, host);
+    }
+}
+
+/// As hyper reads it: of several expectations the last, and none of HTTP/1.0.
+fn expects_continue(request: &http::Request<Incoming>) -> bool {
+    let expectation = request.headers().get_all(EXPECT).iter().next_back();
+    expectation.is_some_and(|expectation| expectation.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        && request.version() > Version::HTTP_10
 }
 
 /// Waits for the handler's answer.
@@ -259,7 +300,7 @@ pub(crate) struct ReplyFuture {
 /// Boxed, because hyper moves the future that holds it.
 enum State {
     Now(Box<http::Response<Outgoing>>),
-    /// Not queued yet: the connection may have enough requests queued.
+    /// Not queued yet: its body is on its way, or the connection has enough requests queued.
     New(Box<Queued>),
     Waiting(Arc<Slot>),
     Done,
@@ -269,33 +310,56 @@ impl Future for ReplyFuture {
     type Output = Result<http::Response<Outgoing>, std::convert::Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        if matches!(this.state, State::New(_)) && !this.link.enter_queue(&mut this.turn, cx.waker()) {
-            return Poll::Pending;
-        }
-        match std::mem::replace(&mut this.state, State::Done) {
+        self.poll_answer(cx).map(|mut response| {
+            let close = || HeaderValue::from_static("close");
+            if self.link.says_close() {
+                response.headers_mut().insert(CONNECTION, close());
+            }
+            if self.link.is_http10.load(Ordering::Relaxed) && response.headers().get(CONNECTION) == Some(&close()) {
+                // Or hyper would add `keep-alive` to it, if the client has asked for that.
+                *response.version_mut() = Version::HTTP_10;
+            }
+            Ok(response)
+        })
+    }
+}
+
+impl ReplyFuture {
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<http::Response<Outgoing>> {
+        match std::mem::replace(&mut self.state, State::Done) {
             State::New(mut queued) => {
-                queued.place = Some(Place(this.link.clone()));
                 let slot = queued.slot.clone();
+                match queued.poll_body(cx) {
+                    Poll::Ready(true) if self.link.enter_queue(&mut self.turn, cx.waker()) => {}
+                    Poll::Ready(false) => {
+                        queued.refuse();
+                        return slot.poll_reply(cx);
+                    }
+                    _ => {
+                        self.state = State::New(queued);
+                        return Poll::Pending;
+                    }
+                }
+                queued.place = Some(Place(self.link.clone()));
                 // Before the push: it may be started at once, on another thread.
                 let _ = slot.poll_reply(cx);
                 // Cannot be set already: this is the one place.
-                let _ = slot.own.set([polled(), this.link.connection_of_stream()]);
-                if let Err(queued) = this.link.workers.push_request(queued) {
+                let _ = slot.own.set([polled(), self.link.connection_of_stream()]);
+                if let Err(queued) = self.link.workers.push_request(queued) {
                     queued.refuse();
-                    return slot.poll_reply(cx).map(Ok);
+                    return slot.poll_reply(cx);
                 }
-                this.state = State::Waiting(slot);
+                self.state = State::Waiting(slot);
                 Poll::Pending
             }
             State::Waiting(slot) => {
-                let reply = slot.poll_reply(cx).map(Ok);
+                let reply = slot.poll_reply(cx);
                 if reply.is_pending() {
-                    this.state = State::Waiting(slot);
+                    self.state = State::Waiting(slot);
                 }
                 reply
             }
-            State::Now(response) => Poll::Ready(Ok(*response)),
+            State::Now(response) => Poll::Ready(*response),
             State::Done => Poll::Pending,
         }
     }

@@ -5,11 +5,11 @@
 //! | file | owns |
 //! |---|---|
 //! | `server`, `options` | binding, what can be set, starting, the [`Handle`] |
-//! | `listener`, `socket` | accepting, which never dies; TCP and Unix sockets as one |
+//! | `listener`, `peers`, `socket` | accepting, which never dies; how many connections a peer has; TCP and Unix sockets as one |
 //! | `connection`, `link` | one connection: protocol, deadlines, close; its socket and counters |
 //! | `executor`, `tcp_stream` | other futures on the same workers (HTTP/2 streams, clients that handlers use); sockets to elsewhere |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
-//! | `body`, `outgoing`, `http` | bodies for blocking code, hyper's end of them, the types both speak |
+//! | `upload`, `body`, `outgoing`, `http` | what arrives before a handler starts; bodies for blocking code, hyper's end of them, the types both speak |
 //! | `workers`, `seats`, `lanes`, `wait`, `monitor` | the threads; who may run and what next; the queues of requests; giving up a seat; the thread that ticks |
 //! | `reactor`, `timer`, `readiness`, `run_state`, `parker` | events, deadlines, and the three small state machines |
 
@@ -25,6 +25,7 @@ mod monitor;
 mod options;
 mod outgoing;
 mod parker;
+mod peers;
 mod reactor;
 mod readiness;
 mod refusal;
@@ -37,6 +38,7 @@ mod socket;
 mod sync;
 mod tcp_stream;
 mod timer;
+mod upload;
 mod wait;
 mod workers;
 

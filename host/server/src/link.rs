@@ -21,6 +21,7 @@ use crate::reactor::Ready;
 use crate::server::SocketCount;
 use crate::socket::Socket;
 use crate::sync::lock;
+use crate::timer::{Millis, millis};
 use crate::workers::{Task, Workers};
 
 /// Bytes and reads that one run of a connection may take before it goes to the back of the queue.
@@ -37,7 +38,27 @@ pub(crate) struct Limits {
     pub(crate) idle_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) body_read_timeout: Duration,
+    pub(crate) body_rate: BodyRate,
     pub(crate) max_body: u64,
+    /// Fields of a head, on HTTP/2; on HTTP/1 hyper counts.
+    pub(crate) max_headers: usize,
+    pub(crate) max_requests: u64,
+    pub(crate) max_age: Duration,
+}
+
+/// How slowly a request body may come while it is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyRate {
+    pub(crate) bytes_per_second: u32,
+    pub(crate) grace: Duration,
+}
+
+impl BodyRate {
+    /// How long so many bytes may have been waited for, all in all.
+    pub(crate) fn allowed(self, bytes: u64) -> Duration {
+        let millis = bytes.saturating_mul(1000).checked_div(u64::from(self.bytes_per_second));
+        millis.map_or(Duration::MAX, |millis| self.grace.saturating_add(Duration::from_millis(millis)))
+    }
 }
 
 pub(crate) struct Link {
@@ -49,6 +70,8 @@ pub(crate) struct Link {
     socket: Socket,
     connection: OnceLock<Weak<Connection>>,
     http2: AtomicBool,
+    /// When it is too old.
+    ends_at: Millis,
     /// Exchanges from their head until hyper has taken the last of the response.
     open: AtomicUsize,
     /// All exchanges so far, and all bytes written: they tell one wait from the next.
@@ -67,6 +90,8 @@ pub(crate) struct Link {
     framing: AtomicU64,
     budget: AtomicUsize,
     calls: AtomicUsize,
+    /// Bytes held of request bodies whose handlers have not started. Relaxed: it is a bound on memory, not an order.
+    ahead: AtomicUsize,
     queue: Mutex<QueuePlaces>,
     /// Answers of HTTP/1 of which hyper has taken all that it will, and not yet written it.
     unwritten: Mutex<Vec<Unwritten>>,
@@ -125,6 +150,7 @@ impl Link {
         socket: Socket,
         count: SocketCount,
     ) -> Arc<Self> {
+        let ends_at = workers.reactor.timers.recent().saturating_add(millis(limits.max_age));
         Arc::new(Self {
             workers,
             handler,
@@ -134,6 +160,7 @@ impl Link {
             socket,
             connection: OnceLock::new(),
             http2: AtomicBool::new(false),
+            ends_at,
             open: AtomicUsize::new(0),
             exchanges: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -144,6 +171,7 @@ impl Link {
             framing: AtomicU64::new(0),
             budget: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
+            ahead: AtomicUsize::new(0),
             queue: Mutex::default(),
             unwritten: Mutex::default(),
             has_unwritten: AtomicBool::new(false),
@@ -160,9 +188,13 @@ impl Link {
         self.http2.store(true, Ordering::SeqCst);
     }
 
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.http2.load(Ordering::SeqCst)
+    }
+
     /// The connection that carries the stream being polled; none on HTTP/1, where the connection itself is polled.
     pub(crate) fn connection_of_stream(&self) -> Option<Arc<dyn Task>> {
-        if !self.http2.load(Ordering::SeqCst) {
+        if !self.speaks_http2() {
             return None;
         }
         self.connection().map(|connection| connection as Arc<dyn Task>)
@@ -188,6 +220,16 @@ impl Link {
 
     pub(crate) fn exchanges(&self) -> u64 {
         self.exchanges.load(Ordering::Relaxed)
+    }
+
+    /// It has had all its requests, or its time: it ends with what it is at.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.exchanges() >= self.limits.max_requests || self.workers.reactor.timers.recent() >= self.ends_at
+    }
+
+    /// To be said with an answer, if it is the last (RFC 9112 section 9.6); HTTP/2 has GOAWAY.
+    pub(crate) fn says_close(&self) -> bool {
+        self.is_spent() && !self.speaks_http2()
     }
 
     pub(crate) fn written(&self) -> u64 {
@@ -237,6 +279,20 @@ impl Link {
         }
     }
 
+    pub(crate) fn ahead(&self) -> usize {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn hold_ahead(&self, bytes: usize) {
+        self.ahead.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn give_ahead(&self, bytes: usize) {
+        if bytes > 0 {
+            self.ahead.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
     /// A run begins.
     pub(crate) fn refill_budget(&self) {
         self.budget.store(READ_BUDGET, Ordering::Relaxed);
@@ -270,7 +326,7 @@ impl Link {
 
     /// hyper has let go of a body of which it had taken `length` bytes.
     pub(crate) fn body_ended(&self, told: Told, length: u64, is_whole: bool) {
-        if self.http2.load(Ordering::SeqCst) {
+        if self.speaks_http2() {
             return told(as_taken(length, is_whole));
         }
         let end = self.taken.load(Ordering::Relaxed);
@@ -420,5 +476,19 @@ impl hyper::rt::Write for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.link.shut_write();
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_may_be_waited_for_as_long_as_what_has_come_of_it_allows() {
+        let rate = BodyRate { bytes_per_second: 500, grace: Duration::from_secs(10) };
+        assert_eq!(rate.allowed(0), Duration::from_secs(10));
+        assert_eq!(rate.allowed(250), Duration::from_millis(10_500));
+        assert!(rate.allowed(u64::MAX) > Duration::from_secs(1 << 40));
+        assert_eq!(BodyRate { bytes_per_second: 0, ..rate }.allowed(0), Duration::MAX);
     }
 }

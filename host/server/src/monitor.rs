@@ -56,7 +56,7 @@ impl Workers {
         (self.options.on_tick)();
         self.reactor.timers.fire();
         self.announce_old_notes();
-        for request in self.seats.expire(|request| request.is_over(self.options.queue_timeout)) {
+        for request in self.seats.expire(|request| request.is_over()) {
             // To nobody, if its client has gone.
             if !request.slot().is_gone() {
                 request.refuse();

@@ -4,7 +4,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use crate::executor::Executor;
-use crate::link::Limits;
+use crate::link::{BodyRate, Limits};
 use crate::seats::Bounds;
 use crate::server::{Protocols, Server};
 use crate::workers;
@@ -16,6 +16,7 @@ pub(crate) struct Options {
     pub(crate) protocols: Protocols,
     pub(crate) limits: Limits,
     pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_peer: Option<usize>,
     pub(crate) nodelay: bool,
     pub(crate) abandon_after: Option<Duration>,
     pub(crate) workers: workers::Options,
@@ -41,9 +42,14 @@ impl Default for Options {
                 idle_timeout: Duration::from_secs(60),
                 write_timeout: Duration::from_secs(30),
                 body_read_timeout: Duration::from_secs(30),
+                body_rate: BodyRate { bytes_per_second: 500, grace: Duration::from_secs(10) },
                 max_body: u64::MAX,
+                max_headers: 100,
+                max_requests: u64::MAX,
+                max_age: Duration::MAX,
             },
             max_connections: 16 * 1024,
+            max_connections_per_peer: None,
             nodelay: true,
             abandon_after: None,
             workers: workers::Options {
@@ -60,7 +66,8 @@ impl Default for Options {
 
 /// Workers, queue and connections.
 impl Server {
-    /// Requests that may be handled at once, running or waiting, each on a thread of its own. Default 512.
+    /// Requests that may be handled at once, running or waiting, each on a thread of its own; at most half of them (but one at least) whose
+    /// bodies have not ended. Default 512.
     #[must_use]
     pub fn max_workers(mut self, requests: usize) -> Self {
         self.options.workers.bounds.open = requests.max(1);
@@ -88,8 +95,8 @@ impl Server {
         self
     }
 
-    /// Requests that may wait for a worker, and for how long, before they get 503 with `Retry-After`. Default 1,024
-    /// requests, 10 s.
+    /// Requests that may wait for a worker, and for how long, before they get 503 with `Retry-After`; as many again whose
+    /// bodies have not ended may wait for others of their kind. Default 1,024 requests, 10 s.
     #[must_use]
     pub fn queue(mut self, requests: usize, timeout: Duration) -> Self {
         self.options.workers.bounds.queued = requests;
@@ -101,6 +108,29 @@ impl Server {
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.options.max_connections = connections.max(1);
+        self
+    }
+
+    /// Connections that one peer may have open at once; one more is closed at once. A peer is an IPv4 address or an IPv6 network of 64
+    /// bits; behind a proxy all clients are one. Default: no such limit.
+    #[must_use]
+    pub fn max_connections_per_peer(mut self, connections: usize) -> Self {
+        self.options.max_connections_per_peer = Some(connections.max(1));
+        self
+    }
+
+    /// Requests on one connection; then it ends: `connection: close` on the last answer, GOAWAY. Default: no such limit.
+    #[must_use]
+    pub fn max_requests_per_connection(mut self, requests: u64) -> Self {
+        self.options.limits.max_requests = requests.max(1);
+        self
+    }
+
+    /// How old a connection may become; then it ends with its next request: `connection: close` on the answer to that, GOAWAY. One
+    /// without a request ends by [`idle_timeout`](Self::idle_timeout). Default: no such limit.
+    #[must_use]
+    pub fn max_connection_age(mut self, age: Duration) -> Self {
+        self.options.limits.max_age = age;
         self
     }
 
@@ -163,6 +193,15 @@ impl Server {
     #[must_use]
     pub fn body_read_timeout(mut self, time: Duration) -> Self {
         self.options.limits.body_read_timeout = time;
+        self
+    }
+
+    /// How slowly a request body may come while it is being waited for: all the waiting for it together may last `grace`, and a second
+    /// more for each `bytes_per_second` that have come. Then it is as after [`body_read_timeout`](Self::body_read_timeout). 0 is no
+    /// such limit. Default 500 bytes a second, 10 s.
+    #[must_use]
+    pub fn body_rate(mut self, bytes_per_second: u32, grace: Duration) -> Self {
+        self.options.limits.body_rate = BodyRate { bytes_per_second, grace };
         self
     }
 
@@ -318,6 +357,13 @@ impl Server {
     #[must_use]
     pub fn http2_max_header_list_size(mut self, bytes: u32) -> Self {
         self.options.http2.max_header_list_size(bytes);
+        self
+    }
+
+    /// Most header fields of a request; beyond it the client gets 431. A cookie in pieces (RFC 9113 section 8.2.3) is one. Default 100.
+    #[must_use]
+    pub fn http2_max_headers(mut self, fields: usize) -> Self {
+        self.options.limits.max_headers = fields;
         self
     }
 

@@ -1,8 +1,12 @@
 //! What the server answers by itself: what HTTP asks a server to refuse and hyper lets through, what is over our limits, and the
 //! answers for it. (hyper refuses malformed framing and heads that are too large.)
 
+use std::net::Ipv6Addr;
+
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
+use http::header::{
+    ALLOW, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use http::uri::Authority;
 use http::{Method, StatusCode, Version};
 use http_body::Body as _;
@@ -13,9 +17,9 @@ use crate::outgoing::Outgoing;
 
 impl Link {
     /// Lets the handler know of a refusal.
-    pub(crate) fn refuse(
+    pub(crate) fn refuse<B>(
         &self,
-        request: http::Request<Incoming>,
+        request: http::Request<B>,
         response: http::Response<Outgoing>,
     ) -> http::Response<Outgoing> {
         let (request, _body) = request.into_parts();
@@ -36,6 +40,9 @@ impl Link {
         if !has_valid_target(request) {
             return Some(refusal(StatusCode::BAD_REQUEST));
         }
+        if request.headers().len() > self.limits.max_headers && has_too_many(request, self.limits.max_headers) {
+            return Some(refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+        }
         if let Some(code) = refused_coding(request.headers()) {
             return Some(refusal(code));
         }
@@ -44,6 +51,12 @@ impl Link {
         }
         None
     }
+}
+
+/// On HTTP/1 hyper has counted. On HTTP/2 a cookie may come in pieces, which count once (RFC 9113 section 8.2.3).
+fn has_too_many(request: &http::Request<Incoming>, max: usize) -> bool {
+    let pieces = request.headers().get_all(COOKIE).iter().skip(1).count();
+    request.version() == Version::HTTP_2 && request.headers().len() - pieces > max
 }
 
 /// We know one transfer coding, which may be applied once (RFC 9112 sections 6.1 and 7): others would reach the handler undecoded.
@@ -104,9 +117,19 @@ fn is_authority(host: &[u8]) -> bool {
         Some(_) => {}
     }
     let Ok(authority) = Authority::try_from(host) else { return false };
-    let after_address = authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest);
-    let port = after_address.rsplit_once(':').map_or("", |(_, port)| port);
-    !host.contains(&b'@') && !authority.host().is_empty() && is_port(port.as_bytes())
+    let (is_host, after_host) = match authority.as_str().strip_prefix('[') {
+        // An address of IPv6, without a zone, which means nothing to others (RFC 6874 section 4).
+        Some(literal) => {
+            let (address, after) = literal.split_once(']').unwrap_or_default();
+            (address.parse::<Ipv6Addr>().is_ok(), after)
+        }
+        None => {
+            let name = authority.as_str().split(':').next().unwrap_or_default();
+            (!name.is_empty(), &authority.as_str()[name.len()..])
+        }
+    };
+    let is_port = after_host.is_empty() || after_host.strip_prefix(':').is_some_and(|port| is_port(port.as_bytes()));
+    !host.contains(&b'@') && is_host && is_port
 }
 
 /// A number of 16 bits, or nothing (RFC 3986 section 3.2.3).
@@ -156,10 +179,29 @@ mod tests {
 
     #[test]
     fn host_is_an_authority_without_user_information() {
-        for good in ["", "a", "a.example:80", "[::1]:8080", "[::1]", "127.0.0.1:1", "a:"] {
+        for good in ["", "a", "a.example:80", "[::1]:8080", "[::1]", "127.0.0.1:1", "a:", "a,b", "[1::2]:"] {
             assert!(is_authority(good.as_bytes()), "{good}");
         }
-        for bad in ["a b", "u@a", "a/b", "a:b", "a:99999", "[::1", ":80", "a,b c", "a?b", "a#b"] {
+        for bad in [
+            "a b",
+            "u@a",
+            "a/b",
+            "a:b",
+            "a:99999",
+            "[::1",
+            ":80",
+            "a,b c",
+            "a?b",
+            "a#b",
+            "[::1]x",
+            "[]",
+            "[a]",
+            "[::1%25lo]",
+            "[::1]:x",
+            "a]",
+            "a%41",
+            "a:1:2",
+        ] {
             assert!(!is_authority(bad.as_bytes()), "{bad}");
         }
     }

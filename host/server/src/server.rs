@@ -1,7 +1,7 @@
 //! The server: binding, starting, and the handle that stops it. What can be set is in `options.rs`.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,6 +15,7 @@ use crate::http::Service;
 use crate::link::{Limits, Link};
 use crate::listener::{self, Listener};
 use crate::options::Options;
+use crate::peers::Peers;
 use crate::reactor::{Ready, Told};
 use crate::service::{Cloned, Serviced};
 use crate::socket::{Listening, Socket};
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     nodelay: bool,
     abandon_after: Option<Duration>,
     max_connections: usize,
+    /// Set if connections per peer are bounded.
+    peers: Option<Peers>,
     connections: AtomicUsize,
     /// Sockets: those of connections, and of closed ones that a handler still holds on to.
     sockets: AtomicUsize,
@@ -205,6 +208,7 @@ impl Server {
             protocols,
             limits,
             max_connections,
+            max_connections_per_peer,
             nodelay,
             abandon_after,
             workers,
@@ -224,6 +228,7 @@ impl Server {
             nodelay,
             abandon_after,
             max_connections,
+            peers: max_connections_per_peer.map(Peers::new),
             connections: AtomicUsize::new(0),
             sockets: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -260,6 +265,11 @@ impl Shared {
 
     /// Takes over a connection that was accepted.
     pub(crate) fn connect(self: &Arc<Self>, socket: Socket) {
+        let info = socket.info();
+        let Some(count) = SocketCount::new(self, info.peer_addr()) else {
+            log::debug!("closed a connection at once, since its peer has too many: {info:?}");
+            return;
+        };
         if self.nodelay
             && let Err(error) = socket.set_nodelay()
         {
@@ -267,10 +277,8 @@ impl Shared {
             log::debug!("a connection was lost: {error}");
             return;
         }
-        let info = socket.info();
         let ready = Arc::new(Ready::new());
         self.connections.fetch_add(1, Ordering::SeqCst);
-        let count = SocketCount::new(self);
         let connection = self.workers.reactor.insert(socket, ready.clone(), |socket, token| {
             let (handler, limits) = (self.handler.clone(), self.limits.clone());
             let link = Link::new(self.workers.clone(), handler, limits, info, ready, socket, count);
@@ -301,7 +309,10 @@ impl Shared {
         self.connections.fetch_sub(1, Ordering::SeqCst);
     }
 
-    fn socket_closed(&self) {
+    fn socket_closed(&self, peer: Option<IpAddr>) {
+        if let (Some(peers), Some(peer)) = (&self.peers, peer) {
+            peers.leave(peer);
+        }
         self.sockets.fetch_sub(1, Ordering::SeqCst);
         if self.full.load(Ordering::SeqCst) && self.full.swap(false, Ordering::SeqCst) {
             for listener in lock(&self.listeners).iter() {
@@ -312,18 +323,27 @@ impl Shared {
 }
 
 /// Counts one open socket.
-pub(crate) struct SocketCount(Arc<Shared>);
+pub(crate) struct SocketCount {
+    shared: Arc<Shared>,
+    /// Set if its peer counts it too.
+    peer: Option<IpAddr>,
+}
 
 impl SocketCount {
-    fn new(shared: &Arc<Shared>) -> Self {
+    /// None: the peer has too many.
+    fn new(shared: &Arc<Shared>, peer: Option<SocketAddr>) -> Option<Self> {
+        let peer = match (&shared.peers, peer) {
+            (Some(peers), Some(peer)) => Some(peers.enter(peer.ip())?),
+            _ => None,
+        };
         shared.sockets.fetch_add(1, Ordering::SeqCst);
-        Self(shared.clone())
+        Some(Self { shared: shared.clone(), peer })
     }
 }
 
 impl Drop for SocketCount {
     fn drop(&mut self) {
-        self.0.socket_closed();
+        self.shared.socket_closed(self.peer);
     }
 }
 
@@ -339,6 +359,11 @@ impl Handle {
     /// All TCP addresses it listens on.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.local_addrs.clone()
+    }
+
+    /// Connections that were closed at once because their peer had too many, see [`Server::max_connections_per_peer`].
+    pub fn turned_away(&self) -> u64 {
+        self.shared.peers.as_ref().map_or(0, Peers::turned_away)
     }
 
     /// Stops accepting, closes idle connections, tells the others to end after what they are at (`connection: close`, GOAWAY),

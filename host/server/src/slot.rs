@@ -28,6 +28,8 @@ pub(crate) struct Slot {
     pub(crate) blocks: AtomicBool,
     pub(crate) too_large: AtomicBool,
     pub(crate) too_slow: AtomicBool,
+    /// The framing of the request's body is broken.
+    pub(crate) malformed: AtomicBool,
     /// The answer is given, and its body is not at its end.
     pub(crate) sent: AtomicBool,
     // Relaxed, both: they are looked at seconds later, and an old value only makes the watch look again.
@@ -64,6 +66,7 @@ impl Slot {
             stall: Mutex::new(None),
             too_large: AtomicBool::new(false),
             too_slow: AtomicBool::new(false),
+            malformed: AtomicBool::new(false),
             waiter: Mutex::new(None),
         })
     }

@@ -60,7 +60,8 @@ impl Timers {
     /// Reads the clock.
     pub(crate) fn now(&self) -> Millis {
         let now = self.millis(Instant::now(), false);
-        self.recent.store(now, Ordering::Relaxed);
+        // Never back: whoever a timer has woken must find that its time has come, whatever another thread has read before.
+        self.recent.fetch_max(now, Ordering::Relaxed);
         now
     }
 
@@ -193,6 +194,14 @@ impl hyper::rt::Sleep for Sleep {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_recent_time_does_not_go_back() {
+        let timers = Timers::new();
+        timers.recent.store(1_000_000, Ordering::Relaxed);
+        assert!(timers.now() < 1_000_000);
+        assert_eq!(timers.recent(), 1_000_000);
+    }
 
     #[test]
     fn a_deadline_is_rounded_up_and_removed_entries_do_not_wake_the_poller() {

@@ -23,6 +23,7 @@ use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
 use crate::slot::Slot;
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey};
+use crate::upload::Uploads;
 
 /// Tasks between two looks at the reactor while the queue does not run dry (as in Tokio, and as prime).
 const TASKS_PER_POLL: u32 = 61;
@@ -71,6 +72,7 @@ pub(crate) struct Workers {
     pub(crate) options: Options,
     pub(crate) seats: Seats<Arc<dyn Task>, Box<Queued>>,
     pub(crate) reactor: Reactor,
+    pub(crate) uploads: Uploads,
     threads: Mutex<Threads>,
     /// Moving average of how long a request holds its seat before it ends or waits, in nanoseconds.
     average: AtomicU64,
@@ -165,6 +167,7 @@ impl Workers {
     pub(crate) fn start(options: Options) -> io::Result<Arc<Self>> {
         let workers = Arc::new(Self {
             seats: Seats::new(options.bounds),
+            uploads: Uploads::new(options.bounds.open, options.bounds.queued),
             options,
             reactor: Reactor::new()?,
             threads: Mutex::default(),

@@ -705,3 +705,136 @@ fn an_idle_connection_is_closed_after_the_idle_timeout() {
         drop(requests);
     });
 }
+
+#[test]
+fn a_connection_that_has_had_all_its_requests_says_goodbye_and_finishes_them() {
+    let server = start(server().max_requests_per_connection(3), |req: Request, _info| echo_path(&req));
+    let addr = server.addr;
+    run(async {
+        let (mut requests, connection) = connect(addr).await;
+        for path in ["/1", "/2", "/3"] {
+            assert_eq!(get(&mut requests, path).await, (200, path.as_bytes().to_vec()));
+        }
+        connection.await.expect("it ends").expect("without an error");
+    });
+}
+
+#[test]
+fn a_connection_that_is_too_old_answers_what_it_is_asked_and_says_goodbye() {
+    let server = start(server().max_connection_age(Duration::from_millis(50)), |req: Request, _info| echo_path(&req));
+    let addr = server.addr;
+    run(async {
+        let (requests, connection) = connect(addr).await;
+        tokio::time::sleep(Duration::from_millis(100)).await; // it grows old
+        // On a slow machine it may have been old, and have said so, before it had moved at all.
+        if let Ok(mut ready) = requests.ready().await
+            && let Ok((answer, _)) = ready.send_request(request("GET", "/old"), true)
+        {
+            let answer = answer.await.expect("an answer");
+            assert_eq!(whole(answer.into_body()).await.expect("no error"), b"/old");
+        }
+        connection.await.expect("it ends").expect("without an error");
+    });
+}
+
+#[test]
+fn a_stream_whose_body_trickles_is_408_and_the_others_go_on() {
+    let server = start(server().body_rate(1_000_000, Duration::from_millis(100)), |mut req: Request, _info| {
+        let _ = req.body_mut().reader().read_to_end(&mut Vec::new());
+        echo_path(&req)
+    });
+    let addr = server.addr;
+    run(async {
+        let (mut requests, _connection) = connect(addr).await;
+        let mut ready = requests.clone().ready().await.expect("room for a stream");
+        let (answer, mut stream) = ready.send_request(request("POST", "/"), false).expect("valid");
+        let trickling = tokio::spawn(async move {
+            while stream.send_data(Bytes::from("x"), false).is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await; // the trickle is what is tested
+            }
+        });
+        assert_eq!(answer.await.expect("an answer").status(), 408);
+        trickling.abort();
+        assert_eq!(get(&mut requests, "/").await.0, 200);
+    });
+}
+
+#[test]
+fn too_many_fields_are_431_and_a_cookie_in_pieces_is_one() {
+    let server = serve(|req: Request, _info| echo_path(&req));
+    let addr = server.addr;
+    run(async {
+        let (requests, _connection) = connect(addr).await;
+        let with = |fields: usize, cookies: usize| {
+            let mut request = request("GET", "/");
+            for i in 0..fields {
+                let name: http::HeaderName = format!("x-{i}").parse().expect("a name");
+                request.headers_mut().insert(name, HeaderValue::from_static("1"));
+            }
+            for _ in 0..cookies {
+                request.headers_mut().append("cookie", HeaderValue::from_static("a=b"));
+            }
+            let requests = requests.clone();
+            async move {
+                let mut ready = requests.ready().await.expect("room for a stream");
+                let (answer, _stream) = ready.send_request(request, true).expect("valid");
+                answer.await.expect("an answer").status().as_u16()
+            }
+        };
+        assert_eq!(with(100, 0).await, 200);
+        assert_eq!(with(101, 0).await, 431);
+        assert_eq!(with(50, 150).await, 200);
+        assert_eq!(with(100, 1).await, 431);
+    });
+}
+
+#[test]
+fn streams_with_unfinished_bodies_hold_half_of_the_workers_and_one_that_ends_passes() {
+    let (called, calls) = signals();
+    let server = start(server().max_workers(4).seats(4), move |req: Request, _info| {
+        called.send(req.uri().path().to_owned()).expect("the test listens");
+        Response::new(req.into_body())
+    });
+    let addr = server.addr;
+    run(async {
+        let (requests, _connection) = connect(addr).await;
+        let begin = |path: &'static str| {
+            let requests = requests.clone();
+            async move {
+                let mut ready = requests.ready().await.expect("room for a stream");
+                let (answer, mut stream) = ready.send_request(request("POST", path), false).expect("valid");
+                stream.send_data(Bytes::from("hello"), false).expect("the stream is open");
+                (answer, stream)
+            }
+        };
+        let (_first, mut to_first) = begin("/first").await;
+        let (_second, _to_second) = begin("/second").await;
+        let mut started = [calls.next(), calls.next()];
+        started.sort();
+        assert_eq!(started, ["/first", "/second"]);
+        let (third, mut to_third) = begin("/third").await;
+        let (_fourth, _to_fourth) = begin("/fourth").await;
+        tokio::task::yield_now().await;
+        to_third.send_data(Bytes::from("world"), true).expect("the stream is open");
+        assert_eq!(whole(third.await.expect("an answer").into_body()).await.expect("no error"), b"helloworld");
+        assert_eq!(calls.next(), "/third");
+        to_first.send_data(Bytes::new(), true).expect("the stream is open");
+        assert_eq!(calls.next(), "/fourth");
+    });
+}
+
+#[test]
+fn trailers_without_a_field_end_a_body_as_others_do() {
+    let server = serve(|req: Request, _info| Response::new(req.into_body()));
+    let addr = server.addr;
+    run(async {
+        let (requests, _connection) = connect(addr).await;
+        let mut ready = requests.ready().await.expect("room for a stream");
+        let (answer, mut stream) = ready.send_request(request("POST", "/"), false).expect("valid");
+        stream.send_data(Bytes::from("hello"), false).expect("the stream is open");
+        stream.send_trailers(HeaderMap::new()).expect("the stream is open");
+        let answer = answer.await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+        assert_eq!(whole(answer.into_body()).await.expect("no error"), b"hello");
+    });
+}

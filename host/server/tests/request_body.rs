@@ -148,7 +148,7 @@ fn expect_100_continue_is_not_answered_when_the_handler_does_not_read() {
 fn as_many_stalled_bodies_as_seats_do_not_keep_others_waiting() {
     let stalled = 4 * support::cores();
     let (called, calls) = signals();
-    let server = start(server().max_workers(stalled + 4), move |req: Request, info| {
+    let server = start(server().max_workers(2 * stalled), move |req: Request, info| {
         if req.method() == "POST" {
             called.send(()).expect("the test listens");
         }

@@ -15,8 +15,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderName};
-use http::{Method, StatusCode};
+use http::header::{CONTENT_LENGTH, COOKIE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Version};
 use hyper::body::Incoming;
 
 use crate::body::{Body, BoxError};
@@ -216,9 +216,12 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
     type Error = std::convert::Infallible;
     type Future = ReplyFuture;
 
-    fn call(&self, request: http::Request<Incoming>) -> ReplyFuture {
+    fn call(&self, mut request: http::Request<Incoming>) -> ReplyFuture {
         let link = self.0.clone();
         let open = link.open_exchange(request.version());
+        if request.version() == Version::HTTP_2 {
+            join_cookies(request.headers_mut());
+        }
         let state = match link.refusal(&request) {
             Some(response) => {
                 let mut response = link.refuse(request, response);
@@ -232,6 +235,18 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
             }
         };
         ReplyFuture { state, link, turn: None }
+    }
+}
+
+/// A client may split its cookies over several fields on HTTP/2; a handler gets one (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    // The first test, which is cheap, says whether any field stands there twice.
+    if headers.len() != headers.keys_len() && headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let cookies: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        // What was valid in pieces is valid.
+        if let Ok(cookie) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+            headers.insert(COOKIE, cookie);
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `server`, `options` | binding, what can be set, starting, the [`Handle`] |
 //! | `listener`, `socket` | accepting, which never dies; TCP and Unix sockets as one |
-//! | `connection`, `link`, `streams` | one connection: protocol, deadlines, close; its socket and counters; HTTP/2 streams |
+//! | `connection`, `link`, `frames`, `streams` | one connection: protocol, deadlines, close; its socket and counters; HTTP/2 frames that are counted; HTTP/2 streams |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
 //! | `body`, `outgoing`, `http` | bodies for blocking code, hyper's end of them, the types both speak |
 //! | `workers`, `seats`, `wait`, `monitor` | the threads; who may run and what next; giving up a seat; the thread that ticks |
@@ -15,6 +15,7 @@
 mod body;
 mod connection;
 mod exchange;
+mod frames;
 mod http;
 mod link;
 mod listener;

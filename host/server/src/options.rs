@@ -42,6 +42,7 @@ impl Default for Options {
                 write_timeout: Duration::from_secs(30),
                 body_read_timeout: Duration::from_secs(30),
                 max_body: u64::MAX,
+                max_control_frames: 10_000,
             },
             max_connections: 16 * 1024,
             nodelay: true,
@@ -299,6 +300,16 @@ impl Server {
     #[must_use]
     pub fn http2_max_concurrent_streams(mut self, streams: impl Into<Option<u32>>) -> Self {
         self.options.http2.max_concurrent_streams(streams);
+        self
+    }
+
+    /// Frames that are no part of a request (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, unknown ones) which a client may send in a
+    /// second; RST_STREAM counts as ten. Each request allows two more, each KiB of response one more, so that a client may update its
+    /// windows as often as it likes. Beyond it the client gets GOAWAY with ENHANCE_YOUR_CALM, and the connection is closed.
+    /// Default 10,000.
+    #[must_use]
+    pub fn http2_max_control_frames(mut self, per_second: u32) -> Self {
+        self.options.limits.max_control_frames = per_second;
         self
     }
 

@@ -151,7 +151,7 @@ impl Connection {
             Poll::Ready(Ok(())) => self.end(inner),
             Poll::Ready(Err(error)) => {
                 self.note_error(&error);
-                self.tell_fault();
+                self.tell_fault(inner.told_to_end);
                 if error.is_user() && self.link.is_http10.load(Ordering::Relaxed) {
                     // A body that failed, of a length that perhaps only our end of the connection tells: `close` resets it.
                     inner.failed = true;
@@ -189,11 +189,12 @@ impl Connection {
         })
     }
 
-    /// Says GOAWAY for what hyper let pass. It has written all that it began, or the socket takes nothing more.
-    fn tell_fault(&self) {
+    /// Says GOAWAY for what hyper let pass, unless the client has been told before: a second one must not name a later stream. hyper
+    /// has written all that it began, or the socket takes nothing more.
+    fn tell_fault(&self, told_to_end: bool) {
         if let Some(fault) = self.link.fault.get() {
             log::info!("{}: {fault}", self.peer());
-            if !self.link.write_blocked.load(Ordering::Relaxed) {
+            if !told_to_end && !self.link.write_blocked.load(Ordering::Relaxed) {
                 self.link.write_now(&fault.go_away());
             }
         }

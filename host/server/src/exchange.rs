@@ -181,7 +181,9 @@ impl Queued {
     /// Answers 503: it waited too long, or there was no room to wait.
     pub(crate) fn refuse(self) {
         let response = self.slot.link.refuse(self.request, overloaded());
-        Responder { slot: self.slot, open: Some(self.open) }.fill(response);
+        Responder { slot: self.slot.clone(), open: Some(self.open) }.fill(response);
+        // There is no handler whose end would see to it.
+        self.slot.watch_stall();
     }
 
     /// Runs the handler on this thread.
@@ -222,14 +224,14 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
         if request.version() == Version::HTTP_2 {
             join_cookies(request.headers_mut());
         }
+        let slot = Slot::new(request.method() == Method::HEAD, link.clone());
         let state = match link.refusal(&request) {
             Some(response) => {
-                let mut response = link.refuse(request, response);
-                response.body_mut().belong(None, open, None, None);
-                State::Now(Box::new(response))
+                let response = link.refuse(request, response);
+                Responder { slot: slot.clone(), open: Some(open) }.fill(response);
+                State::Refused(slot)
             }
             None => {
-                let slot = Slot::new(request.method() == Method::HEAD, link.clone());
                 let since = link.workers.reactor.timers.recent();
                 State::New(Box::new(Queued { request, slot, open, since, place: None }))
             }
@@ -260,7 +262,8 @@ pub(crate) struct ReplyFuture {
 
 /// Boxed, because hyper moves the future that holds it.
 enum State {
-    Now(Box<http::Response<Outgoing>>),
+    /// Answered already.
+    Refused(Arc<Slot>),
     /// Not queued yet: the connection may have enough requests queued.
     New(Box<Queued>),
     Waiting(Arc<Slot>),
@@ -297,7 +300,11 @@ impl Future for ReplyFuture {
                 }
                 reply
             }
-            State::Now(response) => Poll::Ready(Ok(*response)),
+            State::Refused(slot) => {
+                let _ = slot.own.set([polled(), this.link.connection_of_stream()]);
+                slot.watch_stall();
+                slot.poll_reply(cx).map(Ok)
+            }
             State::Done => Poll::Pending,
         }
     }
@@ -308,7 +315,7 @@ impl Drop for ReplyFuture {
         if let Some(turn) = self.turn {
             self.link.give_up_turn(turn);
         }
-        if let State::Waiting(slot) = &self.state {
+        if let State::Waiting(slot) | State::Refused(slot) = &self.state {
             slot.abandon_reply();
         }
     }

@@ -306,7 +306,7 @@ impl Server {
     /// Frames that are no part of a request (PING, SETTINGS, PRIORITY, WINDOW_UPDATE, unknown ones) which a client may send in a
     /// second; RST_STREAM counts as ten. Each request allows two more, each KiB of response one more, so that a client may update its
     /// windows as often as it likes. Beyond it the client gets GOAWAY with ENHANCE_YOUR_CALM, and the connection is closed.
-    /// Default 10,000.
+    /// Default 10,000, for about half a percent of a core; of curl, nghttp, h2load, Node and httpx none needed ten.
     #[must_use]
     pub fn http2_max_control_frames(mut self, per_second: u32) -> Self {
         self.options.limits.max_control_frames = per_second;

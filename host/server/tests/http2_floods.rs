@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use astra_server::{Body, Request, Response, Server, wait};
+use astra_server::{Body, Request, Response, Server, blocking, wait};
 use support::client::is_end;
 use support::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE,
-    NO_ERROR, PING, PRIORITY, UNKNOWN, data, fields, flood, frame, get, ping, post, request_fields, rst_stream,
-    settings, window_update,
+    NO_ERROR, PING, PRIORITY, RST_STREAM, UNKNOWN, data, fields, flood, frame, get, ping, post, request_fields,
+    rst_stream, settings, window_update,
 };
-use support::{Client, PATIENCE, Running, server, start, until};
+use support::{Client, Gate, PATIENCE, Running, server, start, until};
 
 /// Counts the handlers that were started and those that are at it.
 #[derive(Clone, Default)]
@@ -162,6 +162,49 @@ fn requests_that_are_reset_once_they_run_end_the_connection() {
 }
 
 #[test]
+fn handlers_that_ignore_resets_are_as_many_as_there_are_workers() {
+    let started = Arc::new(AtomicUsize::new(0));
+    let gate = Gate::default();
+    let (count, held) = (started.clone(), gate.clone());
+    let server = server().max_workers(3).http2_max_control_frames(u32::MAX);
+    let server = start(server, move |_req: Request, _info| {
+        count.fetch_add(1, Ordering::SeqCst);
+        blocking(|| held.wait());
+        Response::new(Body::new("hello"))
+    });
+    let mut client = Client::connect_http2(server.addr);
+    for number in 0..100 {
+        client.send([get(nth(number), "/"), ping(b"taken?!?")].concat());
+        client.frame_of(PING, 0);
+        until("all workers are taken", || started.load(Ordering::SeqCst) == 3.min(number as usize + 1));
+        client.send(rst_stream(nth(number), NO_ERROR));
+    }
+    gate.open();
+    client.send(get(nth(100), "/"));
+    assert_eq!(client.status_of(nth(100)), 200);
+    // What was reset in the queue is not started, but for the last ones, perhaps.
+    let started = started.load(Ordering::SeqCst);
+    assert!(started < 20, "{started} of a hundred that were reset");
+    drop(client);
+    assert!(server.into_handle().shutdown(PATIENCE), "nothing is left to cut");
+}
+
+#[test]
+fn a_frame_that_is_half_written_is_not_interrupted_to_say_goodbye() {
+    let server = start(server(), |_req: Request, _info| Response::new(Body::new(vec![b'x'; 64 << 20])));
+    let mut client = Client::connect_narrow(server.addr).start_http2(&[(INITIAL_WINDOW_SIZE, (1 << 31) - 1)]);
+    client.send([window_update(0, (1 << 31) - 65_536), get(1, "/")].concat());
+    client.frame_of(HEADERS, 1);
+    // Nobody reads, and the server has no room left to write; what it gets now needs no answer.
+    let unknown = frame(UNKNOWN, 0, 0, b"").repeat(1000);
+    let ended = (0..1000).map(|_| client.try_send(&unknown)).find_map(Result::err);
+    assert!(ended.is_some_and(|error| is_end(&error)), "the server ends the connection");
+    while let Ok(Some(frame)) = client.try_frame() {
+        assert!(!frame.is(DATA, 1) || frame.payload.iter().all(|byte| *byte == b'x'), "frames are whole");
+    }
+}
+
+#[test]
 fn stream_errors_in_masses_end_the_connection() {
     let handlers = Handlers::default();
     let server = handlers.serve(server().http2_max_concurrent_streams(10));
@@ -274,5 +317,20 @@ fn header_blocks_that_are_never_ended_hold_no_thread_and_end_with_the_idle_timeo
     for mut client in clients {
         assert_eq!(client.goodbye(), Some(NO_ERROR));
     }
+    handlers.check(server);
+}
+
+#[test]
+fn answers_for_which_there_is_no_window_are_reset_after_the_write_timeout() {
+    let handlers = Handlers::default();
+    let server = handlers.serve(server().write_timeout(Duration::from_millis(100)));
+    let mut client = Client::connect(server.addr).start_http2(&[(INITIAL_WINDOW_SIZE, 0)]);
+    // By the server itself, by a handler.
+    client.send([frame(HEADERS, END_HEADERS | END_STREAM, 1, &request_fields("TRACE", "/")), get(3, "/")].concat());
+    let frames = std::iter::from_fn(|| client.frame());
+    let mut reset: Vec<_> = frames.filter(|frame| frame.kind == RST_STREAM).map(|frame| frame.stream).take(2).collect();
+    reset.sort_unstable();
+    assert_eq!(reset, [1, 3]);
+    drop(client);
     handlers.check(server);
 }

@@ -790,3 +790,14 @@ fn cookies_that_were_split_are_one() {
     client.send(get_with(&[("cookie", "a=b"), ("x", "y"), ("cookie", "c=d; e=f"), ("cookie", "g=h")]));
     assert_eq!(client.frame_of(DATA, 1).payload, b"a=b; c=d; e=f; g=h");
 }
+
+#[test]
+fn head_is_answered_without_a_body_even_if_it_is_refused() {
+    let server = serve_rows(server());
+    let mut client = Client::connect_http2(server.addr);
+    for (stream, path, status) in [(1, "/", 200), (3, "*", 400)] {
+        client.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, &request_fields("HEAD", path)));
+        let head = client.frame_of(HEADERS, stream);
+        assert_eq!((head.status(), head.flags & END_STREAM), (status, END_STREAM));
+    }
+}

@@ -207,7 +207,7 @@ impl<S: Read + Write> Client<S> {
         })
     }
 
-    fn try_frame(&mut self) -> io::Result<Option<Frame>> {
+    pub(crate) fn try_frame(&mut self) -> io::Result<Option<Frame>> {
         let header = self.exactly(9)?;
         let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
         let payload = self.exactly(number(&header[..3]) as usize)?;

@@ -230,6 +230,7 @@ impl Connection {
             _ if self.link.write_blocked.load(Ordering::Relaxed) => {
                 Some(Waiting::Write { written: self.link.written() })
             }
+            Protocol::Http2(_) if self.link.in_block.load(Ordering::Relaxed) => Some(Waiting::Head { exchanges }),
             _ if open => None,
             Protocol::Http2(_) if inner.told_to_end => Some(Waiting::Goodbye),
             Protocol::Http2(_) => Some(Waiting::Idle { exchanges }),
@@ -274,6 +275,10 @@ impl Connection {
             return Moved::Pending;
         }
         match (waiting, &inner.protocol) {
+            (Waiting::Head { .. }, Protocol::Http2(_)) => {
+                log::debug!("{}: a header block did not arrive in time", self.peer());
+                self.end(inner)
+            }
             (Waiting::Head { .. }, _) => {
                 log::debug!("{}: 408, the head did not arrive in time", self.peer());
                 self.link.write_now(REQUEST_TIMEOUT);

@@ -17,6 +17,7 @@ const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 
 const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -42,6 +43,9 @@ pub(crate) struct Frames {
     /// The client's preface is whole: its SETTINGS came.
     has_settings: bool,
     last_stream: u32,
+    /// The last frame was of a header block; the last of one.
+    is_block: bool,
+    ends_block: bool,
     /// Frames that count, for each second.
     limit: u32,
     /// The second that is being counted, what was spent in it so far, and what had been written before it.
@@ -72,6 +76,8 @@ impl Frames {
             filled: 0,
             has_settings: false,
             last_stream: 0,
+            is_block: false,
+            ends_block: false,
             limit,
             second: 0,
             spent: 0,
@@ -101,6 +107,11 @@ impl Frames {
         }
     }
 
+    /// A header block has begun that is not at its end: nothing else can come before.
+    pub(crate) fn is_in_block(&self) -> bool {
+        self.is_block && !(self.ends_block && self.skip == 0)
+    }
+
     /// A header is whole.
     fn frame(&mut self, written: u64) -> Result<(), Fault> {
         let [length @ .., kind, flags, s0, s1, s2, s3] = self.header;
@@ -109,6 +120,8 @@ impl Frames {
             return Err(self.fault(Code::ProtocolError));
         }
         self.has_settings = true;
+        self.is_block = matches!(kind, HEADERS | CONTINUATION);
+        self.ends_block = flags & END_HEADERS != 0;
         let cost = match kind {
             HEADERS => {
                 let stream = u32::from_be_bytes([s0, s1, s2, s3]) & (u32::MAX >> 1);
@@ -221,6 +234,20 @@ mod tests {
         assert_eq!(resets, 124);
         let fault = frames.fault(Code::EnhanceYourCalm);
         assert_eq!(fault.go_away(), [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 11]);
+    }
+
+    #[test]
+    fn a_header_block_lasts_to_the_end_of_its_last_frame() {
+        let ends = |kind| [0, 0, 2, kind, END_HEADERS, 0, 0, 0, 1, 0, 0];
+        for block in [ends(HEADERS).to_vec(), [&frame(HEADERS, 1, &[0])[..], &ends(CONTINUATION)].concat()] {
+            let mut frames = started(10);
+            for (at, byte) in block.iter().enumerate() {
+                // Before its header is whole nobody knows what a frame is.
+                assert_eq!(frames.is_in_block(), at >= HEADER, "before byte {at}");
+                assert_eq!(frames.follow(&[*byte], 0, 0), Ok(()));
+            }
+            assert!(!frames.is_in_block());
+        }
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub(crate) struct Link {
     // What the runner of the connection alone writes and reads is relaxed: one run happens before the next.
     /// Something was read of a head that is not complete.
     pub(crate) in_head: AtomicBool,
+    /// The same on HTTP/2, where other streams may be open.
+    pub(crate) in_block: AtomicBool,
     /// The last write did not go through.
     pub(crate) write_blocked: AtomicBool,
     /// The last request was of HTTP/1.0: only the end of the connection may tell the end of its answer.
@@ -144,6 +146,7 @@ impl Link {
             in_head: AtomicBool::new(false),
             write_blocked: AtomicBool::new(false),
             is_http10: AtomicBool::new(false),
+            in_block: AtomicBool::new(false),
             fault: OnceLock::new(),
             taken: AtomicU64::new(0),
             framing: AtomicU64::new(0),
@@ -343,7 +346,9 @@ impl Link {
     /// Follows the frames of HTTP/2 in what was read. After an error hyper reads no more, and resets what is open.
     fn follow(&self, frames: &mut Option<Frames>, bytes: &[u8]) -> io::Result<()> {
         let Some(frames) = frames else { return Ok(()) };
-        frames.follow(bytes, self.workers.reactor.timers.recent(), self.written()).map_err(|fault| {
+        let followed = frames.follow(bytes, self.workers.reactor.timers.recent(), self.written());
+        self.in_block.store(frames.is_in_block(), Ordering::Relaxed);
+        followed.map_err(|fault| {
             // Set once: the connection ends.
             let _ = self.fault.set(fault);
             io::Error::other(fault.to_string())

@@ -201,17 +201,18 @@ impl Client {
 impl<S: Read + Write> Client<S> {
     /// The next frame; `None` once the connection has ended.
     pub(crate) fn frame(&mut self) -> Option<Frame> {
-        self.try_frame().unwrap_or_else(|error| {
-            assert!(is_end(&error), "the server says nothing and leaves the connection open: {error}");
-            None
-        })
+        match self.try_frame() {
+            Ok(frame) => Some(frame),
+            Err(error) if is_end(&error) => None,
+            Err(error) => panic!("the server says nothing and leaves the connection open: {error}"),
+        }
     }
 
-    pub(crate) fn try_frame(&mut self) -> io::Result<Option<Frame>> {
+    pub(crate) fn try_frame(&mut self) -> io::Result<Frame> {
         let header = self.exactly(9)?;
         let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
         let payload = self.exactly(number(&header[..3]) as usize)?;
-        Ok(Some(Frame { kind: header[3], flags: header[4], stream: number(&header[5..]), payload }))
+        Ok(Frame { kind: header[3], flags: header[4], stream: number(&header[5..]), payload })
     }
 
     /// Reads up to a frame of this kind.

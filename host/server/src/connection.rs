@@ -14,15 +14,13 @@ use mio::Token;
 
 use crate::exchange::{ExchangeService, panic_text};
 use crate::executor::Executor;
+use crate::frames::{Frames, PREFACE};
 use crate::link::{Link, Stream};
 use crate::run_state::RunState;
 use crate::server::Shared;
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey, millis};
 use crate::workers::Task;
-
-/// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What is read and thrown away after our last answer, so that a reset does not destroy it (RFC 9112 section 9.6).
 const LINGER_BYTES: usize = 256 * 1024;
@@ -156,6 +154,7 @@ impl Connection {
             Poll::Ready(Ok(())) => self.end(inner),
             Poll::Ready(Err(error)) => {
                 self.note_error(&error);
+                self.tell_fault(inner.told_to_end);
                 if error.is_user() && self.link.is_http10.load(Ordering::Relaxed) {
                     // A body that failed, of a length that perhaps only our end of the connection tells: `close` resets it.
                     inner.failed = true;
@@ -182,7 +181,8 @@ impl Connection {
             }
         }
         let http2 = allowed.http2 && (read.starts_with(PREFACE) || !allowed.http1);
-        let stream = Stream::new(self.link.clone(), std::mem::take(read));
+        let frames = http2.then(|| Frames::new(self.link.limits.max_control_frames));
+        let stream = Stream::new(self.link.clone(), std::mem::take(read), frames);
         let service = ExchangeService(self.link.clone());
         Ok(if http2 {
             self.link.is_http2();
@@ -190,6 +190,17 @@ impl Connection {
         } else {
             Protocol::Http1(Box::new(self.shared.http1.serve_connection(stream, service)))
         })
+    }
+
+    /// Says GOAWAY for what hyper let pass, unless the client has been told before: a second one must not name a later stream. hyper
+    /// has written all that it began, or the socket takes nothing more.
+    fn tell_fault(&self, told_to_end: bool) {
+        if let Some(fault) = self.link.fault.get() {
+            log::info!("{}: {fault}", self.peer());
+            if !told_to_end && !self.link.write_blocked.load(Ordering::Relaxed) {
+                self.link.write_now(&fault.go_away());
+            }
+        }
     }
 
     /// Ends our side. What the peer still sends is read for a while and thrown away, lest a reset destroy our last answer.
@@ -222,6 +233,7 @@ impl Connection {
             _ if self.link.write_blocked.load(Ordering::Relaxed) => {
                 Some(Waiting::Write { written: self.link.written() })
             }
+            Protocol::Http2(_) if self.link.in_block.load(Ordering::Relaxed) => Some(Waiting::Head { exchanges }),
             _ if open => None,
             Protocol::Http2(_) if inner.told_to_end => Some(Waiting::Goodbye),
             Protocol::Http2(_) => Some(Waiting::Idle { exchanges }),
@@ -266,6 +278,10 @@ impl Connection {
             return Moved::Pending;
         }
         match (waiting, &inner.protocol) {
+            (Waiting::Head { .. }, Protocol::Http2(_)) => {
+                log::debug!("{}: a header block did not arrive in time", self.peer());
+                self.end(inner)
+            }
             (Waiting::Head { .. }, _) => {
                 log::debug!("{}: 408, the head did not arrive in time", self.peer());
                 self.link.write_now(REQUEST_TIMEOUT);

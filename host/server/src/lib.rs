@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `server`, `options` | binding, what can be set, starting, the [`Handle`] |
 //! | `listener`, `peers`, `socket` | accepting, which never dies; how many connections a peer has; TCP and Unix sockets as one |
-//! | `connection`, `link` | one connection: protocol, deadlines, close; its socket and counters |
+//! | `connection`, `link`, `frames` | one connection: protocol, deadlines, close; its socket and counters; HTTP/2 frames that are counted |
 //! | `executor`, `tcp_stream` | other futures on the same workers (HTTP/2 streams, clients that handlers use); sockets to elsewhere |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
 //! | `upload`, `body`, `outgoing`, `http` | what arrives before a handler starts; bodies for blocking code, hyper's end of them, the types both speak |
@@ -17,6 +17,7 @@ mod body;
 mod connection;
 mod exchange;
 mod executor;
+mod frames;
 mod http;
 mod lanes;
 mod link;

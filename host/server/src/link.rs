@@ -16,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::connection::Connection;
 use crate::exchange::Handler;
+use crate::frames::{Fault, Frames};
 use crate::http::ConnectionInfo;
 use crate::reactor::Ready;
 use crate::server::SocketCount;
@@ -44,6 +45,8 @@ pub(crate) struct Limits {
     pub(crate) max_headers: usize,
     pub(crate) max_requests: u64,
     pub(crate) max_age: Duration,
+    /// HTTP/2 frames a second that are no part of a request.
+    pub(crate) max_control_frames: u32,
 }
 
 /// How slowly a request body may come while it is waited for.
@@ -80,10 +83,14 @@ pub(crate) struct Link {
     // What the runner of the connection alone writes and reads is relaxed: one run happens before the next.
     /// Something was read of a head that is not complete.
     pub(crate) in_head: AtomicBool,
+    /// The same on HTTP/2, where other streams may be open.
+    pub(crate) in_block: AtomicBool,
     /// The last write did not go through.
     pub(crate) write_blocked: AtomicBool,
     /// The last request was of HTTP/1.0: only the end of the connection may tell the end of its answer.
     pub(crate) is_http10: AtomicBool,
+    /// What was wrong with the client's frames.
+    pub(crate) fault: OnceLock<Fault>,
     /// Bytes of bodies that hyper has taken so far.
     taken: AtomicU64,
     /// Bytes written that were no bodies (heads, chunk sizes), as of the last flush.
@@ -167,6 +174,8 @@ impl Link {
             in_head: AtomicBool::new(false),
             write_blocked: AtomicBool::new(false),
             is_http10: AtomicBool::new(false),
+            in_block: AtomicBool::new(false),
+            fault: OnceLock::new(),
             taken: AtomicU64::new(0),
             framing: AtomicU64::new(0),
             budget: AtomicUsize::new(0),
@@ -391,6 +400,18 @@ impl Link {
         }
     }
 
+    /// Follows the frames of HTTP/2 in what was read. After an error hyper reads no more, and resets what is open.
+    fn follow(&self, frames: &mut Option<Frames>, bytes: &[u8]) -> io::Result<()> {
+        let Some(frames) = frames else { return Ok(()) };
+        let followed = frames.follow(bytes, self.workers.reactor.timers.recent(), self.written());
+        self.in_block.store(frames.is_in_block(), Ordering::Relaxed);
+        followed.map_err(|fault| {
+            // Set once: the connection ends.
+            let _ = self.fault.set(fault);
+            io::Error::other(fault.to_string())
+        })
+    }
+
     fn poll_write_with(&self, write: impl Fn(&Socket) -> io::Result<usize>) -> Poll<io::Result<usize>> {
         loop {
             if !self.ready.write.claim() {
@@ -415,27 +436,26 @@ impl Link {
 pub(crate) struct Stream {
     link: Arc<Link>,
     read_before: Vec<u8>,
+    /// On HTTP/2.
+    frames: Option<Frames>,
 }
 
 impl Stream {
-    pub(crate) fn new(link: Arc<Link>, read_before: Vec<u8>) -> Self {
-        Self { link, read_before }
+    pub(crate) fn new(link: Arc<Link>, read_before: Vec<u8>, frames: Option<Frames>) -> Self {
+        Self { link, read_before, frames }
     }
 }
 
 impl hyper::rt::Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.read_before.is_empty() {
-            let length = self.read_before.len().min(cursor.remaining());
-            cursor.put_slice(&self.read_before[..length]);
-            self.read_before.drain(..length);
-            return Poll::Ready(Ok(()));
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let Self { link, read_before, frames } = self.get_mut();
+        if !read_before.is_empty() {
+            let length = read_before.len().min(cursor.remaining());
+            cursor.put_slice(&read_before[..length]);
+            let followed = link.follow(frames, &read_before[..length]);
+            read_before.drain(..length);
+            return Poll::Ready(followed);
         }
-        let link = &self.link;
         let budget = link.budget.load(Ordering::Relaxed);
         let calls = link.calls.load(Ordering::Relaxed);
         if budget == 0 || calls == 0 {
@@ -443,9 +463,16 @@ impl hyper::rt::Read for Stream {
             return Poll::Pending;
         }
         let max = cursor.remaining().min(budget);
-        link.poll_read_with(max, |bytes| cursor.put_slice(bytes)).map_ok(|n| {
+        let mut followed = Ok(());
+        let read = link.poll_read_with(max, |bytes| {
+            cursor.put_slice(bytes);
+            followed = link.follow(frames, bytes);
+        });
+        read.map(|read| {
+            let n = read?;
             link.budget.store(budget - n, Ordering::Relaxed);
             link.calls.store(calls - 1, Ordering::Relaxed);
+            followed
         })
     }
 }

@@ -5,6 +5,7 @@
 //! [`ConfigFile::print`] prints. `table.rs` reads keys, `grants.rs` those of grants, `reference.rs` what is behind a `${…}`; `print.rs` writes it
 //! all down again.
 
+mod clients;
 mod grants;
 mod print;
 mod reference;
@@ -23,7 +24,7 @@ use http::StatusCode;
 use self::table::{Source, Table, Written};
 use crate::{
     config::{
-        self, CompileConfig, Config, ControlConfig, DEFAULT_BODY_TIMEOUT, DEFAULT_COMPILE_MEMORY,
+        self, Admission, CompileConfig, Config, ControlConfig, DEFAULT_BODY_TIMEOUT, DEFAULT_COMPILE_MEMORY,
         DEFAULT_COMPILE_TIMEOUT, DEFAULT_DRAIN, DEFAULT_KEEP, DEFAULT_LISTEN, DEFAULT_MAX_BODY, DEFAULT_MAX_MODULE,
         DEFAULT_MAX_WORKERS, GuardConfig, HandlerConfig, NewImports, ProbeConfig, ServerConfig, Share, ValueError,
         not_allowed,
@@ -201,6 +202,7 @@ fn read_server(table: &mut Table<'_>) -> Server {
         trusted_proxies: table.list("trusted_proxies", config::network).unwrap_or_default(),
         max_body: table.value("max_body", size(config::BODY)).unwrap_or(DEFAULT_MAX_BODY),
         body_timeout: table.value("body_timeout", duration(config::LIMIT)).unwrap_or(DEFAULT_BODY_TIMEOUT),
+        clients: clients::read(table),
         max_workers: table.value("max_workers", count(config::WORKERS)).unwrap_or(DEFAULT_MAX_WORKERS),
         memory_budget: table.value("memory_budget", size(1 << 20..=64 << 40)),
         reset: table.value("reset", choice([("copy", Reset::Copy), ("scan", Reset::Scan)])).unwrap_or(Reset::Copy),
@@ -229,6 +231,7 @@ fn read_handler(table: &mut Table<'_>, is_only: bool, server_drain: Duration) ->
     }
     let module = table.required("module", |table| table.path("module")).unwrap_or_default();
     let routes = read_routes(table, is_only);
+    let (limits, admission) = table.sub("limits", read_limits).unwrap_or_default();
     let new_imports = choice([("allow", NewImports::Allow), ("refuse", NewImports::Refuse)]);
     HandlerConfig {
         watch: table.flag("watch", false),
@@ -244,7 +247,8 @@ fn read_handler(table: &mut Table<'_>, is_only: bool, server_drain: Duration) ->
             count_5xx: guard.flag("count_5xx", false),
         }),
         grants: grants::read(table),
-        limits: table.sub("limits", read_limits).unwrap_or_default(),
+        limits,
+        admission,
         drain: table.value("drain", duration(config::DRAIN)).unwrap_or(server_drain),
         keep: table.value("keep", count(0..=100)).map_or(DEFAULT_KEEP, |keep| keep as usize),
         new_imports: table.value("new_imports", new_imports).unwrap_or_default(),
@@ -281,15 +285,21 @@ fn read_routes(table: &mut Table<'_>, is_only: bool) -> Vec<Route> {
     }
 }
 
-fn read_limits(table: &mut Table<'_>) -> Limits {
+fn read_limits(table: &mut Table<'_>) -> (Limits, Admission) {
     let default = Limits::default();
-    Limits {
+    let limits = Limits {
         deadline: table.value("deadline", duration(config::LIMIT)).unwrap_or(default.deadline),
         stream_deadline: table.value("stream_deadline", duration(config::LIMIT)),
         cpu: table.value("cpu", duration(config::LIMIT)),
         memory: table.value("memory", size(config::MEMORY)).unwrap_or(default.memory),
         ..default
-    }
+    };
+    let admission = Admission {
+        in_flight: table.value("in_flight", count(config::WORKERS)),
+        queue: table.value("queue", count(config::QUEUE)),
+        queue_timeout: table.value("queue_timeout", duration(config::LIMIT)),
+    };
+    (limits, admission)
 }
 
 fn check_names(source: &Source<'_>, handlers: &[HandlerConfig]) {
@@ -396,6 +406,7 @@ pub fn restart_keys(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str>
         trusted_proxies,
         max_body,
         body_timeout,
+        clients,
         max_workers,
         memory_budget,
         reset,
@@ -426,7 +437,12 @@ pub fn restart_keys(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str>
         ("state", *state != new.state),
         ("compile", (*timeout, *memory) != (new.compile.timeout, new.compile.memory)),
     ];
-    differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    differ
+        .into_iter()
+        .chain(clients::differ(clients, &new.clients))
+        .filter(|(_, differs)| *differs)
+        .map(|(key, _)| key)
+        .collect()
 }
 
 #[cfg(test)]

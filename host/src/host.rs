@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     compiler::Compiler,
-    config::{Config, DEFAULT_LISTEN, HandlerConfig, ServerConfig, Text},
+    config::{ClientLimits, Config, DEFAULT_LISTEN, HandlerConfig, ServerConfig, Text},
     control::{self, Control, Reserved},
     dispatch::Dispatch,
     gate::{Gate, Probes},
@@ -30,7 +30,7 @@ use crate::{
     revision::Bell,
     router::Route,
     state_dir::StateDir,
-    table::{Table, Tables},
+    table::{Most, Table, Tables},
     watcher::watcher,
 };
 
@@ -233,7 +233,9 @@ impl HostBuilder {
             state.retain(&names).map_err(|source| HostError::State { path: state.path().to_owned(), source })?;
         }
         let entries = handlers.iter().map(Handler::entry).collect();
-        let tables = Arc::new(Tables::new(Table { router: Arc::clone(&router), entries }));
+        let table = Table { router: Arc::clone(&router), entries };
+        let most = Most { in_flight: config.server.max_workers as usize, queued: QUEUE };
+        let tables = Arc::new(Tables::new(table, most));
         let in_flight = Arc::<InFlight>::default();
         let server = bind(server, &config.server.listen)?;
         let operator = Operator::new(Parts {
@@ -330,10 +332,9 @@ fn serve(
     engine: &Engine,
     open_files: Option<u64>,
 ) -> Result<Handle, HostError> {
-    let server = server
+    let server = bounded(server, &config.clients, open_files)
         .max_workers(config.max_workers as usize)
         .queue(QUEUE, QUEUE_TIMEOUT)
-        .max_connections(max_connections(open_files))
         .max_body(config.max_body)
         .body_read_timeout(config.body_timeout)
         .worker_stack(engine.worker_stack())
@@ -350,6 +351,37 @@ fn serve(
             move || engine.tick()
         });
     server.start(dispatch).map_err(HostError::Serve)
+}
+
+/// How long a body may bring less than `body_rate` while its guest waits for it.
+const BODY_RATE_GRACE: Duration = Duration::from_secs(10);
+
+/// What clients may do.
+fn bounded(server: Server, clients: &ClientLimits, open_files: Option<u64>) -> Server {
+    let count = |most: u32| most as usize;
+    let max_header_size = u32::try_from(clients.max_header_size).unwrap_or(u32::MAX);
+    let mut server = server
+        .header_read_timeout(clients.header_timeout)
+        .idle_timeout(clients.idle_timeout)
+        .write_timeout(clients.write_timeout)
+        .body_rate(u32::try_from(clients.body_rate).unwrap_or(u32::MAX), BODY_RATE_GRACE)
+        .http1_max_header_size(count(max_header_size))
+        .http2_max_header_list_size(max_header_size)
+        .http1_max_headers(count(clients.max_headers))
+        .http2_max_headers(count(clients.max_headers))
+        .max_connections(clients.max_connections.map_or_else(|| max_connections(open_files), count))
+        .http2_max_concurrent_streams(clients.http2_max_streams)
+        .http2_max_control_frames(clients.http2_max_control_frames);
+    if let Some(most) = clients.max_connections_per_peer {
+        server = server.max_connections_per_peer(count(most));
+    }
+    if let Some(most) = clients.max_requests_per_connection {
+        server = server.max_requests_per_connection(most.into());
+    }
+    if let Some(age) = clients.max_connection_age {
+        server = server.max_connection_age(age);
+    }
+    server
 }
 
 /// A host that serves. Dropping it stops it at once, cutting what runs; [`shutdown`](Self::shutdown) is kinder.

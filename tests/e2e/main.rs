@@ -6,6 +6,7 @@
 mod harness;
 
 mod bodies;
+mod bulkheads;
 mod cgi;
 mod clients;
 mod commands;

@@ -3,6 +3,7 @@
 //! Nothing of clap or TOML lives here: the command line and the configuration file hand in text together with the name to
 //! blame, and an error says the name, the value and what is allowed. Nothing here touches the network or starts anything.
 
+mod clients;
 mod values;
 
 use std::{
@@ -11,7 +12,8 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::values::{BODY, DRAIN, LIMIT, MEMORY, WORKERS, not_allowed};
+pub use self::clients::ClientLimits;
+pub(crate) use self::values::{BODY, DRAIN, LIMIT, MEMORY, QUEUE, WORKERS, not_allowed};
 pub use self::values::{
     ValueError, add_variables, address, argument, count, dir, dns, duration, env_file, format_size, network, outbound,
     share, size, tcp, variable,
@@ -45,6 +47,8 @@ pub struct ServerConfig {
     /// How long a request body may stand still while its guest reads it; then the client gets 408, if the guest has not answered.
     /// Shorter than the default deadline, which would come first otherwise.
     pub body_timeout: Duration,
+    /// What else clients may do.
+    pub clients: ClientLimits,
     /// Requests that run or wait in a guest at once.
     pub max_workers: u32,
     /// Linear memory of all guests together, in bytes; by default 70 % of what the control group or the machine has. A guest that
@@ -104,6 +108,8 @@ pub struct HandlerConfig {
     pub grants: Grants,
     /// What its guests may use up.
     pub limits: Limits,
+    /// How many requests there may be.
+    pub admission: Admission,
     /// Whether a change of `module` is a swap.
     pub watch: bool,
     /// The request that a new revision must answer before it is published.
@@ -116,6 +122,17 @@ pub struct HandlerConfig {
     pub keep: usize,
     /// Whether a swap may bring a module that imports what the one before did not.
     pub new_imports: NewImports,
+}
+
+/// How many requests of a handler there may be. What is not set leaves a quarter of the host's to others, if there are others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Admission {
+    /// Requests that run or wait in its guests at once.
+    pub in_flight: Option<u32>,
+    /// Requests that may wait for that; one more is answered 503.
+    pub queue: Option<u32>,
+    /// How long one may wait; then it is answered 503.
+    pub queue_timeout: Option<Duration>,
 }
 
 /// The request that a new revision must answer before it is published.
@@ -302,6 +319,7 @@ impl Default for ServerConfig {
             trusted_proxies: Vec::new(),
             max_body: DEFAULT_MAX_BODY,
             body_timeout: DEFAULT_BODY_TIMEOUT,
+            clients: ClientLimits::default(),
             max_workers: DEFAULT_MAX_WORKERS,
             memory_budget: None,
             reset: Reset::Copy,
@@ -325,6 +343,7 @@ impl HandlerConfig {
             routes: vec![Route::everything()],
             grants: Grants::default(),
             limits: Limits::default(),
+            admission: Admission::default(),
             watch: false,
             probe: None,
             guard: None,

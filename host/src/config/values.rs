@@ -30,6 +30,9 @@ pub(crate) const BODY: RangeInclusive<u64> = 0..=1 << 40;
 /// How many requests may be in guests at once.
 pub(crate) const WORKERS: RangeInclusive<u32> = 1..=10_000;
 
+/// How many requests of a handler may wait for that.
+pub(crate) const QUEUE: RangeInclusive<u32> = 0..=10_000;
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A value that a person wrote and that cannot be used.

@@ -3,7 +3,7 @@
 
 use std::{fmt::Display, path::Path, time::Duration};
 
-use super::{ConfigFile, reference, table::Written};
+use super::{ConfigFile, clients, reference, table::Written};
 use crate::{
     config::{HandlerConfig, NewImports, ServerConfig, Text, format_size},
     guest::{CacheMode, Grants, NetworkGrant, OutboundRule, Reset},
@@ -40,6 +40,7 @@ impl ConfigFile {
         out.list("trusted_proxies", &server.trusted_proxies);
         out.size("max_body", server.max_body);
         out.duration("body_timeout", server.body_timeout);
+        clients::print(&server.clients, out);
         out.raw("max_workers", server.max_workers);
         match server.memory_budget {
             Some(bytes) => out.size("memory_budget", bytes),
@@ -97,6 +98,18 @@ fn print_handler(handler: &HandlerConfig, out: &mut Section<'_>) {
         }
     }
     out.size("limits.memory", handler.limits.memory);
+    for (key, most) in [("limits.in_flight", handler.admission.in_flight), ("limits.queue", handler.admission.queue)] {
+        match most {
+            Some(most) => out.raw(key, most),
+            None => {
+                out.comment(&format!("{key}: what the server has, or three quarters of that beside other handlers"))
+            }
+        }
+    }
+    match handler.admission.queue_timeout {
+        Some(timeout) => out.duration("limits.queue_timeout", timeout),
+        None => out.comment("limits.queue_timeout: 10s"),
+    }
     out.duration("drain", handler.drain);
     out.raw("keep", handler.keep);
     out.quoted(
@@ -138,7 +151,7 @@ fn print_grants(grants: &Grants, out: &mut Section<'_>) {
 }
 
 /// One table, as text.
-struct Section<'a> {
+pub(super) struct Section<'a> {
     text: String,
     number: usize,
     written: &'a Written,
@@ -149,7 +162,7 @@ impl Section<'_> {
         self.text += &format!("{key} = {value}\n");
     }
 
-    fn comment(&mut self, text: &str) {
+    pub(super) fn comment(&mut self, text: &str) {
         self.text += &format!("# {text}\n");
     }
 
@@ -166,7 +179,7 @@ impl Section<'_> {
         self.line(key, self.quoted_value(key, value));
     }
 
-    fn raw(&mut self, key: &str, value: impl Display) {
+    pub(super) fn raw(&mut self, key: &str, value: impl Display) {
         self.line(key, self.written(key).unwrap_or_else(|| value.to_string()));
     }
 
@@ -176,13 +189,13 @@ impl Section<'_> {
         self.line(key, format_args!("[{}]", values.join(", ")));
     }
 
-    fn size(&mut self, key: &str, bytes: u64) {
+    pub(super) fn size(&mut self, key: &str, bytes: u64) {
         // Rounded for people where it is no round number.
         let text = format_size(bytes);
         self.quoted(key, if text.contains('.') { bytes.to_string() } else { text });
     }
 
-    fn duration(&mut self, key: &str, duration: Duration) {
+    pub(super) fn duration(&mut self, key: &str, duration: Duration) {
         self.quoted(key, humantime::format_duration(duration));
     }
 

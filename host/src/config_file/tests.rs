@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::*;
+use crate::config::ClientLimits;
 use crate::guest::{DirGrant, HostPattern, OutboundRule};
 
 /// A directory with an `astra.toml`, removed when the test is over.
@@ -76,6 +77,18 @@ trusted_proxies = ["10.0.0.0/8", "::1"]
 max_body = 65537
 body_timeout = "1m 30s"
 max_workers = "${env:WORKERS}"
+header_timeout = "5s"
+idle_timeout = "2m"
+write_timeout = "7s"
+body_rate = "2KiB"
+max_header_size = "16KiB"
+max_headers = 50
+max_connections = 1000
+max_connections_per_peer = 20
+max_requests_per_connection = 10000
+max_connection_age = "1h"
+http2_max_streams = 100
+http2_max_control_frames = 500
 memory_budget = "2GiB"
 reset = "scan"
 cache = false
@@ -98,7 +111,7 @@ outbound = ["https://api.example.com/", { url = "https://*.Internal.example:8443
 network = { tcp = ["db.internal:5432", "[fd00::/8]:*", "${env:TOKEN}.internal:1"], dns = "*.internal" }
 config = { feature_x = "on", "a key" = "${file:secret}" }
 args = ["app.py", "--flag", "${env:TOKEN}"]
-limits = { deadline = "5s", stream_deadline = "1h", cpu = "100ms", memory = "64MiB" }
+limits = { deadline = "5s", stream_deadline = "1h", cpu = "100ms", memory = "64MiB", in_flight = 20, queue = 0, queue_timeout = "1s" }
 drain = "0s"
 keep = 1
 new_imports = "refuse"
@@ -128,6 +141,21 @@ fn every_key_is_read() {
     assert_eq!(server.trusted_proxies.len(), 2);
     assert_eq!((server.max_body, server.body_timeout), (65_537, Duration::from_secs(90)));
     assert_eq!((server.max_workers, server.memory_budget), (7, Some(2 << 30)));
+    let clients = ClientLimits {
+        header_timeout: 5 * SECOND,
+        idle_timeout: 120 * SECOND,
+        write_timeout: 7 * SECOND,
+        body_rate: 2048,
+        max_header_size: 16 << 10,
+        max_headers: 50,
+        max_connections: Some(1000),
+        max_connections_per_peer: Some(20),
+        max_requests_per_connection: Some(10_000),
+        max_connection_age: Some(HOUR),
+        http2_max_streams: 100,
+        http2_max_control_frames: 500,
+    };
+    assert_eq!(server.clients, clients);
     assert_eq!((server.reset, server.cache, server.trust_precompiled), (Reset::Scan, CacheMode::Off, true));
     assert_eq!((server.drain, server.state.clone()), (5 * SECOND, Some("/var/lib/astra".into())));
     assert_eq!((server.compile.timeout, server.compile.memory), (10 * SECOND, 1 << 30));
@@ -175,6 +203,8 @@ fn every_key_is_read() {
     assert_eq!(hello.grants.args, ["app.py", "--flag", "hunter2"]);
     assert_eq!((hello.limits.deadline, hello.limits.memory), (5 * SECOND, 64 << 20));
     assert_eq!((hello.limits.stream_deadline, hello.limits.cpu), (Some(HOUR), Some(100 * MILLISECOND)));
+    let admission = Admission { in_flight: Some(20), queue: Some(0), queue_timeout: Some(SECOND) };
+    assert_eq!((&hello.admission, &rest.admission), (&admission, &Admission::default()));
     assert_eq!((hello.drain, hello.keep, hello.new_imports), (Duration::ZERO, 1, NewImports::Refuse));
 
     assert_eq!(rest.module, Path::new("/srv/rest.wasm"));
@@ -261,6 +291,9 @@ fn every_value_is_checked_and_blamed() {
         ("max_body = [\"1\"]", "`max_body` must be a text or a number, found a list"),
         ("body_timeout = 30", "`body_timeout` must be a duration"),
         ("body_timeout = 1979-05-27", "`body_timeout` must be a text or a number, found a date"),
+        ("max_header_size = \"1KiB\"", "`max_header_size` must be a size between 8KiB and 1MiB"),
+        ("max_connections_per_peer = 0", "`max_connections_per_peer` must be a whole number between 1 and 1000000"),
+        ("idle_timout = \"1s\"", "did you mean `idle_timeout`?"),
         ("max_workers = 0", "`max_workers` must be a whole number between 1 and 10000, found `0`"),
         ("max_workers = 1.5", "found `1.5`"),
         ("memory_budget = \"1\"", "`memory_budget` must be a size"),
@@ -545,6 +578,18 @@ fn keys_that_need_a_restart_are_named() {
         "drain",
         "state",
         "compile",
+        "header_timeout",
+        "idle_timeout",
+        "write_timeout",
+        "body_rate",
+        "max_header_size",
+        "max_headers",
+        "max_connections",
+        "max_connections_per_peer",
+        "max_requests_per_connection",
+        "max_connection_age",
+        "http2_max_streams",
+        "http2_max_control_frames",
     ];
     assert_eq!(restart_keys(&old, &ServerConfig::default()), all);
     let mut new = old.clone();

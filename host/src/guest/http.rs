@@ -234,6 +234,10 @@ impl RequestBody {
                 self.upload.end(UploadEnd::TooSlow);
                 Error::ConnectionReadTimeout
             }
+            io::ErrorKind::InvalidData => {
+                self.upload.end(UploadEnd::Malformed);
+                Error::HttpProtocolError
+            }
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted

@@ -27,6 +27,7 @@ mod network;
 mod operating;
 mod outgoing;
 mod packages;
+mod real_clients;
 mod refusals;
 mod shutdown;
 mod start;

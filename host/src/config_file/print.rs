@@ -101,9 +101,7 @@ fn print_handler(handler: &HandlerConfig, out: &mut Section<'_>) {
     for (key, most) in [("limits.in_flight", handler.admission.in_flight), ("limits.queue", handler.admission.queue)] {
         match most {
             Some(most) => out.raw(key, most),
-            None => {
-                out.comment(&format!("{key}: what the server has, or three quarters of that beside other handlers"))
-            }
+            None => out.comment(&format!("{key}: the server's, or three quarters of that beside other handlers")),
         }
     }
     match handler.admission.queue_timeout {

@@ -7,6 +7,7 @@
 //! | `server`, `options` | binding, what can be set, starting, the [`Handle`] |
 //! | `listener`, `socket` | accepting, which never dies; TCP and Unix sockets as one |
 //! | `connection`, `link`, `streams` | one connection: protocol, deadlines, close; its socket and counters; HTTP/2 streams |
+//! | `tls` | the layer between that socket and hyper (`no_tls` in its place without the feature) |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
 //! | `body`, `outgoing`, `http` | bodies for blocking code, hyper's end of them, the types both speak |
 //! | `workers`, `seats`, `wait`, `monitor` | the threads; who may run and what next; giving up a seat; the thread that ticks |
@@ -34,12 +35,17 @@ mod socket;
 mod streams;
 mod sync;
 mod timer;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
 mod wait;
 mod workers;
 
 pub use crate::body::{Body, BodyReader, BodyWriter, BoxError};
 pub use crate::exchange::{Client, Exchange, Handler, Responder};
-pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service};
+pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service, TlsInfo};
 pub use crate::server::{Handle, Server};
 pub use crate::wait::{Interrupted, blocking, flush, sleep_until, wait};
 pub use bytes::Bytes;

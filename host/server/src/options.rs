@@ -40,6 +40,7 @@ impl Default for Options {
                 head_timeout: Duration::from_secs(10),
                 idle_timeout: Duration::from_secs(60),
                 write_timeout: Duration::from_secs(30),
+                handshake_timeout: Duration::from_secs(10),
                 body_read_timeout: Duration::from_secs(30),
                 max_body: u64::MAX,
             },

@@ -1,7 +1,7 @@
 //! The server: binding, starting, and the handle that stops it. What can be set is in `options.rs`.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,6 +20,7 @@ use crate::socket::{Listening, Socket};
 use crate::streams::Streams;
 use crate::sync::lock;
 use crate::timer::HyperTimer;
+use crate::tls;
 use crate::workers::{Task, Workers};
 
 /// How often shutdown looks whether all is done.
@@ -36,7 +37,7 @@ const SHUTDOWN_POLL: Duration = Duration::from_millis(2);
 /// ```
 #[derive(Default)]
 pub struct Server {
-    listeners: Vec<Listening>,
+    pub(crate) listeners: Vec<(Listening, Option<tls::Config>)>,
     pub(crate) options: Options,
 }
 
@@ -99,10 +100,17 @@ impl Server {
     /// # Errors
     ///
     /// As [`try_bind`](Self::try_bind).
-    pub fn and_bind(mut self, addr: impl ToSocketAddrs) -> io::Result<Self> {
-        for listener in listener::bind(addr)? {
-            self.listeners.push(Listening::tcp(listener)?);
-        }
+    pub fn and_bind(self, addr: impl ToSocketAddrs) -> io::Result<Self> {
+        listener::bind(addr)?.into_iter().try_fold(self, Self::and_listen)
+    }
+
+    /// Listens on one more TCP socket, which is bound already.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made non-blocking.
+    pub fn and_listen(mut self, listener: TcpListener) -> io::Result<Self> {
+        self.listeners.push((Listening::tcp(listener)?, None));
         Ok(self)
     }
 
@@ -141,7 +149,7 @@ impl Server {
     ///
     /// If it cannot be made non-blocking.
     pub fn and_listen_unix(mut self, listener: UnixListener) -> io::Result<Self> {
-        self.listeners.push(Listening::unix(listener)?);
+        self.listeners.push((Listening::unix(listener)?, None));
         Ok(self)
     }
 
@@ -152,12 +160,12 @@ impl Server {
     /// If there is none, or the system does not tell.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         let none = || io::Error::new(io::ErrorKind::NotConnected, "the server is bound to no TCP address");
-        self.listeners.iter().find_map(Listening::local_addr).ok_or_else(none)?
+        self.listeners.iter().find_map(|(listener, _)| listener.local_addr()).ok_or_else(none)?
     }
 
     /// All TCP addresses it is bound to.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr()?.ok()).collect()
+        self.listeners.iter().filter_map(|(listener, _)| listener.local_addr()?.ok()).collect()
     }
 
     /// Serves on threads of its own, and blocks for ever.
@@ -230,8 +238,9 @@ impl Server {
         });
         // From here on dropping the handle ends the threads.
         let handle = handle(shared.clone());
-        for socket in self.listeners {
-            let listener = Listener::register(socket, &shared)?;
+        for (socket, tls) in self.listeners {
+            let tls = tls.map(|tls| tls.offering(protocols));
+            let listener = Listener::register(socket, tls, &shared)?;
             lock(&shared.listeners).push(listener);
         }
         Ok(handle)
@@ -256,7 +265,7 @@ impl Shared {
     }
 
     /// Takes over a connection that was accepted.
-    pub(crate) fn connect(self: &Arc<Self>, socket: Socket) {
+    pub(crate) fn connect(self: &Arc<Self>, socket: Socket, tls: Option<&tls::Config>) {
         if self.nodelay
             && let Err(error) = socket.set_nodelay()
         {
@@ -264,13 +273,17 @@ impl Shared {
             log::debug!("a connection was lost: {error}");
             return;
         }
-        let info = socket.info();
+        let mut info = socket.info();
+        let session = match tls.map(|tls| tls.session(&mut info)).transpose() {
+            Ok(session) => session,
+            Err(error) => return log::error!("cannot begin a TLS handshake: {error}"),
+        };
         let ready = Arc::new(Ready::new());
         self.connections.fetch_add(1, Ordering::SeqCst);
         let count = SocketCount::new(self);
         let connection = self.workers.reactor.insert(socket, ready.clone(), |socket, token| {
             let (handler, limits) = (self.handler.clone(), self.limits.clone());
-            let link = Link::new(self.workers.clone(), handler, limits, info, ready, socket, count);
+            let link = Link::new(self.workers.clone(), handler, limits, info, ready, (socket, session), count);
             Connection::new(link, self.clone(), token)
         });
         match connection {

@@ -24,10 +24,10 @@ use http::StatusCode;
 use self::table::{Source, Table, Written};
 use crate::{
     config::{
-        self, Admission, CompileConfig, Config, ControlConfig, DEFAULT_BODY_TIMEOUT, DEFAULT_COMPILE_MEMORY,
-        DEFAULT_COMPILE_TIMEOUT, DEFAULT_DRAIN, DEFAULT_KEEP, DEFAULT_LISTEN, DEFAULT_MAX_BODY, DEFAULT_MAX_MODULE,
-        DEFAULT_MAX_WORKERS, GuardConfig, HandlerConfig, NewImports, ProbeConfig, ServerConfig, Share, ValueError,
-        not_allowed,
+        self, Admission, CertificateFiles, CompileConfig, Config, ControlConfig, DEFAULT_BODY_TIMEOUT,
+        DEFAULT_COMPILE_MEMORY, DEFAULT_COMPILE_TIMEOUT, DEFAULT_DRAIN, DEFAULT_KEEP, DEFAULT_LISTEN,
+        DEFAULT_LISTEN_TLS, DEFAULT_MAX_BODY, DEFAULT_MAX_MODULE, DEFAULT_MAX_WORKERS, GuardConfig, HTTPS,
+        HandlerConfig, NewImports, ProbeConfig, ServerConfig, Share, ValueError, not_allowed,
     },
     guest::{CacheMode, Limits, OutboundRule, Reset},
     router::{Route, Router},
@@ -174,9 +174,20 @@ struct Server {
 }
 
 fn read_server(table: &mut Table<'_>) -> Server {
-    let listen = table.list("listen", config::address).unwrap_or_else(|| vec![DEFAULT_LISTEN.to_owned()]);
+    let tls = read_tls(table);
+    let default = if table.has("tls") { DEFAULT_LISTEN_TLS } else { DEFAULT_LISTEN };
+    let listen = table.list("listen", config::listen).unwrap_or_else(|| vec![default.to_owned()]);
     if listen.is_empty() {
         table.problem("`listen` must have at least one address, such as `127.0.0.1:8080`");
+    }
+    match (listen.iter().any(|address| address.starts_with(HTTPS)), table.has("tls")) {
+        (true, false) => table.problem(
+            "`listen` has an address that begins with `https://`: `tls` is missing, such as `{ cert = \"cert.pem\", key = \"key.pem\" }`",
+        ),
+        (false, true) if !listen.is_empty() => table.problem(
+            "`tls` is for addresses in `listen` that begin with `https://`, such as `https://0.0.0.0:443`, and there is none",
+        ),
+        _ => {}
     }
     let control = table.path_or_off("control");
     let state = table.path_or_off("state");
@@ -199,6 +210,7 @@ fn read_server(table: &mut Table<'_>) -> Server {
     });
     let config = ServerConfig {
         listen,
+        tls,
         trusted_proxies: table.list("trusted_proxies", config::network).unwrap_or_default(),
         max_body: table.value("max_body", size(config::BODY)).unwrap_or(DEFAULT_MAX_BODY),
         body_timeout: table.value("body_timeout", duration(config::LIMIT)).unwrap_or(DEFAULT_BODY_TIMEOUT),
@@ -222,6 +234,18 @@ fn read_server(table: &mut Table<'_>) -> Server {
         },
     };
     Server { config, control_left_out: control.is_none(), state_left_out: state.is_none() }
+}
+
+fn read_tls(table: &mut Table<'_>) -> Vec<CertificateFiles> {
+    let tables = table.table_or_tables("tls");
+    let read = |(name, entries): (String, toml::Table)| {
+        table.nested(&name, entries, |tls| {
+            let cert = tls.required("cert", |tls| tls.path("cert"));
+            let key = tls.required("key", |tls| tls.path("key"));
+            Some(CertificateFiles { cert: cert?, key: key? })
+        })
+    };
+    tables.into_iter().filter_map(read).collect()
 }
 
 fn read_handler(table: &mut Table<'_>, is_only: bool, server_drain: Duration) -> HandlerConfig {
@@ -403,6 +427,7 @@ pub fn restart_keys(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str>
     // Taken apart, so that a new field cannot be forgotten.
     let ServerConfig {
         listen,
+        tls,
         trusted_proxies,
         max_body,
         body_timeout,
@@ -421,6 +446,7 @@ pub fn restart_keys(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str>
     let (new_address, new_token) = new.control.tcp.as_ref().map(|(address, token)| (address, token)).unzip();
     let differ = [
         ("listen", *listen != new.listen),
+        ("tls", *tls != new.tls),
         ("control", *socket != new.control.socket),
         ("control_tcp", address != new_address),
         ("control_token_file", token != new_token),

@@ -49,7 +49,8 @@ impl astra_server::Handler for Dispatch {
         let client_id = prepare(request.headers_mut(), &id);
         let (pin, gateway) = self.pin(&mut request, &info);
         need_authority(&mut request, info.local_addr());
-        forwarded::rewrite(request.headers_mut(), info.peer_addr(), "http", &self.trusted_proxies);
+        let scheme = if info.tls().is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+        forwarded::rewrite(request.headers_mut(), info.peer_addr(), scheme.as_str(), &self.trusted_proxies);
 
         let ongoing = Arc::new(ongoing(id, pin.as_deref(), &info, request.method(), request.uri()));
         let visit = self.visit(&ongoing, client_id).map(Arc::new);
@@ -64,7 +65,7 @@ impl astra_server::Handler for Dispatch {
             move |response| reply.send_guests(response)
         };
         let watch = Arc::clone(&ongoing.watch);
-        let exchange = guest::Exchange { request, scheme: Scheme::HTTP, gateway, client, output, watch };
+        let exchange = guest::Exchange { request, scheme, gateway, client, output, watch };
         let report = guest::run(&pin.module, &pin.granted, &pin.limits, exchange, respond);
 
         if let Outcome::Failed(failure) = &report.outcome {

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -14,8 +14,9 @@ use astra_server::{Handle, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
+    certificates::Certificates,
     compiler::Compiler,
-    config::{ClientLimits, Config, DEFAULT_LISTEN, HandlerConfig, ServerConfig, Text},
+    config::{CertificateFiles, ClientLimits, Config, HTTPS, HandlerConfig, ServerConfig, Text},
     control::{self, Control, Reserved},
     dispatch::Dispatch,
     gate::{Gate, Probes},
@@ -89,10 +90,16 @@ impl HostBuilder {
         self
     }
 
-    /// Listens on one more address, `HOST:PORT`; `127.0.0.1:8080` when there is none. Port 0 lets the system choose;
-    /// `localhost` is both 127.0.0.1 and ::1.
+    /// Listens on one more address, `HOST:PORT`, or `https://HOST:PORT` to speak TLS there; `127.0.0.1:8080` when there is none. Port 0
+    /// lets the system choose; `localhost` is both 127.0.0.1 and ::1.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.config.server.listen.push(address.into());
+        self
+    }
+
+    /// One more certificate to show where TLS is spoken.
+    pub fn certificate(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.config.server.tls.push(CertificateFiles { cert: cert.into(), key: key.into() });
         self
     }
 
@@ -200,6 +207,7 @@ impl HostBuilder {
             handler.limits.measure_cpu = log.as_ref().is_some_and(Log::has_access_lines);
         }
         let router = Arc::new(config.router()?);
+        let certificates = Certificates::new(&config.server.tls)?;
         let open_files = raise_open_files();
         let control = Reserved::new(&config.server.control)?;
 
@@ -237,7 +245,7 @@ impl HostBuilder {
         let most = Most { in_flight: config.server.max_workers as usize, queued: QUEUE };
         let tables = Arc::new(Tables::new(table, most));
         let in_flight = Arc::<InFlight>::default();
-        let server = bind(server, &config.server.listen)?;
+        let (server, listen) = bind(server, &config.server, &certificates)?;
         let operator = Operator::new(Parts {
             gate,
             tables: Arc::clone(&tables),
@@ -246,7 +254,7 @@ impl HostBuilder {
             router,
             handlers,
             state,
-            listen: server.local_addrs().iter().map(|address| format!("http://{address}")).collect(),
+            listen: listen.clone(),
             config: file,
             read_config,
             stop,
@@ -256,10 +264,10 @@ impl HostBuilder {
         let dispatch = Dispatch { tables, in_flight, ids, trusted_proxies, log };
         let server = serve(server, dispatch, &config.server, &engine, open_files)?;
         let steward = steward(&operator).map_err(HostError::Serve)?;
-        let watcher = watcher(&operator).map_err(HostError::Serve)?;
+        let watcher = watcher(&operator, certificates).map_err(HostError::Serve)?;
         let control = control.open(&operator, &engine, config.server.control.max_module, &uploads);
         let control = control.map_err(HostError::Serve)?;
-        Ok(RunningHost { server, watcher, steward, control, operator, loaded, engine })
+        Ok(RunningHost { server, watcher, steward, control, operator, loaded, engine, listen })
     }
 }
 
@@ -362,6 +370,7 @@ fn bounded(server: Server, clients: &ClientLimits, open_files: Option<u64>) -> S
     let max_header_size = u32::try_from(clients.max_header_size).unwrap_or(u32::MAX);
     let mut server = server
         .header_read_timeout(clients.header_timeout)
+        .tls_handshake_timeout(clients.tls_handshake_timeout)
         .idle_timeout(clients.idle_timeout)
         .write_timeout(clients.write_timeout)
         .body_rate(u32::try_from(clients.body_rate).unwrap_or(u32::MAX), BODY_RATE_GRACE)
@@ -395,6 +404,7 @@ pub struct RunningHost {
     operator: Operator,
     loaded: Vec<Loaded>,
     engine: Engine,
+    listen: Vec<String>,
 }
 
 /// What a handler was started with.
@@ -418,6 +428,12 @@ impl RunningHost {
     #[must_use]
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
         self.server.local_addrs()
+    }
+
+    /// The same as URLs: `http://127.0.0.1:8080`, or `https://` where TLS is spoken.
+    #[must_use]
+    pub fn local_urls(&self) -> &[String] {
+        &self.listen
     }
 
     /// The control socket's path, if there is one.
@@ -490,16 +506,43 @@ fn max_connections(open_files: Option<u64>) -> usize {
     open_files.map_or(MAX_CONNECTIONS, |files| (files / 4 * 3).clamp(16, MAX_CONNECTIONS as u64) as usize)
 }
 
-fn bind(mut server: Server, listen: &[String]) -> Result<Server, HostError> {
-    let default = [DEFAULT_LISTEN.to_owned()];
-    for address in if listen.is_empty() { &default[..] } else { listen } {
-        let bound = match localhost(address) {
-            Some(both) => server.and_bind(&both[..]),
-            None => server.and_bind(address.as_str()),
-        };
-        server = bound.map_err(|source| HostError::Listen { address: address.clone(), source })?;
+/// The server, and the URLs that it is at.
+fn bind(
+    mut server: Server,
+    config: &ServerConfig,
+    certificates: &Certificates,
+) -> Result<(Server, Vec<String>), HostError> {
+    if !config.tls.is_empty() && !config.speaks_tls() {
+        log::warn!("no certificate is shown: no address begins with `{HTTPS}`");
     }
-    Ok(server)
+    let tls = (!config.tls.is_empty()).then(|| certificates.config()).transpose()?;
+    let mut urls = Vec::new();
+    for listen in config.addresses() {
+        let (scheme, address, tls) = match (listen.strip_prefix(HTTPS), &tls) {
+            (None, _) => ("http://", listen, None),
+            (Some(address), Some(tls)) => (HTTPS, address, Some(tls)),
+            (Some(_), None) => return Err(HostError::NoCertificate { address: listen.to_owned() }),
+        };
+        let bound = match localhost(address) {
+            Some(both) => bind_one(server, &both[..], tls),
+            None => bind_one(server, address, tls),
+        };
+        server = bound.map_err(|source| HostError::Listen { address: listen.to_owned(), source })?;
+        let new = &server.local_addrs()[urls.len()..];
+        urls.extend(new.iter().map(|address| format!("{scheme}{address}")));
+    }
+    Ok((server, urls))
+}
+
+fn bind_one(
+    server: Server,
+    address: impl ToSocketAddrs,
+    tls: Option<&Arc<rustls::ServerConfig>>,
+) -> io::Result<Server> {
+    match tls {
+        Some(tls) => server.and_bind_tls(address, tls.clone()),
+        None => server.and_bind(address),
+    }
 }
 
 /// `localhost` is both families, whatever the machine's files say; the server passes over the one that does not exist.

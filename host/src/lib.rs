@@ -26,6 +26,7 @@
 //! |---|---|
 //! | crate `astra_server` | sockets, HTTP, workers and seats; hands each request to [`dispatch`](self) on a worker |
 //! | `dispatch` | the spine: request id, route, revision, forwarding headers, guest, answer |
+//! | `certificates` | what TLS listeners show, read again when a file changes |
 //! | `table`, [`router`], `revision` | what every request reads: routes, who serves each handler; pinning a revision |
 //! | `in_flight` | the requests that are in guests now, to be listed and cut |
 //! | `request_id`, [`forwarded`] | pure: which headers of the request are the host's to set |
@@ -157,6 +158,7 @@ pub mod router;
 pub mod status;
 
 mod access_log;
+mod certificates;
 mod compiler;
 mod dispatch;
 mod farewell;
@@ -174,6 +176,7 @@ mod watch;
 mod watcher;
 mod whole_file;
 
+pub use certificates::CertificateError;
 pub use config::Config;
 pub use host::{Host, HostBuilder, RunningHost};
 pub use host_error::HostError;

@@ -33,6 +33,7 @@ mod shutdown;
 mod start;
 mod swaps;
 mod terminal;
+mod tls;
 mod wasi_versions;
 mod wasip3;
 mod wasip3_bodies;

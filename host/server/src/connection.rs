@@ -15,9 +15,10 @@ use mio::Token;
 use crate::exchange::{ExchangeService, panic_text};
 use crate::executor::Executor;
 use crate::frames::{Frames, PREFACE};
+use crate::http::TlsInfo;
 use crate::link::{Link, Stream};
 use crate::run_state::RunState;
-use crate::server::Shared;
+use crate::server::{Protocols, Shared};
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey, millis};
 use crate::workers::Task;
@@ -57,11 +58,13 @@ struct Inner {
     waiting: Option<(Waiting, Millis)>,
     timer: Option<TimerKey>,
     told_to_end: bool,
-    /// An answer's body has failed.
+    /// An answer's body has failed, or the handshake.
     failed: bool,
 }
 
 enum Protocol {
+    /// Of TLS.
+    Handshake,
     /// What was read so far does not tell.
     Unknown(Vec<u8>),
     Http1(Box<Http1>),
@@ -74,6 +77,8 @@ enum Protocol {
 /// What a connection waits for that does not move, where that is bounded. A count tells one wait from the next of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
+    /// The end of the TLS handshake.
+    Handshake,
     /// The first byte of a request.
     Idle { exchanges: u64 },
     /// The rest of a head.
@@ -95,7 +100,7 @@ enum Moved {
 impl Connection {
     pub(crate) fn new(link: Arc<Link>, shared: Arc<Shared>, token: Token) -> Arc<Self> {
         let inner = Inner {
-            protocol: Protocol::Unknown(Vec::new()),
+            protocol: if link.has_session() { Protocol::Handshake } else { Protocol::Unknown(Vec::new()) },
             waiting: None,
             timer: None,
             told_to_end: false,
@@ -127,7 +132,7 @@ impl Connection {
         if self.draining.load(Ordering::SeqCst) && !inner.told_to_end {
             // hyper ends an idle connection by itself, once what it has buffered is written.
             match &inner.protocol {
-                Protocol::Unknown(_) => return Moved::Closed,
+                Protocol::Handshake | Protocol::Unknown(_) => return Moved::Closed,
                 _ => inner.tell_to_end(),
             }
         }
@@ -135,6 +140,18 @@ impl Connection {
             inner.tell_to_end();
         }
         let result = match &mut inner.protocol {
+            Protocol::Handshake => match self.link.poll_handshake() {
+                Poll::Pending => return Moved::Pending,
+                Poll::Ready(Ok(())) => {
+                    inner.protocol = Protocol::Unknown(Vec::new());
+                    return Moved::Again;
+                }
+                Poll::Ready(Err(error)) => {
+                    log::debug!("{}: the TLS handshake failed: {error}", self.peer());
+                    inner.failed = true;
+                    return self.end(inner);
+                }
+            },
             Protocol::Unknown(read) => {
                 return self.tell_protocol(read).map_or_else(
                     |moved| moved,
@@ -155,9 +172,10 @@ impl Connection {
             Poll::Ready(Err(error)) => {
                 self.note_error(&error);
                 self.tell_fault(inner.told_to_end);
+                // What hyper has answered itself, it has ended itself.
+                inner.failed = true;
                 if error.is_user() && self.link.is_http10.load(Ordering::Relaxed) {
                     // A body that failed, of a length that perhaps only our end of the connection tells: `close` resets it.
-                    inner.failed = true;
                     return Moved::Closed;
                 }
                 self.end(inner)
@@ -168,6 +186,10 @@ impl Connection {
     /// Reads until the first bytes tell HTTP/2 from HTTP/1.
     fn tell_protocol(&self, read: &mut Vec<u8>) -> Result<Protocol, Moved> {
         let mut allowed = self.shared.protocols;
+        if let Some(agreed) = self.link.info.tls().and_then(TlsInfo::protocol) {
+            let http2 = agreed == b"h2";
+            allowed = Protocols { http1: !http2, http2 };
+        }
         // A connection that was idle has spoken HTTP/1 before.
         allowed.http2 &= self.link.exchanges() == 0 || !allowed.http1;
         while allowed.http1 && PREFACE.starts_with(read) && read.len() < PREFACE.len() {
@@ -207,6 +229,9 @@ impl Connection {
     fn end(&self, inner: &mut Inner) -> Moved {
         inner.protocol = Protocol::Lingering(0);
         self.link.lost();
+        if !inner.failed {
+            self.link.say_goodbye();
+        }
         self.link.shut_write();
         self.shared.lingers();
         Moved::Again
@@ -214,7 +239,7 @@ impl Connection {
 
     fn linger(&self, read: &mut usize) -> Moved {
         while *read < LINGER_BYTES {
-            match self.link.poll_read_with(usize::MAX, |_| {}) {
+            match self.link.poll_read_plain(usize::MAX, |_| {}) {
                 Poll::Pending => return Moved::Pending,
                 Poll::Ready(Ok(n)) if n > 0 => *read += n,
                 Poll::Ready(_) => break,
@@ -230,6 +255,7 @@ impl Connection {
         match inner.protocol {
             Protocol::Lingering(_) => Some(Waiting::Linger),
             Protocol::Closed => None,
+            Protocol::Handshake => Some(Waiting::Handshake),
             _ if self.link.write_blocked.load(Ordering::Relaxed) => {
                 Some(Waiting::Write { written: self.link.written() })
             }
@@ -247,6 +273,7 @@ impl Connection {
     fn timeout(&self, waiting: Waiting) -> Duration {
         let limits = &self.link.limits;
         match waiting {
+            Waiting::Handshake => limits.handshake_timeout,
             Waiting::Idle { .. } => limits.idle_timeout,
             Waiting::Head { .. } => limits.head_timeout,
             Waiting::Write { .. } => limits.write_timeout,
@@ -296,7 +323,7 @@ impl Connection {
                 log::debug!("{}: the client stopped reading", self.peer());
                 Moved::Closed
             }
-            (Waiting::Linger | Waiting::Goodbye, _) => Moved::Closed,
+            (Waiting::Handshake | Waiting::Linger | Waiting::Goodbye, _) => Moved::Closed,
         }
     }
 
@@ -330,6 +357,9 @@ impl Connection {
         if is_cut {
             self.link.reset();
         } else {
+            if !is_unfinished {
+                self.link.say_goodbye();
+            }
             self.link.shut();
         }
         self.shared.disconnected(lingered);

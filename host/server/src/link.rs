@@ -23,6 +23,7 @@ use crate::server::SocketCount;
 use crate::socket::Socket;
 use crate::sync::lock;
 use crate::timer::{Millis, millis};
+use crate::tls::Session;
 use crate::workers::{Task, Workers};
 
 /// Bytes and reads that one run of a connection may take before it goes to the back of the queue.
@@ -38,6 +39,7 @@ pub(crate) struct Limits {
     pub(crate) head_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) write_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
     pub(crate) body_read_timeout: Duration,
     pub(crate) body_rate: BodyRate,
     pub(crate) max_body: u64,
@@ -71,6 +73,8 @@ pub(crate) struct Link {
     pub(crate) info: ConnectionInfo,
     pub(crate) ready: Arc<Ready>,
     socket: Socket,
+    /// The layer above the socket, if there is one. Locked by the runner of the connection only.
+    session: Option<Box<Mutex<Session>>>,
     connection: OnceLock<Weak<Connection>>,
     http2: AtomicBool,
     /// When it is too old.
@@ -154,7 +158,7 @@ impl Link {
         limits: Arc<Limits>,
         info: ConnectionInfo,
         ready: Arc<Ready>,
-        socket: Socket,
+        (socket, session): (Socket, Option<Session>),
         count: SocketCount,
     ) -> Arc<Self> {
         let ends_at = workers.reactor.timers.recent().saturating_add(millis(limits.max_age));
@@ -165,6 +169,7 @@ impl Link {
             info,
             ready,
             socket,
+            session: session.map(|session| Box::new(Mutex::new(session))),
             connection: OnceLock::new(),
             http2: AtomicBool::new(false),
             ends_at,
@@ -319,7 +324,31 @@ impl Link {
 
     /// Writes what fits into the socket's buffer, for an answer to a client that never completed a request.
     pub(crate) fn write_now(&self, text: &[u8]) {
+        match &self.session {
+            Some(session) => lock(session).write_now(self, text),
+            None => self.write_plain(text),
+        }
+    }
+
+    /// As `write_now`, past the layer above the socket.
+    pub(crate) fn write_plain(&self, text: &[u8]) {
         let _ = self.socket.write(text);
+    }
+
+    /// All has been said, and the peer may know that it has got all (with TLS: `close_notify`).
+    pub(crate) fn say_goodbye(&self) {
+        if let Some(session) = &self.session {
+            lock(session).say_goodbye(self);
+        }
+    }
+
+    /// Whether it begins with a handshake.
+    pub(crate) fn has_session(&self) -> bool {
+        self.session.is_some()
+    }
+
+    pub(crate) fn poll_handshake(&self) -> Poll<io::Result<()>> {
+        self.session.as_ref().map_or(Poll::Ready(Ok(())), |session| lock(session).poll_handshake(self))
     }
 
     /// In place of `shut`: the client shall not take what it got for a whole answer. Over TCP it gets a reset when the last share
@@ -367,8 +396,34 @@ impl Link {
         }
     }
 
+    /// Takes one of the reads that a run may do. False: there is none left, and another run will follow.
+    pub(crate) fn take_call(&self) -> bool {
+        let calls = self.calls.load(Ordering::Relaxed);
+        match calls.checked_sub(1) {
+            Some(left) => self.calls.store(left, Ordering::Relaxed),
+            None => {
+                if let Some(connection) = self.connection() {
+                    connection.notify();
+                }
+            }
+        }
+        calls > 0
+    }
+
     /// Reads once, at most `max` bytes, and passes them on. `Pending` registers nothing: the reactor notifies the connection.
     pub(crate) fn poll_read_with(&self, max: usize, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
+        let read = match &self.session {
+            Some(session) => lock(session).poll_read(self, max, take),
+            None => self.poll_read_plain(max, take),
+        };
+        if matches!(read, Poll::Ready(Ok(1..))) && !self.has_open() {
+            self.in_head.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+
+    /// As `poll_read_with`, past the layer above the socket.
+    pub(crate) fn poll_read_plain(&self, max: usize, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
         let mut buffer = [MaybeUninit::uninit(); READ];
         let buffer = &mut buffer[..max.min(READ)];
         let room = buffer.len();
@@ -383,9 +438,6 @@ impl Link {
                     let drained = n < room && n > 0 && self.socket.is_drained_by_short_reads();
                     if !drained || self.ready.read_closed.load(Ordering::SeqCst) {
                         self.ready.read.set();
-                    }
-                    if n > 0 && !self.has_open() {
-                        self.in_head.store(true, Ordering::Relaxed);
                     }
                     take(bytes);
                     return Poll::Ready(Ok(n));
@@ -412,7 +464,36 @@ impl Link {
         })
     }
 
-    fn poll_write_with(&self, write: impl Fn(&Socket) -> io::Result<usize>) -> Poll<io::Result<usize>> {
+    /// So many more bytes of what hyper wrote have gone out.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Writes `slices`; `plain` does so without a layer above the socket.
+    fn poll_write(
+        &self,
+        slices: &[IoSlice<'_>],
+        plain: impl Fn(&Socket) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if let Some(session) = &self.session {
+            return lock(session).poll_write(self, slices);
+        }
+        self.poll_write_with(plain).map_ok(|n| {
+            self.wrote(n);
+            n
+        })
+    }
+
+    /// Nothing of what hyper wrote is left on our side.
+    fn poll_flush(&self) -> Poll<io::Result<()>> {
+        self.session.as_ref().map_or(Poll::Ready(Ok(())), |session| lock(session).poll_send(self))
+    }
+
+    /// Writes to the socket, past the layer above it.
+    pub(crate) fn poll_write_with(
+        &self,
+        mut write: impl FnMut(&Socket) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
         loop {
             if !self.ready.write.claim() {
                 self.write_blocked.store(true, Ordering::Relaxed);
@@ -424,7 +505,6 @@ impl Link {
                 result => {
                     self.ready.write.set();
                     self.write_blocked.store(false, Ordering::Relaxed);
-                    self.written.fetch_add(*result.as_ref().unwrap_or(&0) as u64, Ordering::Relaxed);
                     return Poll::Ready(result);
                 }
             }
@@ -457,9 +537,11 @@ impl hyper::rt::Read for Stream {
             return Poll::Ready(followed);
         }
         let budget = link.budget.load(Ordering::Relaxed);
-        let calls = link.calls.load(Ordering::Relaxed);
-        if budget == 0 || calls == 0 {
+        if budget == 0 {
             cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if !link.take_call() {
             return Poll::Pending;
         }
         let max = cursor.remaining().min(budget);
@@ -471,7 +553,6 @@ impl hyper::rt::Read for Stream {
         read.map(|read| {
             let n = read?;
             link.budget.store(budget - n, Ordering::Relaxed);
-            link.calls.store(calls - 1, Ordering::Relaxed);
             followed
         })
     }
@@ -479,7 +560,7 @@ impl hyper::rt::Read for Stream {
 
 impl hyper::rt::Write for Stream {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.link.poll_write_with(|socket| socket.write(bytes))
+        self.link.poll_write(&[IoSlice::new(bytes)], |socket| socket.write(bytes))
     }
 
     fn poll_write_vectored(
@@ -487,7 +568,7 @@ impl hyper::rt::Write for Stream {
         _: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.link.poll_write_with(|socket| socket.write_vectored(slices))
+        self.link.poll_write(slices, |socket| socket.write_vectored(slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -496,11 +577,14 @@ impl hyper::rt::Write for Stream {
 
     /// hyper calls it when it has nothing left to write.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.link.poll_flush())?;
         self.link.flushed();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.say_goodbye();
+        std::task::ready!(self.link.poll_flush())?;
         self.link.shut_write();
         Poll::Ready(Ok(()))
     }

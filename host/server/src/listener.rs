@@ -16,6 +16,7 @@ use crate::run_state::RunState;
 use crate::server::Shared;
 use crate::socket::{Listening, Socket};
 use crate::sync::lock;
+use crate::tls;
 use crate::workers::Task;
 
 /// Connections taken in one run; then others get their turn.
@@ -32,6 +33,8 @@ pub(crate) struct Listener {
     ready: Arc<Ready>,
     shared: Arc<Shared>,
     token: Token,
+    /// What its connections speak TLS with, if they do.
+    tls: Option<tls::Config>,
     /// None once shut down.
     socket: Mutex<Option<Listening>>,
 }
@@ -79,11 +82,12 @@ fn is_no_such_family(error: &io::Error) -> bool {
 }
 
 impl Listener {
-    pub(crate) fn register(socket: Listening, shared: &Arc<Shared>) -> io::Result<Arc<Self>> {
+    pub(crate) fn register(socket: Listening, tls: Option<tls::Config>, shared: &Arc<Shared>) -> io::Result<Arc<Self>> {
         let ready = Arc::new(Ready::new());
         let listener = shared.workers.reactor.insert(socket, ready.clone(), |socket, token| {
             let socket = Mutex::new(Some(socket));
-            let listener = Arc::new(Self { state: RunState::idle(), ready, shared: shared.clone(), token, socket });
+            let listener =
+                Arc::new(Self { state: RunState::idle(), ready, shared: shared.clone(), token, tls, socket });
             (listener.clone(), Told::Task(listener))
         })?;
         listener.notify();
@@ -151,7 +155,7 @@ impl Task for Listener {
             }
             match self.accept(socket) {
                 Poll::Pending => return,
-                Poll::Ready(Ok(stream)) => self.shared.connect(stream),
+                Poll::Ready(Ok(stream)) => self.shared.connect(stream, self.tls.as_ref()),
                 Poll::Ready(Err(error)) if is_of_one_client(&error) => log::debug!("a connection was lost: {error}"),
                 Poll::Ready(Err(error)) => {
                     log::warn!("cannot accept connections, trying again in {} ms: {error}", PAUSE.as_millis());

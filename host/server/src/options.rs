@@ -41,6 +41,7 @@ impl Default for Options {
                 head_timeout: Duration::from_secs(10),
                 idle_timeout: Duration::from_secs(60),
                 write_timeout: Duration::from_secs(30),
+                handshake_timeout: Duration::from_secs(10),
                 body_read_timeout: Duration::from_secs(30),
                 body_rate: BodyRate { bytes_per_second: 500, grace: Duration::from_secs(10) },
                 max_body: u64::MAX,

@@ -1,7 +1,7 @@
 //! The server: binding, starting, and the handle that stops it. What can be set is in `options.rs`.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,6 +20,7 @@ use crate::reactor::{Ready, Told};
 use crate::service::{Cloned, Serviced};
 use crate::socket::{Listening, Socket};
 use crate::sync::lock;
+use crate::tls;
 use crate::workers::{Task, Workers};
 
 /// How often shutdown looks whether all is done.
@@ -36,7 +37,7 @@ const SHUTDOWN_POLL: Duration = Duration::from_millis(2);
 /// ```
 #[derive(Default)]
 pub struct Server {
-    listeners: Vec<Listening>,
+    pub(crate) listeners: Vec<(Listening, Option<tls::Config>)>,
     pub(crate) options: Options,
 }
 
@@ -101,10 +102,17 @@ impl Server {
     /// # Errors
     ///
     /// As [`try_bind`](Self::try_bind).
-    pub fn and_bind(mut self, addr: impl ToSocketAddrs) -> io::Result<Self> {
-        for listener in listener::bind(addr)? {
-            self.listeners.push(Listening::tcp(listener)?);
-        }
+    pub fn and_bind(self, addr: impl ToSocketAddrs) -> io::Result<Self> {
+        listener::bind(addr)?.into_iter().try_fold(self, Self::and_listen)
+    }
+
+    /// Listens on one more TCP socket, which is bound already.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be made non-blocking.
+    pub fn and_listen(mut self, listener: TcpListener) -> io::Result<Self> {
+        self.listeners.push((Listening::tcp(listener)?, None));
         Ok(self)
     }
 
@@ -143,7 +151,7 @@ impl Server {
     ///
     /// If it cannot be made non-blocking.
     pub fn and_listen_unix(mut self, listener: UnixListener) -> io::Result<Self> {
-        self.listeners.push(Listening::unix(listener)?);
+        self.listeners.push((Listening::unix(listener)?, None));
         Ok(self)
     }
 
@@ -154,12 +162,12 @@ impl Server {
     /// If there is none, or the system does not tell.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         let none = || io::Error::new(io::ErrorKind::NotConnected, "the server is bound to no TCP address");
-        self.listeners.iter().find_map(Listening::local_addr).ok_or_else(none)?
+        self.listeners.iter().find_map(|(listener, _)| listener.local_addr()).ok_or_else(none)?
     }
 
     /// All TCP addresses it is bound to.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr()?.ok()).collect()
+        self.listeners.iter().filter_map(|(listener, _)| listener.local_addr()?.ok()).collect()
     }
 
     /// Runs futures on the workers that this server will have.
@@ -238,8 +246,9 @@ impl Server {
         });
         // From here on dropping the handle ends the threads.
         let handle = handle(shared.clone());
-        for socket in self.listeners {
-            let listener = Listener::register(socket, &shared)?;
+        for (socket, tls) in self.listeners {
+            let tls = tls.map(|tls| tls.offering(protocols));
+            let listener = Listener::register(socket, tls, &shared)?;
             lock(&shared.listeners).push(listener);
         }
         Ok(handle)
@@ -264,8 +273,8 @@ impl Shared {
     }
 
     /// Takes over a connection that was accepted.
-    pub(crate) fn connect(self: &Arc<Self>, socket: Socket) {
-        let info = socket.info();
+    pub(crate) fn connect(self: &Arc<Self>, socket: Socket, tls: Option<&tls::Config>) {
+        let mut info = socket.info();
         let Some(count) = SocketCount::new(self, info.peer_addr()) else {
             log::debug!("closed a connection at once, since its peer has too many: {info:?}");
             return;
@@ -277,11 +286,15 @@ impl Shared {
             log::debug!("a connection was lost: {error}");
             return;
         }
+        let session = match tls.map(|tls| tls.session(&mut info)).transpose() {
+            Ok(session) => session,
+            Err(error) => return log::error!("cannot begin a TLS handshake: {error}"),
+        };
         let ready = Arc::new(Ready::new());
         self.connections.fetch_add(1, Ordering::SeqCst);
         let connection = self.workers.reactor.insert(socket, ready.clone(), |socket, token| {
             let (handler, limits) = (self.handler.clone(), self.limits.clone());
-            let link = Link::new(self.workers.clone(), handler, limits, info, ready, socket, count);
+            let link = Link::new(self.workers.clone(), handler, limits, info, ready, (socket, session), count);
             let connection = Connection::new(link, self.clone(), token);
             (connection.clone(), Told::Task(connection))
         });

@@ -8,6 +8,8 @@ use std::{ops::RangeInclusive, time::Duration};
 pub struct ClientLimits {
     /// From the first byte of a request to the end of its head; then the client gets 408.
     pub header_timeout: Duration,
+    /// How long a TLS handshake may take.
+    pub tls_handshake_timeout: Duration,
     /// How long a connection without a request is kept.
     pub idle_timeout: Duration,
     /// How long a client may take nothing of its answer; then it is cut.
@@ -44,6 +46,7 @@ impl Default for ClientLimits {
     fn default() -> Self {
         Self {
             header_timeout: Duration::from_secs(10),
+            tls_handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
             body_rate: 500,

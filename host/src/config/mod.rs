@@ -15,8 +15,8 @@ use std::{
 pub use self::clients::ClientLimits;
 pub(crate) use self::values::{BODY, DRAIN, LIMIT, MEMORY, QUEUE, WORKERS, not_allowed};
 pub use self::values::{
-    ValueError, add_variables, address, argument, count, dir, dns, duration, env_file, format_size, network, outbound,
-    share, size, tcp, variable,
+    ValueError, add_variables, address, argument, count, dir, dns, duration, env_file, format_size, listen, network,
+    outbound, share, size, tcp, variable,
 };
 use crate::{
     forwarded::Network,
@@ -38,8 +38,10 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ServerConfig {
-    /// Addresses to listen on, `HOST:PORT`; port 0 lets the system choose.
+    /// Addresses to listen on, `HOST:PORT`, or `https://HOST:PORT` to speak TLS there; port 0 lets the system choose.
     pub listen: Vec<String>,
+    /// What is shown where TLS is spoken: to each client the first that is for the name it asks for, or the very first.
+    pub tls: Vec<CertificateFiles>,
     /// Peers whose `forwarded` and `x-forwarded-*` are believed.
     pub trusted_proxies: Vec<Network>,
     /// Largest request body, in bytes; 413 beyond it.
@@ -68,6 +70,15 @@ pub struct ServerConfig {
     pub state: Option<PathBuf>,
     /// How modules are compiled that come while the host serves.
     pub compile: CompileConfig,
+}
+
+/// A certificate and its key, both in PEM; read again when one of the files changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, and below it in the same file what leads from it to a root.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
 }
 
 /// Where a host can be operated.
@@ -292,6 +303,12 @@ pub const DEFAULT_COMPILE_MEMORY: u64 = 2 << 30;
 /// Where a host listens unless told otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 
+/// The same for a host that has certificates.
+pub const DEFAULT_LISTEN_TLS: &str = "https://127.0.0.1:8443";
+
+/// What an address begins with where TLS is spoken.
+pub(crate) const HTTPS: &str = "https://";
+
 impl Config {
     /// The defaults for serving `module` at every path.
     pub fn new(module: impl Into<PathBuf>) -> Self {
@@ -312,10 +329,27 @@ impl Config {
     }
 }
 
+impl ServerConfig {
+    /// The addresses to listen on, or the default.
+    pub(crate) fn addresses(&self) -> Vec<&str> {
+        match (&self.listen[..], &self.tls[..]) {
+            ([], []) => vec![DEFAULT_LISTEN],
+            ([], _) => vec![DEFAULT_LISTEN_TLS],
+            (listen, _) => listen.iter().map(String::as_str).collect(),
+        }
+    }
+
+    /// Whether TLS is spoken at any of them.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.addresses().iter().any(|address| address.starts_with(HTTPS))
+    }
+}
+
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            tls: Vec::new(),
             trusted_proxies: Vec::new(),
             max_body: DEFAULT_MAX_BODY,
             body_timeout: DEFAULT_BODY_TIMEOUT,

@@ -7,6 +7,7 @@ pub(super) fn read(table: &mut Table<'_>) -> ClientLimits {
     let default = ClientLimits::default();
     let mut time = |key, default| table.value(key, duration(config::LIMIT)).unwrap_or(default);
     let header_timeout = time("header_timeout", default.header_timeout);
+    let tls_handshake_timeout = time("tls_handshake_timeout", default.tls_handshake_timeout);
     let idle_timeout = time("idle_timeout", default.idle_timeout);
     let write_timeout = time("write_timeout", default.write_timeout);
     let mut bytes = |key, range, default| table.value(key, size(range)).unwrap_or(default);
@@ -15,6 +16,7 @@ pub(super) fn read(table: &mut Table<'_>) -> ClientLimits {
     let mut most = |key| table.value(key, count(ClientLimits::COUNT));
     ClientLimits {
         header_timeout,
+        tls_handshake_timeout,
         idle_timeout,
         write_timeout,
         body_rate,
@@ -31,6 +33,7 @@ pub(super) fn read(table: &mut Table<'_>) -> ClientLimits {
 
 pub(super) fn print(clients: &ClientLimits, out: &mut Section<'_>) {
     out.duration("header_timeout", clients.header_timeout);
+    out.duration("tls_handshake_timeout", clients.tls_handshake_timeout);
     out.duration("idle_timeout", clients.idle_timeout);
     out.duration("write_timeout", clients.write_timeout);
     out.size("body_rate", clients.body_rate);
@@ -59,10 +62,11 @@ pub(super) fn print(clients: &ClientLimits, out: &mut Section<'_>) {
 }
 
 /// Each key, and whether its values differ.
-pub(super) fn differ(old: &ClientLimits, new: &ClientLimits) -> [(&'static str, bool); 12] {
+pub(super) fn differ(old: &ClientLimits, new: &ClientLimits) -> [(&'static str, bool); 13] {
     // Taken apart, so that a new field cannot be forgotten.
     let ClientLimits {
         header_timeout,
+        tls_handshake_timeout,
         idle_timeout,
         write_timeout,
         body_rate,
@@ -77,6 +81,7 @@ pub(super) fn differ(old: &ClientLimits, new: &ClientLimits) -> [(&'static str, 
     } = old;
     [
         ("header_timeout", *header_timeout != new.header_timeout),
+        ("tls_handshake_timeout", *tls_handshake_timeout != new.tls_handshake_timeout),
         ("idle_timeout", *idle_timeout != new.idle_timeout),
         ("write_timeout", *write_timeout != new.write_timeout),
         ("body_rate", *body_rate != new.body_rate),

@@ -5,7 +5,7 @@ use std::{fmt::Display, path::Path, time::Duration};
 
 use super::{ConfigFile, clients, reference, table::Written};
 use crate::{
-    config::{HandlerConfig, NewImports, ServerConfig, Text, format_size},
+    config::{CertificateFiles, HandlerConfig, NewImports, ServerConfig, Text, format_size},
     guest::{CacheMode, Grants, NetworkGrant, OutboundRule, Reset},
 };
 
@@ -28,6 +28,7 @@ impl ConfigFile {
 
     fn print_server(&self, server: &ServerConfig, out: &mut Section<'_>) {
         out.list("listen", &server.listen);
+        out.tls(&server.tls);
         out.path_or_off("control", server.control.socket.as_deref(), self.control_left_out);
         match &server.control.tcp {
             Some((address, token)) => {
@@ -217,6 +218,18 @@ impl Section<'_> {
         if texts.is_empty() {
             self.comment(&format!("{key}: none"));
         }
+    }
+
+    fn tls(&mut self, certificates: &[CertificateFiles]) {
+        if certificates.is_empty() {
+            return self.comment("tls: none");
+        }
+        let entry = |(index, files): (usize, &CertificateFiles)| {
+            let quoted = |key, path: &Path| self.quoted_value(&format!("tls[{index}].{key}"), path.display());
+            format!("{{ cert = {}, key = {} }}", quoted("cert", &files.cert), quoted("key", &files.key))
+        };
+        let entries: Vec<String> = certificates.iter().enumerate().map(entry).collect();
+        self.line("tls", format_args!("[{}]", entries.join(", ")));
     }
 
     fn outbound(&self, index: usize, rule: &OutboundRule) -> String {

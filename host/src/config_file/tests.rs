@@ -68,7 +68,8 @@ fn with_handler(lines: &str) -> String {
 
 const EVERYTHING: &str = r#"
 [server]
-listen = ["127.0.0.1:8080", "[::1]:0"]
+listen = ["http://127.0.0.1:8080", "https://[::1]:0"]
+tls = [{ cert = "tls/${env:DIR}.pem", key = "tls/key.pem" }, { cert = "/run/both.pem", key = "/run/both.pem" }]
 control = "run/astra.sock"
 control_tcp = "127.0.0.1:9000"
 control_token_file = "token"
@@ -78,6 +79,7 @@ max_body = 65537
 body_timeout = "1m 30s"
 max_workers = "${env:WORKERS}"
 header_timeout = "5s"
+tls_handshake_timeout = "3s"
 idle_timeout = "2m"
 write_timeout = "7s"
 body_rate = "2KiB"
@@ -134,7 +136,10 @@ fn every_key_is_read() {
     let (folder, file) = everything();
     let base = &folder.0;
     let server = &file.config.server;
-    assert_eq!(server.listen, ["127.0.0.1:8080", "[::1]:0"]);
+    assert_eq!(server.listen, ["127.0.0.1:8080", "https://[::1]:0"]);
+    let files = |cert: PathBuf, key: PathBuf| CertificateFiles { cert, key };
+    let both = || PathBuf::from("/run/both.pem");
+    assert_eq!(server.tls, [files(base.join("tls/modules.pem"), base.join("tls/key.pem")), files(both(), both())]);
     assert_eq!(server.control.socket, Some(base.join("run/astra.sock")));
     assert_eq!(server.control.tcp, Some(("127.0.0.1:9000".to_owned(), base.join("token"))));
     assert_eq!(server.control.max_module, 16 << 20);
@@ -143,6 +148,7 @@ fn every_key_is_read() {
     assert_eq!((server.max_workers, server.memory_budget), (7, Some(2 << 30)));
     let clients = ClientLimits {
         header_timeout: 5 * SECOND,
+        tls_handshake_timeout: 3 * SECOND,
         idle_timeout: 120 * SECOND,
         write_timeout: 7 * SECOND,
         body_rate: 2048,
@@ -218,6 +224,9 @@ fn what_is_left_out_has_a_default() {
     expected.server.listen = vec![DEFAULT_LISTEN.to_owned()];
     assert_eq!(file.config, expected);
     assert!(file.control_left_out && file.state_left_out);
+
+    let (_folder, file) = right(&format!("[[server.tls]]\ncert = \"c\"\nkey = \"k\"\n{}", with_handler("")));
+    assert_eq!(file.config.server.listen, [DEFAULT_LISTEN_TLS]);
 
     let (_folder, file) = right(&format!("[server]\ncontrol = false\nstate = false\n{}", with_handler("guard = {}")));
     assert!(!file.control_left_out && !file.state_left_out);
@@ -306,7 +315,22 @@ fn every_value_is_checked_and_blamed() {
         ("compile = { memory = \"1KiB\" }", "`compile.memory` must be a size"),
         ("compile = { memry = \"1GiB\" }", "unknown key `compile.memry`; did you mean `compile.memory`?"),
         ("listn = \"a:1\"", "unknown key `listn`; did you mean `listen`?"),
-        ("tls = true", "unknown key `tls`; known are `listen`, `control`,"),
+        ("nginx = true", "unknown key `nginx`; known are `tls`, `listen`, `control`,"),
+        ("tls = true", "`tls` must be a table or a list of tables, found `true`"),
+        ("tls = []", "`tls` must be a table or a list of tables, found a list"),
+        ("tls = \"cert.pem\"", "`tls` must be a table or a list of tables, found a text"),
+        ("tls = [5]", "`tls[0]` must be a table, found an integer"),
+        ("tls = { cert = \"c\" }", "`tls[0].key` is missing"),
+        ("tls = [{ cert = \"c\", key = \"k\" }, { key = \"k\" }]", "`tls[1].cert` is missing"),
+        ("tls = { cert = \"c\", key = \"k\", sni = \"a\" }", "unknown key `tls[0].sni`; known are `cert`, `key`"),
+        (
+            "listen = \"a:1\"\ntls = { cert = \"c\", key = \"k\" }",
+            "`tls` is for addresses in `listen` that begin with `https://`",
+        ),
+        (
+            "listen = \"https://a:1\"",
+            "`listen` has an address that begins with `https://`: `tls` is missing, such as `{ cert = ",
+        ),
         ("\"li\\nsten\" = 1", "unknown key `li\\nsten`; did you mean `listen`?"),
     ] {
         let error = Folder::new(&format!("[server]\n{server}\n{}", with_handler(""))).error();
@@ -563,6 +587,7 @@ fn keys_that_need_a_restart_are_named() {
     assert_eq!(restart_keys(&old, &old), [] as [&str; 0]);
     let all = [
         "listen",
+        "tls",
         "control",
         "control_tcp",
         "control_token_file",
@@ -579,6 +604,7 @@ fn keys_that_need_a_restart_are_named() {
         "state",
         "compile",
         "header_timeout",
+        "tls_handshake_timeout",
         "idle_timeout",
         "write_timeout",
         "body_rate",

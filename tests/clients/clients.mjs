@@ -11,7 +11,9 @@ const url = process.argv[2];
 const body = Buffer.from(Array.from({ length: 1 << 20 }, (_, index) => (index * 31) & 255));
 
 async function bytes(stream) {
-  return Buffer.concat(await Array.fromAsync(stream));
+  const pieces = [];
+  for await (const piece of stream) pieces.push(piece);
+  return Buffer.concat(pieces);
 }
 
 // undici, with requests in a pipeline, and several connections at once.
@@ -44,6 +46,7 @@ await Promise.all(streams);
 session.close();
 await once(session, "close");
 
-const load = await autocannon({ url, connections: 20, pipelining: 4, amount: 4000 });
+// Without a pipeline, in which autocannon does not count its last requests.
+const load = await autocannon({ url, connections: 20, amount: 4000 });
 assert.deepEqual([load["2xx"], load.non2xx, load.errors, load.timeouts], [4000, 0, 0, 0]);
 console.log("ok");

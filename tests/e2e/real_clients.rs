@@ -66,8 +66,10 @@ fn curl_finds_no_fault() {
             output(command.args(["-sS", "--fail", "--max-time", "30", version]).args(arguments))
         };
         let (hello, echo) = (url(&host), format!("{}/echo", url(&host)));
-        let Some(answers) = curl(&[&hello, &hello, &hello]) else { return };
-        assert_eq!(text(&answers.stdout), "Hello World!".repeat(3), "{version}");
+        // With prior knowledge curl 7.88, which is Debian 12's, breaks its own second request, to whomever.
+        let times = if version == "--http2-prior-knowledge" { 1 } else { 3 };
+        let Some(answers) = curl(&vec![hello.as_str(); times]) else { return };
+        assert_eq!(text(&answers.stdout), "Hello World!".repeat(times), "{version}");
         let head = curl(&["--head", &hello]).expect("it is installed");
         assert!(text(&head.stdout).to_lowercase().contains("content-length: 12"), "{version}: {}", text(&head.stdout));
         // With a length and `Expect: 100-continue`; then without a length.

@@ -211,6 +211,7 @@ fn read_server(table: &mut Table<'_>) -> Server {
     let config = ServerConfig {
         listen,
         tls,
+        proxy_protocol: table.list("proxy_protocol", config::network).unwrap_or_default(),
         trusted_proxies: table.list("trusted_proxies", config::network).unwrap_or_default(),
         max_body: table.value("max_body", size(config::BODY)).unwrap_or(DEFAULT_MAX_BODY),
         body_timeout: table.value("body_timeout", duration(config::LIMIT)).unwrap_or(DEFAULT_BODY_TIMEOUT),
@@ -429,6 +430,7 @@ pub fn restart_keys(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str>
         listen,
         tls,
         trusted_proxies,
+        proxy_protocol,
         max_body,
         body_timeout,
         clients,
@@ -452,6 +454,7 @@ pub fn restart_keys(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str>
         ("control_token_file", token != new_token),
         ("max_module", *max_module != new.control.max_module),
         ("trusted_proxies", *trusted_proxies != new.trusted_proxies),
+        ("proxy_protocol", *proxy_protocol != new.proxy_protocol),
         ("max_body", *max_body != new.max_body),
         ("body_timeout", *body_timeout != new.body_timeout),
         ("max_workers", *max_workers != new.max_workers),

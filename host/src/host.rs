@@ -340,7 +340,9 @@ fn serve(
     engine: &Engine,
     open_files: Option<u64>,
 ) -> Result<Handle, HostError> {
+    let proxies = config.proxy_protocol.clone();
     let server = bounded(server, &config.clients, open_files)
+        .proxy_protocol(move |peer| proxies.iter().any(|network| network.contains(peer)))
         .max_workers(config.max_workers as usize)
         .queue(QUEUE, QUEUE_TIMEOUT)
         .max_body(config.max_body)

@@ -54,6 +54,18 @@ fn without_bounds_of_its_own_a_handler_leaves_a_quarter_to_others() {
 }
 
 #[test]
+fn a_proxy_says_who_its_client_is_and_the_log_knows_it() {
+    let dir = Scratch::new();
+    let host = two_handlers(&dir, "proxy_protocol = \"127.0.0.1\"", "");
+    let mut client = host.connect();
+    client.send(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x07\x1f\x90\x00\x50");
+    client.ask("/hello");
+    let answer = client.answer();
+    assert_eq!(answer.status, 200);
+    assert_eq!(host.access(&answer)["peer"], "192.0.2.1:8080");
+}
+
+#[test]
 fn what_clients_may_do_is_configured() {
     let dir = Scratch::new();
     let host = two_handlers(&dir, "max_requests_per_connection = 2\nmax_headers = 10\nmax_header_size = \"8KiB\"", "");

@@ -17,6 +17,7 @@ use crate::executor::Executor;
 use crate::frames::{Frames, PREFACE};
 use crate::http::TlsInfo;
 use crate::link::{Link, Stream};
+use crate::proxy::{self, Header, NoHeader};
 use crate::run_state::RunState;
 use crate::server::{Protocols, Shared};
 use crate::sync::lock;
@@ -63,6 +64,8 @@ struct Inner {
 }
 
 enum Protocol {
+    /// A proxy has to say who its client is, and has said this.
+    Announcement(Vec<u8>),
     /// Of TLS.
     Handshake,
     /// What was read so far does not tell.
@@ -77,7 +80,7 @@ enum Protocol {
 /// What a connection waits for that does not move, where that is bounded. A count tells one wait from the next of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
-    /// The end of the TLS handshake.
+    /// The end of what comes before the first request: a proxy's announcement, the TLS handshake.
     Handshake,
     /// The first byte of a request.
     Idle { exchanges: u64 },
@@ -98,9 +101,10 @@ enum Moved {
 }
 
 impl Connection {
-    pub(crate) fn new(link: Arc<Link>, shared: Arc<Shared>, token: Token) -> Arc<Self> {
+    /// `is_announced`: by a proxy, which says in front of everything else who its client is.
+    pub(crate) fn new(link: Arc<Link>, shared: Arc<Shared>, token: Token, is_announced: bool) -> Arc<Self> {
         let inner = Inner {
-            protocol: if link.has_session() { Protocol::Handshake } else { Protocol::Unknown(Vec::new()) },
+            protocol: if is_announced { Protocol::Announcement(Vec::new()) } else { Protocol::first(&link) },
             waiting: None,
             timer: None,
             told_to_end: false,
@@ -132,7 +136,7 @@ impl Connection {
         if self.draining.load(Ordering::SeqCst) && !inner.told_to_end {
             // hyper ends an idle connection by itself, once what it has buffered is written.
             match &inner.protocol {
-                Protocol::Handshake | Protocol::Unknown(_) => return Moved::Closed,
+                Protocol::Announcement(_) | Protocol::Handshake | Protocol::Unknown(_) => return Moved::Closed,
                 _ => inner.tell_to_end(),
             }
         }
@@ -140,6 +144,15 @@ impl Connection {
             inner.tell_to_end();
         }
         let result = match &mut inner.protocol {
+            Protocol::Announcement(read) => {
+                return self.read_announcement(read).map_or_else(
+                    |moved| moved,
+                    |()| {
+                        inner.protocol = Protocol::first(&self.link);
+                        Moved::Again
+                    },
+                );
+            }
             Protocol::Handshake => match self.link.poll_handshake() {
                 Poll::Pending => return Moved::Pending,
                 Poll::Ready(Ok(())) => {
@@ -183,10 +196,38 @@ impl Connection {
         }
     }
 
+    /// Reads what a proxy says of its client, and not a byte more.
+    fn read_announcement(&self, read: &mut Vec<u8>) -> Result<(), Moved> {
+        loop {
+            match proxy::read(read) {
+                Ok(Header::Needs(missing)) => {
+                    match self.link.poll_read_plain(missing, |bytes| read.extend_from_slice(bytes)) {
+                        Poll::Pending => return Err(Moved::Pending),
+                        Poll::Ready(Ok(n)) if n > 0 => {}
+                        Poll::Ready(_) => return Err(Moved::Closed),
+                    }
+                }
+                Ok(Header::Is(None)) => return Ok(()),
+                Ok(Header::Is(Some((client, ours)))) if self.link.announce(client, ours) => return Ok(()),
+                Ok(Header::Is(Some(_))) => {
+                    log::debug!("{}: closed, since this peer has too many connections", self.peer());
+                    return Err(Moved::Closed);
+                }
+                Err(NoHeader) => {
+                    log::warn!(
+                        "{}: closed, since the proxy does not say who its client is (PROXY protocol, version 2)",
+                        self.peer()
+                    );
+                    return Err(Moved::Closed);
+                }
+            }
+        }
+    }
+
     /// Reads until the first bytes tell HTTP/2 from HTTP/1.
     fn tell_protocol(&self, read: &mut Vec<u8>) -> Result<Protocol, Moved> {
         let mut allowed = self.shared.protocols;
-        if let Some(agreed) = self.link.info.tls().and_then(TlsInfo::protocol) {
+        if let Some(agreed) = self.link.info().tls().and_then(TlsInfo::protocol) {
             let http2 = agreed == b"h2";
             allowed = Protocols { http1: !http2, http2 };
         }
@@ -255,7 +296,7 @@ impl Connection {
         match inner.protocol {
             Protocol::Lingering(_) => Some(Waiting::Linger),
             Protocol::Closed => None,
-            Protocol::Handshake => Some(Waiting::Handshake),
+            Protocol::Announcement(_) | Protocol::Handshake => Some(Waiting::Handshake),
             _ if self.link.write_blocked.load(Ordering::Relaxed) => {
                 Some(Waiting::Write { written: self.link.written() })
             }
@@ -378,7 +419,14 @@ impl Connection {
     }
 
     fn peer(&self) -> String {
-        self.link.info.peer_addr().map_or_else(|| "a client".to_owned(), |peer| peer.to_string())
+        self.link.info().peer_addr().map_or_else(|| "a client".to_owned(), |peer| peer.to_string())
+    }
+}
+
+impl Protocol {
+    /// What a connection begins with.
+    fn first(link: &Link) -> Self {
+        if link.has_session() { Self::Handshake } else { Self::Unknown(Vec::new()) }
     }
 }
 

@@ -226,7 +226,7 @@ impl Queued {
         if slot.is_gone() {
             return;
         }
-        let info = link.info.clone();
+        let info = link.info().clone();
         let exchange = Exchange { request, info, responder: Responder { slot, open: Some(open) } };
         let handler = link.handler.clone();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler.handle(exchange))) {

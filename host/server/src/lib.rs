@@ -5,7 +5,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `server`, `options` | binding, what can be set, starting, the [`Handle`] |
-//! | `listener`, `peers`, `socket` | accepting, which never dies; how many connections a peer has; TCP and Unix sockets as one |
+//! | `listener`, `peers`, `proxy`, `socket` | accepting, which never dies; how many connections a peer has; who a proxy's client is; TCP and Unix sockets as one |
 //! | `connection`, `link`, `frames` | one connection: protocol, deadlines, close; its socket and counters; HTTP/2 frames that are counted |
 //! | `executor`, `tcp_stream` | other futures on the same workers (HTTP/2 streams, clients that handlers use); sockets to elsewhere |
 //! | `tls` | the layer between that socket and hyper (`no_tls` in its place without the feature) |
@@ -28,6 +28,7 @@ mod options;
 mod outgoing;
 mod parker;
 mod peers;
+mod proxy;
 mod reactor;
 mod readiness;
 mod refusal;

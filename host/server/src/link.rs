@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -70,7 +70,9 @@ pub(crate) struct Link {
     pub(crate) workers: Arc<Workers>,
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) info: ConnectionInfo,
+    info: ConnectionInfo,
+    /// What a proxy says of its client.
+    announced: OnceLock<ConnectionInfo>,
     pub(crate) ready: Arc<Ready>,
     socket: Socket,
     /// The layer above the socket, if there is one. Locked by the runner of the connection only.
@@ -109,7 +111,7 @@ pub(crate) struct Link {
     /// There are some. Relaxed: whoever polls the connection looks again at its end.
     has_unwritten: AtomicBool,
     /// Counts the socket, for as long as it is open.
-    _socket_count: SocketCount,
+    count: SocketCount,
 }
 
 /// How many requests of this connection are queued, and who waits to queue one more (HTTP/2 streams).
@@ -167,6 +169,7 @@ impl Link {
             handler,
             limits,
             info,
+            announced: OnceLock::new(),
             ready,
             socket,
             session: session.map(|session| Box::new(Mutex::new(session))),
@@ -189,8 +192,21 @@ impl Link {
             queue: Mutex::default(),
             unwritten: Mutex::default(),
             has_unwritten: AtomicBool::new(false),
-            _socket_count: count,
+            count,
         })
+    }
+
+    /// Who the client is, and where it has connected to.
+    pub(crate) fn info(&self) -> &ConnectionInfo {
+        self.announced.get().unwrap_or(&self.info)
+    }
+
+    /// The client is `peer`, and has connected to `local`, as its proxy says. False: it has too many connections.
+    pub(crate) fn announce(&self, peer: SocketAddr, local: SocketAddr) -> bool {
+        let info = ConnectionInfo { peer: Some(peer), local: Some(local), ..self.info.clone() };
+        // Once, before everything else.
+        let _ = self.announced.set(info);
+        self.count.counts(peer)
     }
 
     pub(crate) fn connect(&self, connection: &Arc<Connection>) {

@@ -1,5 +1,6 @@
 //! What can be set on a [`Server`], with its default.
 
+use std::net::IpAddr;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use crate::seats::Bounds;
 use crate::server::{Protocols, Server};
 use crate::workers;
 
+/// Whether who has this address says of whom it is a proxy.
+pub(crate) type IsProxy = dyn Fn(IpAddr) -> bool + Send + Sync;
+
 pub(crate) struct Options {
     pub(crate) http1: hyper::server::conn::http1::Builder,
     pub(crate) http2: hyper::server::conn::http2::Builder<Executor>,
@@ -17,6 +21,7 @@ pub(crate) struct Options {
     pub(crate) limits: Limits,
     pub(crate) max_connections: usize,
     pub(crate) max_connections_per_peer: Option<usize>,
+    pub(crate) is_proxy: Option<Box<IsProxy>>,
     pub(crate) nodelay: bool,
     pub(crate) abandon_after: Option<Duration>,
     pub(crate) workers: workers::Options,
@@ -52,6 +57,7 @@ impl Default for Options {
             },
             max_connections: 16 * 1024,
             max_connections_per_peer: None,
+            is_proxy: None,
             nodelay: true,
             abandon_after: None,
             workers: workers::Options {
@@ -118,6 +124,15 @@ impl Server {
     #[must_use]
     pub fn max_connections_per_peer(mut self, connections: usize) -> Self {
         self.options.max_connections_per_peer = Some(connections.max(1));
+        self
+    }
+
+    /// Which peers are proxies that say, in front of everything else on a connection, who their client is: the PROXY protocol, version 2.
+    /// Such a peer must; that of any other is a malformed request. What it says is [`ConnectionInfo`](crate::ConnectionInfo), and counts as
+    /// the peer. Default: none.
+    #[must_use]
+    pub fn proxy_protocol(mut self, is_proxy: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        self.options.is_proxy = Some(Box::new(is_proxy));
         self
     }
 

@@ -22,7 +22,7 @@ impl Link {
     ) -> http::Response<Outgoing> {
         let (request, _body) = request.into_parts();
         let (mut response, body) = response.into_parts();
-        self.handler.refused(&request, &self.info, &mut response);
+        self.handler.refused(&request, self.info(), &mut response);
         http::Response::from_parts(response, body)
     }
 

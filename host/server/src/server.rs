@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::connection::Connection;
@@ -14,7 +14,7 @@ use crate::executor::Executor;
 use crate::http::Service;
 use crate::link::{Limits, Link};
 use crate::listener::{self, Listener};
-use crate::options::Options;
+use crate::options::{IsProxy, Options};
 use crate::peers::Peers;
 use crate::reactor::{Ready, Told};
 use crate::service::{Cloned, Serviced};
@@ -54,6 +54,7 @@ pub(crate) struct Shared {
     max_connections: usize,
     /// Set if connections per peer are bounded.
     peers: Option<Peers>,
+    is_proxy: Option<Box<IsProxy>>,
     connections: AtomicUsize,
     /// Sockets: those of connections, and of closed ones that a handler still holds on to.
     sockets: AtomicUsize,
@@ -217,6 +218,7 @@ impl Server {
             limits,
             max_connections,
             max_connections_per_peer,
+            is_proxy,
             nodelay,
             abandon_after,
             workers,
@@ -237,6 +239,7 @@ impl Server {
             abandon_after,
             max_connections,
             peers: max_connections_per_peer.map(Peers::new),
+            is_proxy,
             connections: AtomicUsize::new(0),
             sockets: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -275,7 +278,9 @@ impl Shared {
     /// Takes over a connection that was accepted.
     pub(crate) fn connect(self: &Arc<Self>, socket: Socket, tls: Option<&tls::Config>) {
         let mut info = socket.info();
-        let Some(count) = SocketCount::new(self, info.peer_addr()) else {
+        let is_announced = info.peer_addr().is_some_and(|peer| self.is_proxy.as_ref().is_some_and(|is| is(peer.ip())));
+        let peer = info.peer_addr().filter(|_| !is_announced);
+        let Some(count) = SocketCount::new(self, peer) else {
             log::debug!("closed a connection at once, since its peer has too many: {info:?}");
             return;
         };
@@ -295,7 +300,7 @@ impl Shared {
         let connection = self.workers.reactor.insert(socket, ready.clone(), |socket, token| {
             let (handler, limits) = (self.handler.clone(), self.limits.clone());
             let link = Link::new(self.workers.clone(), handler, limits, info, ready, (socket, session), count);
-            let connection = Connection::new(link, self.clone(), token);
+            let connection = Connection::new(link, self.clone(), token, is_announced);
             (connection.clone(), Told::Task(connection))
         });
         match connection {
@@ -339,24 +344,28 @@ impl Shared {
 pub(crate) struct SocketCount {
     shared: Arc<Shared>,
     /// Set if its peer counts it too.
-    peer: Option<IpAddr>,
+    peer: OnceLock<IpAddr>,
 }
 
 impl SocketCount {
     /// None: the peer has too many.
     fn new(shared: &Arc<Shared>, peer: Option<SocketAddr>) -> Option<Self> {
-        let peer = match (&shared.peers, peer) {
-            (Some(peers), Some(peer)) => Some(peers.enter(peer.ip())?),
-            _ => None,
-        };
         shared.sockets.fetch_add(1, Ordering::SeqCst);
-        Some(Self { shared: shared.clone(), peer })
+        let count = Self { shared: shared.clone(), peer: OnceLock::new() };
+        peer.is_none_or(|peer| count.counts(peer)).then_some(count)
+    }
+
+    /// Has its peer count it too. False: that has too many.
+    pub(crate) fn counts(&self, peer: SocketAddr) -> bool {
+        let Some(peers) = &self.shared.peers else { return true };
+        // Once for each socket.
+        peers.enter(peer.ip()).is_some_and(|peer| self.peer.set(peer).is_ok())
     }
 }
 
 impl Drop for SocketCount {
     fn drop(&mut self) {
-        self.shared.socket_closed(self.peer);
+        self.shared.socket_closed(self.peer.get().copied());
     }
 }
 

@@ -44,6 +44,8 @@ pub struct ServerConfig {
     pub tls: Vec<CertificateFiles>,
     /// Peers whose `forwarded` and `x-forwarded-*` are believed.
     pub trusted_proxies: Vec<Network>,
+    /// Peers that say in front of everything else who their client is: the PROXY protocol, version 2.
+    pub proxy_protocol: Vec<Network>,
     /// Largest request body, in bytes; 413 beyond it.
     pub max_body: u64,
     /// How long a request body may stand still while its guest reads it; then the client gets 408, if the guest has not answered.
@@ -351,6 +353,7 @@ impl Default for ServerConfig {
             listen: Vec::new(),
             tls: Vec::new(),
             trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
             max_body: DEFAULT_MAX_BODY,
             body_timeout: DEFAULT_BODY_TIMEOUT,
             clients: ClientLimits::default(),

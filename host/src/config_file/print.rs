@@ -39,6 +39,7 @@ impl ConfigFile {
         }
         out.size("max_module", server.control.max_module);
         out.list("trusted_proxies", &server.trusted_proxies);
+        out.list("proxy_protocol", &server.proxy_protocol);
         out.size("max_body", server.max_body);
         out.duration("body_timeout", server.body_timeout);
         clients::print(&server.clients, out);

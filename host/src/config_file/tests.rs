@@ -75,6 +75,7 @@ control_tcp = "127.0.0.1:9000"
 control_token_file = "token"
 max_module = "16MiB"
 trusted_proxies = ["10.0.0.0/8", "::1"]
+proxy_protocol = "192.0.2.0/24"
 max_body = 65537
 body_timeout = "1m 30s"
 max_workers = "${env:WORKERS}"
@@ -143,7 +144,7 @@ fn every_key_is_read() {
     assert_eq!(server.control.socket, Some(base.join("run/astra.sock")));
     assert_eq!(server.control.tcp, Some(("127.0.0.1:9000".to_owned(), base.join("token"))));
     assert_eq!(server.control.max_module, 16 << 20);
-    assert_eq!(server.trusted_proxies.len(), 2);
+    assert_eq!((server.trusted_proxies.len(), server.proxy_protocol.len()), (2, 1));
     assert_eq!((server.max_body, server.body_timeout), (65_537, Duration::from_secs(90)));
     assert_eq!((server.max_workers, server.memory_budget), (7, Some(2 << 30)));
     let clients = ClientLimits {
@@ -593,6 +594,7 @@ fn keys_that_need_a_restart_are_named() {
         "control_token_file",
         "max_module",
         "trusted_proxies",
+        "proxy_protocol",
         "max_body",
         "body_timeout",
         "max_workers",

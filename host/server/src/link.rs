@@ -12,7 +12,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::rt::ReadBufCursor;
-use rustix::io::Errno;
 
 use crate::connection::Connection;
 use crate::exchange::Handler;
@@ -443,29 +442,17 @@ impl Link {
         let mut buffer = [MaybeUninit::uninit(); READ];
         let buffer = &mut buffer[..max.min(READ)];
         let room = buffer.len();
-        loop {
-            if !self.ready.read.claim() {
-                return Poll::Pending;
+        let mut take = Some(take);
+        let read = self.ready.read.attempt(|| {
+            let (bytes, _) = rustix::io::read(&self.socket, &mut *buffer)?;
+            if let Some(take) = take.take() {
+                take(bytes);
             }
-            match rustix::io::read(&self.socket, &mut *buffer) {
-                Ok((bytes, _)) => {
-                    let n = bytes.len();
-                    // Also a read that drained the socket leaves the end of the stream to be read.
-                    let drained = n < room && n > 0 && self.socket.is_drained_by_short_reads();
-                    if !drained || self.ready.read_closed.load(Ordering::SeqCst) {
-                        self.ready.read.set();
-                    }
-                    take(bytes);
-                    return Poll::Ready(Ok(n));
-                }
-                Err(Errno::AGAIN) => {}
-                Err(Errno::INTR) => self.ready.read.set(),
-                Err(error) => {
-                    self.ready.read.set();
-                    return Poll::Ready(Err(error.into()));
-                }
-            }
-        }
+            // Also a read that drained the socket leaves the end of the stream to be read.
+            let is_drained = (1..room).contains(&bytes.len()) && self.socket.is_drained_by_short_reads();
+            Ok((bytes.len(), !is_drained || self.ready.read_closed.load(Ordering::SeqCst)))
+        });
+        read.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Follows the frames of HTTP/2 in what was read. After an error hyper reads no more, and resets what is open.
@@ -510,21 +497,9 @@ impl Link {
         &self,
         mut write: impl FnMut(&Socket) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            if !self.ready.write.claim() {
-                self.write_blocked.store(true, Ordering::Relaxed);
-                return Poll::Pending;
-            }
-            match write(&self.socket) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ready.write.set(),
-                result => {
-                    self.ready.write.set();
-                    self.write_blocked.store(false, Ordering::Relaxed);
-                    return Poll::Ready(result);
-                }
-            }
-        }
+        let written = self.ready.write.attempt(|| Ok((write(&self.socket)?, true)));
+        self.write_blocked.store(written.is_none(), Ordering::Relaxed);
+        written.map_or(Poll::Pending, Poll::Ready)
     }
 }
 

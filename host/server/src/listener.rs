@@ -5,7 +5,7 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Wake, Waker};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use mio::Token;
@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Type};
 use crate::reactor::{Ready, Told};
 use crate::run_state::RunState;
 use crate::server::Shared;
-use crate::socket::{Listening, Socket};
+use crate::socket::Listening;
 use crate::sync::lock;
 use crate::tls;
 use crate::workers::Task;
@@ -104,21 +104,6 @@ impl Listener {
         let task: Arc<dyn Task> = self.clone();
         self.shared.workers.notify(&task);
     }
-
-    fn accept(&self, socket: &Listening) -> Poll<io::Result<Socket>> {
-        loop {
-            if !self.ready.read.claim() {
-                return Poll::Pending;
-            }
-            match socket.accept() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => {
-                    self.ready.read.set();
-                    return Poll::Ready(result);
-                }
-            }
-        }
-    }
 }
 
 /// Errors that concern the one connection that was to be accepted (accept(2), "Error handling"), not us.
@@ -153,11 +138,11 @@ impl Task for Listener {
             if self.shared.is_full() {
                 return;
             }
-            match self.accept(socket) {
-                Poll::Pending => return,
-                Poll::Ready(Ok(stream)) => self.shared.connect(stream, self.tls.as_ref()),
-                Poll::Ready(Err(error)) if is_of_one_client(&error) => log::debug!("a connection was lost: {error}"),
-                Poll::Ready(Err(error)) => {
+            match self.ready.read.attempt(|| Ok((socket.accept()?, true))) {
+                None => return,
+                Some(Ok(stream)) => self.shared.connect(stream, self.tls.as_ref()),
+                Some(Err(error)) if is_of_one_client(&error) => log::debug!("a connection was lost: {error}"),
+                Some(Err(error)) => {
                     log::warn!("cannot accept connections, trying again in {} ms: {error}", PAUSE.as_millis());
                     self.shared.workers.add_timer(Instant::now() + PAUSE, Waker::from(self.clone()));
                     return;

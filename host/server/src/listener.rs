@@ -1,9 +1,11 @@
 //! Accepts connections, and never dies of it: what one accept says about one client is passed over; when there are no file
 //! descriptors or no memory, it waits and tries again; at the connection limit it leaves clients in the backlog until one of
-//! the others has gone.
+//! the others has gone. A server that drains takes what is in the backlog, and then closes.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -25,15 +27,17 @@ const BATCH: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the kernel may hold for us; it caps this itself (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
+const BACKLOG: u16 = 4096;
 
 pub(crate) struct Listener {
     state: RunState,
     ready: Arc<Ready>,
     shared: Arc<Shared>,
     token: Token,
-    /// None once shut down.
+    /// None once closed.
     socket: Mutex<Option<Listening>>,
+    /// Connections that are still taken once the server drains: no more than there can be in the backlog.
+    last: AtomicU16,
 }
 
 /// Binds every address that the name resolves to (`localhost` is two), all to one port. An address family that this machine
@@ -69,7 +73,7 @@ fn bind_one(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(BACKLOG.into())?;
     Ok(socket.into())
 }
 
@@ -82,8 +86,9 @@ impl Listener {
     pub(crate) fn register(socket: Listening, shared: &Arc<Shared>) -> io::Result<Arc<Self>> {
         let ready = Arc::new(Ready::new());
         let listener = shared.workers.reactor.insert(socket, ready.clone(), |socket, token| {
-            let socket = Mutex::new(Some(socket));
-            let listener = Arc::new(Self { state: RunState::idle(), ready, shared: shared.clone(), token, socket });
+            let (socket, last) = (Mutex::new(Some(socket)), AtomicU16::new(BACKLOG));
+            let listener =
+                Arc::new(Self { state: RunState::idle(), ready, shared: shared.clone(), token, socket, last });
             (listener.clone(), Told::Task(listener))
         })?;
         listener.notify();
@@ -94,6 +99,18 @@ impl Listener {
     pub(crate) fn resume(self: &Arc<Self>) {
         self.ready.read.set();
         self.notify();
+    }
+
+    /// Closes the socket. What is in the backlog is reset, unless another process has the socket too.
+    pub(crate) fn close(&self) {
+        self.shared.workers.reactor.remove(self.token);
+        if let Some(socket) = lock(&self.socket).take() {
+            self.shared.workers.reactor.unwatch(socket.as_fd());
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.socket).is_none()
     }
 
     fn notify(self: &Arc<Self>) {
@@ -143,15 +160,31 @@ impl Task for Listener {
     }
 
     fn run(self: Arc<Self>) {
-        let socket = lock(&self.socket);
-        let Some(socket) = &*socket else { return };
+        let locked = lock(&self.socket);
+        let Some(socket) = &*locked else { return };
+        let drains = self.shared.drains();
+        if drains {
+            // What has come since the last event is to be found too.
+            self.ready.read.set();
+        }
         for _ in 0..BATCH {
-            if self.shared.is_full() {
+            let may_accept = !drains || self.last.load(Ordering::Relaxed) > 0;
+            if may_accept && self.shared.is_full() {
                 return;
             }
-            match self.accept(socket) {
+            match if may_accept { self.accept(socket) } else { Poll::Pending } {
+                Poll::Pending if drains => {
+                    drop(locked);
+                    return self.close();
+                }
                 Poll::Pending => return,
-                Poll::Ready(Ok(stream)) => self.shared.connect(stream),
+                Poll::Ready(Ok(stream)) => {
+                    if drains {
+                        // By this one run at a time.
+                        self.last.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    self.shared.connect(stream);
+                }
                 Poll::Ready(Err(error)) if is_of_one_client(&error) => log::debug!("a connection was lost: {error}"),
                 Poll::Ready(Err(error)) => {
                     log::warn!("cannot accept connections, trying again in {} ms: {error}", PAUSE.as_millis());
@@ -165,8 +198,7 @@ impl Task for Listener {
     }
 
     fn drain(self: Arc<Self>) {
-        self.shared.workers.reactor.remove(self.token);
-        *lock(&self.socket) = None;
+        self.resume();
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, QUIET};
 use crate::exchange::Handler;
 use crate::executor::Executor;
 use crate::http::Service;
@@ -24,6 +24,9 @@ use crate::workers::{Task, Workers};
 
 /// How often shutdown looks whether all is done.
 const SHUTDOWN_POLL: Duration = Duration::from_millis(2);
+
+/// How often it looks at each connection.
+const SHUTDOWN_LOOK: Duration = Duration::from_millis(50);
 
 /// A blocking HTTP server: addresses, Unix sockets and options. `serve` it, or `start` it and keep the [`Handle`].
 ///
@@ -263,6 +266,11 @@ impl Shared {
         self.sockets.load(Ordering::SeqCst) >= self.max_connections
     }
 
+    /// Whether it ends with what it is at.
+    pub(crate) fn drains(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
     /// Takes over a connection that was accepted.
     pub(crate) fn connect(self: &Arc<Self>, socket: Socket) {
         let info = socket.info();
@@ -287,7 +295,7 @@ impl Shared {
         });
         match connection {
             // Shutdown tells the connections that it finds in the table, after it has said that it drains.
-            Ok(connection) if self.draining.load(Ordering::SeqCst) => connection.drain(),
+            Ok(connection) if self.drains() => connection.drain(),
             // A first run sets its timer.
             Ok(connection) => connection.notify(),
             Err(error) => {
@@ -366,8 +374,11 @@ impl Handle {
         self.shared.peers.as_ref().map_or(0, Peers::turned_away)
     }
 
-    /// Stops accepting, closes idle connections, tells the others to end after what they are at (`connection: close`, GOAWAY),
-    /// and waits for that at most `drain`. Then it cuts what is left and joins all its threads. True: nothing was cut.
+    /// Takes what is in the backlog and stops accepting; tells connections that they end (with `connection: close` on their next
+    /// answer, with GOAWAY), and waits for that at most `drain`. Then it cuts what is left and joins all its threads. True: nothing was cut.
+    ///
+    /// A connection of HTTP/1 that is idle is not closed at once, since its next request may be on its way: it stays open as long as
+    /// anything is under way on any, and until all has been quiet for a second. A server without connections ends at once.
     ///
     /// A native handler that ignores that its client is gone cannot be cut, and is waited for: for ever, or as long as
     /// [`Server::abandon_after`] says.
@@ -383,13 +394,23 @@ impl Handle {
         for task in workers.reactor.tasks() {
             task.drain();
         }
+        let mut look = Instant::now() + QUIET;
         while !self.all_said() && Instant::now() < until {
             std::thread::sleep(SHUTDOWN_POLL);
+            if Instant::now() >= look {
+                look += SHUTDOWN_LOOK;
+                if self.is_quiet() {
+                    workers.reactor.tasks().into_iter().for_each(|task| task.hush());
+                }
+            }
         }
-        let whole = self.all_said();
+        let whole = self.all_said() || self.is_quiet();
         // What lingers gets what is left of the time, but not more than it would get anyway.
         while !self.is_done() && Instant::now() < until {
             std::thread::sleep(SHUTDOWN_POLL);
+        }
+        for listener in lock(&self.shared.listeners).drain(..) {
+            listener.close();
         }
         let (cut, abandon_after) = (Instant::now(), self.shared.abandon_after);
         while !self.is_done() && abandon_after.is_none_or(|time| cut.elapsed() < time) {
@@ -399,7 +420,6 @@ impl Handle {
             workers.cut_requests();
             std::thread::sleep(SHUTDOWN_POLL);
         }
-        lock(&self.shared.listeners).clear();
         let left = workers.close();
         if left > 0 {
             log::warn!("requests that could not be cut are left behind with their threads: {left}");
@@ -407,11 +427,18 @@ impl Handle {
         whole
     }
 
-    /// Every request that came in is answered, and every answer is on its way.
+    /// Every request that came in is answered, every answer is on its way, and nothing more can come.
     fn all_said(&self) -> bool {
         let shared = &self.shared;
-        shared.workers.open() == 0
+        lock(&shared.listeners).iter().all(|listener| listener.is_closed())
+            && shared.workers.open() == 0
             && shared.connections.load(Ordering::SeqCst) == shared.lingering.load(Ordering::SeqCst)
+    }
+
+    /// Nothing is under way on any connection.
+    fn is_quiet(&self) -> bool {
+        let workers = &self.shared.workers;
+        workers.open() == 0 && !workers.reactor.tasks().iter().any(|task| task.is_busy())
     }
 
     fn is_done(&self) -> bool {

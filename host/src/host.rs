@@ -4,14 +4,16 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     thread,
     time::{Duration, Instant},
 };
 
 use astra_server::{Handle, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::SockRef;
 
 use crate::{
     compiler::Compiler,
@@ -65,7 +67,7 @@ impl Host {
 
     /// A host in the making that does what `config` says.
     pub fn from_config(config: Config) -> HostBuilder {
-        HostBuilder { config, log: None, file: None, read_config: None, stop: None }
+        HostBuilder { config, sockets: Vec::new(), log: None, file: None, read_config: None, stop: None }
     }
 }
 
@@ -73,6 +75,7 @@ impl Host {
 #[must_use = "a builder does nothing until it is started"]
 pub struct HostBuilder {
     config: Config,
+    sockets: Vec<OwnedFd>,
     log: Option<Log>,
     file: Option<PathBuf>,
     read_config: Option<ReadConfig>,
@@ -93,6 +96,12 @@ impl HostBuilder {
     /// `localhost` is both 127.0.0.1 and ::1.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.config.server.listen.push(address.into());
+        self
+    }
+
+    /// Listens on this stream socket, TCP or Unix, which listens already, and on no address that is configured.
+    pub fn socket(mut self, socket: OwnedFd) -> Self {
+        self.sockets.push(socket);
         self
     }
 
@@ -190,7 +199,7 @@ impl HostBuilder {
     /// # Errors
     /// When a grant, a module, a route or an address cannot be used; nothing is left running then.
     pub fn start(self) -> Result<RunningHost, HostError> {
-        let Self { mut config, log, file, read_config, stop } = self;
+        let Self { mut config, sockets, log, file, read_config, stop } = self;
         if config.handlers.first().is_none_or(|first| first.module.as_os_str().is_empty()) {
             return Err(HostError::NoModule);
         }
@@ -216,8 +225,11 @@ impl HostBuilder {
             probes: Probes::default(),
         };
         let state = open_state(config.server.state.as_deref())?;
-        let uploads = state.as_ref().map_or_else(control::uploads, |state| Ok(state.uploads()));
-        let uploads = uploads.map_err(HostError::Uploads)?;
+        let uploads = match &state {
+            Some(state) => state.uploads(),
+            None if control.is_empty() => PathBuf::new(),
+            None => control::uploads().map_err(HostError::Uploads)?,
+        };
         let bell = Arc::new(Bell::default());
         let (mut handlers, mut loaded) = (Vec::new(), Vec::new());
         for handler in config.handlers {
@@ -235,7 +247,8 @@ impl HostBuilder {
         let entries = handlers.iter().map(Handler::entry).collect();
         let tables = Arc::new(Tables::new(Table { router: Arc::clone(&router), entries }));
         let in_flight = Arc::<InFlight>::default();
-        let server = bind(server, &config.server.listen)?;
+        let (server, listen) = bind(server, &config.server.listen, sockets)?;
+        let ready = Arc::new(AtomicBool::new(true));
         let operator = Operator::new(Parts {
             gate,
             tables: Arc::clone(&tables),
@@ -244,14 +257,16 @@ impl HostBuilder {
             router,
             handlers,
             state,
-            listen: server.local_addrs().iter().map(|address| format!("http://{address}")).collect(),
+            listen,
             config: file,
             read_config,
             stop,
+            ready: Arc::clone(&ready),
             server: config.server.clone(),
         });
         let trusted_proxies = config.server.trusted_proxies.clone();
-        let dispatch = Dispatch { tables, in_flight, ids, trusted_proxies, log };
+        let health = config.server.health.clone();
+        let dispatch = Dispatch { tables, in_flight, ids, trusted_proxies, log, health, ready };
         let server = serve(server, dispatch, &config.server, &engine, open_files)?;
         let steward = steward(&operator).map_err(HostError::Serve)?;
         let watcher = watcher(&operator).map_err(HostError::Serve)?;
@@ -388,6 +403,12 @@ impl RunningHost {
         self.server.local_addrs()
     }
 
+    /// What it listens on, for people: `http://127.0.0.1:8080`, `unix:/run/app.sock`.
+    #[must_use]
+    pub fn listens_on(&self) -> Vec<String> {
+        self.operator.status().listen
+    }
+
     /// The control socket's path, if there is one.
     #[must_use]
     pub fn control_path(&self) -> Option<&Path> {
@@ -458,7 +479,15 @@ fn max_connections(open_files: Option<u64>) -> usize {
     open_files.map_or(MAX_CONNECTIONS, |files| (files / 4 * 3).clamp(16, MAX_CONNECTIONS as u64) as usize)
 }
 
-fn bind(mut server: Server, listen: &[String]) -> Result<Server, HostError> {
+/// Takes the sockets if there are any, else binds the addresses. Also says what it listens on, for people.
+fn bind(mut server: Server, listen: &[String], sockets: Vec<OwnedFd>) -> Result<(Server, Vec<String>), HostError> {
+    if !sockets.is_empty() {
+        let shown = sockets.iter().map(shown).collect();
+        for socket in sockets {
+            server = server.and_listen(socket).map_err(HostError::Socket)?;
+        }
+        return Ok((server, shown));
+    }
     let default = [DEFAULT_LISTEN.to_owned()];
     for address in if listen.is_empty() { &default[..] } else { listen } {
         let bound = match localhost(address) {
@@ -467,7 +496,18 @@ fn bind(mut server: Server, listen: &[String]) -> Result<Server, HostError> {
         };
         server = bound.map_err(|source| HostError::Listen { address: address.clone(), source })?;
     }
-    Ok(server)
+    let shown = server.local_addrs().iter().map(|address| format!("http://{address}")).collect();
+    Ok((server, shown))
+}
+
+/// `http://127.0.0.1:8080`, `unix:/run/app.sock`.
+fn shown(socket: &OwnedFd) -> String {
+    let Ok(address) = SockRef::from(socket).local_addr() else { return "unknown".to_owned() };
+    match (address.as_socket(), address.as_pathname()) {
+        (Some(address), _) => format!("http://{address}"),
+        (None, Some(path)) => format!("unix:{}", path.display()),
+        (None, None) => "unix:".to_owned(),
+    }
 }
 
 /// `localhost` is both families, whatever the machine's files say; the server passes over the one that does not exist.

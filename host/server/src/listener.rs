@@ -4,8 +4,8 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -38,6 +38,8 @@ pub(crate) struct Listener {
     socket: Mutex<Option<Listening>>,
     /// Connections that are still taken once the server drains: no more than there can be in the backlog.
     last: AtomicU16,
+    /// The last accept failed for want of resources, which has been said. Relaxed: written and read by one run at a time.
+    fails: AtomicBool,
 }
 
 /// Binds every address that the name resolves to (`localhost` is two), all to one port. An address family that this machine
@@ -87,8 +89,8 @@ impl Listener {
         let ready = Arc::new(Ready::new());
         let listener = shared.workers.reactor.insert(socket, ready.clone(), |socket, token| {
             let (socket, last) = (Mutex::new(Some(socket)), AtomicU16::new(BACKLOG));
-            let listener =
-                Arc::new(Self { state: RunState::idle(), ready, shared: shared.clone(), token, socket, last });
+            let (state, fails) = (RunState::idle(), AtomicBool::new(false));
+            let listener = Arc::new(Self { state, ready, shared: shared.clone(), token, socket, last, fails });
             (listener.clone(), Told::Task(listener))
         })?;
         listener.notify();
@@ -107,6 +109,11 @@ impl Listener {
         if let Some(socket) = lock(&self.socket).take() {
             self.shared.workers.reactor.unwatch(socket.as_fd());
         }
+    }
+
+    /// The same socket once more; none once closed.
+    pub(crate) fn try_clone(&self) -> io::Result<Option<OwnedFd>> {
+        lock(&self.socket).as_ref().map(|socket| socket.as_fd().try_clone_to_owned()).transpose()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -179,6 +186,10 @@ impl Task for Listener {
                 }
                 Poll::Pending => return,
                 Poll::Ready(Ok(stream)) => {
+                    if self.fails.load(Ordering::Relaxed) {
+                        self.fails.store(false, Ordering::Relaxed);
+                        log::info!("connections are accepted again");
+                    }
                     if drains {
                         // By this one run at a time.
                         self.last.fetch_sub(1, Ordering::Relaxed);
@@ -187,7 +198,9 @@ impl Task for Listener {
                 }
                 Poll::Ready(Err(error)) if is_of_one_client(&error) => log::debug!("a connection was lost: {error}"),
                 Poll::Ready(Err(error)) => {
-                    log::warn!("cannot accept connections, trying again in {} ms: {error}", PAUSE.as_millis());
+                    if !self.fails.swap(true, Ordering::Relaxed) {
+                        log::warn!("cannot accept connections, trying again every {} ms: {error}", PAUSE.as_millis());
+                    }
                     self.shared.workers.add_timer(Instant::now() + PAUSE, Waker::from(self.clone()));
                     return;
                 }

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use socket2::Domain;
 
 use crate::connection::{Connection, QUIET};
 use crate::exchange::Handler;
@@ -147,6 +150,22 @@ impl Server {
     /// If it cannot be made non-blocking.
     pub fn and_listen_unix(mut self, listener: UnixListener) -> io::Result<Self> {
         self.listeners.push(Listening::unix(listener)?);
+        Ok(self)
+    }
+
+    /// Listens on one more stream socket, TCP or Unix, that listens already: one that systemd or another process has passed on.
+    ///
+    /// # Errors
+    ///
+    /// If it is no such socket, or cannot be made non-blocking.
+    pub fn and_listen(mut self, socket: OwnedFd) -> io::Result<Self> {
+        if !rustix::net::sockopt::socket_acceptconn(&socket)? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
+        }
+        self.listeners.push(match socket2::SockRef::from(&socket).local_addr()?.domain() {
+            Domain::UNIX => Listening::unix(socket.into())?,
+            _ => Listening::tcp(socket.into())?,
+        });
         Ok(self)
     }
 
@@ -372,6 +391,24 @@ impl Handle {
     /// Connections that were closed at once because their peer had too many, see [`Server::max_connections_per_peer`].
     pub fn turned_away(&self) -> u64 {
         self.shared.peers.as_ref().map_or(0, Peers::turned_away)
+    }
+
+    /// The sockets it listens on, to be passed on to another process; none once it does not listen any more.
+    ///
+    /// # Errors
+    ///
+    /// If there are no more file descriptors to be had.
+    pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        let listeners = lock(&self.shared.listeners);
+        listeners.iter().filter_map(|listener| listener.try_clone().transpose()).collect()
+    }
+
+    /// Closes the sockets it listens on, and goes on serving the connections it has. What is in the backlog is for whoever else has the
+    /// sockets; where nobody has, it is reset.
+    pub fn stop_accepting(&self) {
+        for listener in lock(&self.shared.listeners).iter() {
+            listener.close();
+        }
     }
 
     /// Takes what is in the backlog and stops accepting; tells connections that they end (with `connection: close` on their next

@@ -80,6 +80,7 @@ memory_budget = "2GiB"
 reset = "scan"
 cache = false
 trust_precompiled = true
+health = "/healthz"
 drain = "5s"
 state = "/var/lib/astra"
 compile = { timeout = "10s", memory = "1GiB" }
@@ -129,6 +130,7 @@ fn every_key_is_read() {
     assert_eq!((server.max_body, server.body_timeout), (65_537, Duration::from_secs(90)));
     assert_eq!((server.max_workers, server.memory_budget), (7, Some(2 << 30)));
     assert_eq!((server.reset, server.cache, server.trust_precompiled), (Reset::Scan, CacheMode::Off, true));
+    assert_eq!(server.health.as_deref(), Some("/healthz"));
     assert_eq!((server.drain, server.state.clone()), (5 * SECOND, Some("/var/lib/astra".into())));
     assert_eq!((server.compile.timeout, server.compile.memory), (10 * SECOND, 1 << 30));
     assert!(!file.control_left_out && !file.state_left_out);
@@ -542,6 +544,7 @@ fn keys_that_need_a_restart_are_named() {
         "reset",
         "cache",
         "trust_precompiled",
+        "health",
         "drain",
         "state",
         "compile",

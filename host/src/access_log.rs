@@ -61,6 +61,11 @@ impl Visit {
         self.no_guest("refused");
     }
 
+    /// The host itself answers.
+    pub(crate) fn served_by_host(&self) {
+        self.no_guest("ok");
+    }
+
     /// No guest will run.
     pub(crate) fn unserved(&self, failure: &Failure) {
         self.no_guest(failure.kind().name());

@@ -221,6 +221,7 @@ fn read_server(table: &mut Table<'_>) -> Server {
         reset: table.value("reset", choice([("copy", Reset::Copy), ("scan", Reset::Scan)])).unwrap_or(Reset::Copy),
         cache: if table.flag("cache", true) { CacheMode::On } else { CacheMode::Off },
         trust_precompiled: table.flag("trust_precompiled", false),
+        health: table.value("health", plain_path),
         drain: table.value("drain", duration(config::DRAIN)).unwrap_or(DEFAULT_DRAIN),
         control: ControlConfig {
             socket: control.clone().flatten(),
@@ -416,6 +417,13 @@ fn probe_path(name: &str, text: &str) -> Result<String, ValueError> {
     }
 }
 
+fn plain_path(name: &str, text: &str) -> Result<String, ValueError> {
+    match probe_path(name, text) {
+        Ok(path) if !path.contains('?') => Ok(path),
+        _ => Err(not_allowed(name, "a path, such as `/healthz`", text)),
+    }
+}
+
 fn status(name: &str, text: &str) -> Result<StatusCode, ValueError> {
     let number = text.parse().ok().filter(|number| (200..=599).contains(number));
     let status = number.and_then(|number: u16| StatusCode::from_u16(number).ok());
@@ -439,6 +447,7 @@ pub fn restart_keys(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str>
         reset,
         cache,
         trust_precompiled,
+        health,
         drain,
         control: ControlConfig { socket, tcp, max_module },
         state,
@@ -462,6 +471,7 @@ pub fn restart_keys(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str>
         ("reset", *reset != new.reset),
         ("cache", *cache != new.cache),
         ("trust_precompiled", *trust_precompiled != new.trust_precompiled),
+        ("health", *health != new.health),
         ("drain", *drain != new.drain),
         ("state", *state != new.state),
         ("compile", (*timeout, *memory) != (new.compile.timeout, new.compile.memory)),

@@ -13,7 +13,8 @@ use std::{
 use astra_server::{ConnectionInfo, Exchange, Lane, Responder};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header, request, response, uri::Scheme,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response,
+    uri::Scheme,
 };
 use http_body_util::Full;
 
@@ -39,6 +40,10 @@ pub(crate) struct Dispatch {
     pub(crate) ids: Arc<RequestIds>,
     pub(crate) trusted_proxies: Vec<Network>,
     pub(crate) log: Option<Log>,
+    /// A path that the host itself answers.
+    pub(crate) health: Option<String>,
+    /// What it says there. Relaxed: it is set once, and some request sees it first.
+    pub(crate) ready: Arc<AtomicBool>,
 }
 
 impl astra_server::Handler for Dispatch {
@@ -47,6 +52,9 @@ impl astra_server::Handler for Dispatch {
         let id = self.ids.next();
         // First, so that a client cannot take away what it is not to tell.
         let client_id = prepare(request.headers_mut(), &id);
+        if self.health.as_deref().is_some_and(|path| asks_for(&request, path)) {
+            return self.tell_health(&request, &info, responder, id, client_id);
+        }
         let (pin, gateway) = self.pin(&mut request, &info);
         need_authority(&mut request, info.local_addr());
         let scheme = if info.tls().is_some() { Scheme::HTTPS } else { Scheme::HTTP };
@@ -100,6 +108,27 @@ impl astra_server::Handler for Dispatch {
 }
 
 impl Dispatch {
+    /// Whether requests are welcome, for whoever spreads them.
+    fn tell_health(
+        &self,
+        request: &astra_server::Request,
+        info: &ConnectionInfo,
+        responder: Responder,
+        id: RequestId,
+        client_id: Option<HeaderValue>,
+    ) {
+        let ongoing = ongoing(id, None, info, request.method(), request.uri());
+        let visit = self.visit(&Arc::new(ongoing), client_id);
+        if let Some(visit) = &visit {
+            visit.served_by_host();
+        }
+        let (status, text) = match self.ready.load(Ordering::Relaxed) {
+            true => (StatusCode::OK, "ready\n"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+        };
+        Reply::new(responder, id, visit.map(Arc::new)).send_text(status, text);
+    }
+
     /// Pins the revision that the request is for, and tells the guest which route it came by.
     fn pin(&self, request: &mut astra_server::Request, info: &ConnectionInfo) -> (Option<Pin>, Gateway) {
         let mut gateway = Gateway { peer: info.peer_addr(), local: info.local_addr(), script: 0 };
@@ -138,6 +167,10 @@ fn ongoing(
         uri: uri.clone(),
         watch: Arc::default(),
     }
+}
+
+fn asks_for(request: &astra_server::Request, path: &str) -> bool {
+    request.uri().path() == path && matches!(*request.method(), Method::GET | Method::HEAD)
 }
 
 fn blames_revision(outcome: &Outcome) -> bool {
@@ -262,6 +295,12 @@ impl Reply {
         self.send(responder, failure_response(failure));
     }
 
+    fn send_text(&self, status: StatusCode, text: &'static str) {
+        if let Some(responder) = self.take_responder() {
+            self.send(responder, text_response(status, text));
+        }
+    }
+
     /// The failure of a request that reaches no guest.
     fn send_unserved(&self, failure: &Failure) {
         if let Some(visit) = &self.visit {
@@ -288,15 +327,19 @@ impl Reply {
 }
 
 fn failure_response(failure: &Failure) -> Response<Full<Bytes>> {
-    let text = failure.public_text();
+    let mut response = text_response(failure.status(), failure.public_text());
+    if let Some(after) = failure.retry_after() {
+        response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().into());
+    }
+    response
+}
+
+fn text_response(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
-    *response.status_mut() = failure.status();
+    *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CONTENT_LENGTH, text.len().into());
-    if let Some(after) = failure.retry_after() {
-        headers.insert(header::RETRY_AFTER, after.as_secs().into());
-    }
     response
 }
 

@@ -4,14 +4,16 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     thread,
     time::{Duration, Instant},
 };
 
 use astra_server::{Handle, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::SockRef;
 
 use crate::{
     certificates::Certificates,
@@ -66,7 +68,7 @@ impl Host {
 
     /// A host in the making that does what `config` says.
     pub fn from_config(config: Config) -> HostBuilder {
-        HostBuilder { config, log: None, file: None, read_config: None, stop: None }
+        HostBuilder { config, sockets: Vec::new(), log: None, file: None, read_config: None, stop: None }
     }
 }
 
@@ -74,6 +76,7 @@ impl Host {
 #[must_use = "a builder does nothing until it is started"]
 pub struct HostBuilder {
     config: Config,
+    sockets: Vec<OwnedFd>,
     log: Option<Log>,
     file: Option<PathBuf>,
     read_config: Option<ReadConfig>,
@@ -100,6 +103,12 @@ impl HostBuilder {
     /// One more certificate to show where TLS is spoken.
     pub fn certificate(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.config.server.tls.push(CertificateFiles { cert: cert.into(), key: key.into() });
+        self
+    }
+
+    /// Listens on this stream socket, TCP or Unix, which listens already, and on no address that is configured.
+    pub fn socket(mut self, socket: OwnedFd) -> Self {
+        self.sockets.push(socket);
         self
     }
 
@@ -197,7 +206,7 @@ impl HostBuilder {
     /// # Errors
     /// When a grant, a module, a route or an address cannot be used; nothing is left running then.
     pub fn start(self) -> Result<RunningHost, HostError> {
-        let Self { mut config, log, file, read_config, stop } = self;
+        let Self { mut config, sockets, log, file, read_config, stop } = self;
         if config.handlers.first().is_none_or(|first| first.module.as_os_str().is_empty()) {
             return Err(HostError::NoModule);
         }
@@ -224,8 +233,11 @@ impl HostBuilder {
             probes: Probes::default(),
         };
         let state = open_state(config.server.state.as_deref())?;
-        let uploads = state.as_ref().map_or_else(control::uploads, |state| Ok(state.uploads()));
-        let uploads = uploads.map_err(HostError::Uploads)?;
+        let uploads = match &state {
+            Some(state) => state.uploads(),
+            None if control.is_empty() => PathBuf::new(),
+            None => control::uploads().map_err(HostError::Uploads)?,
+        };
         let bell = Arc::new(Bell::default());
         let (mut handlers, mut loaded) = (Vec::new(), Vec::new());
         for handler in config.handlers {
@@ -245,7 +257,8 @@ impl HostBuilder {
         let most = Most { in_flight: config.server.max_workers as usize, queued: QUEUE };
         let tables = Arc::new(Tables::new(table, most));
         let in_flight = Arc::<InFlight>::default();
-        let (server, listen) = bind(server, &config.server, &certificates)?;
+        let (server, listen) = bind(server, &config.server, &certificates, sockets)?;
+        let ready = Arc::new(AtomicBool::new(true));
         let operator = Operator::new(Parts {
             gate,
             tables: Arc::clone(&tables),
@@ -258,10 +271,12 @@ impl HostBuilder {
             config: file,
             read_config,
             stop,
+            ready: Arc::clone(&ready),
             server: config.server.clone(),
         });
         let trusted_proxies = config.server.trusted_proxies.clone();
-        let dispatch = Dispatch { tables, in_flight, ids, trusted_proxies, log };
+        let health = config.server.health.clone();
+        let dispatch = Dispatch { tables, in_flight, ids, trusted_proxies, log, health, ready };
         let server = serve(server, dispatch, &config.server, &engine, open_files)?;
         let steward = steward(&operator).map_err(HostError::Serve)?;
         let watcher = watcher(&operator, certificates).map_err(HostError::Serve)?;
@@ -432,9 +447,9 @@ impl RunningHost {
         self.server.local_addrs()
     }
 
-    /// The same as URLs: `http://127.0.0.1:8080`, or `https://` where TLS is spoken.
+    /// What it listens on, as URLs: `http://127.0.0.1:8080`, `https://` where TLS is spoken, `unix:/run/app.sock`.
     #[must_use]
-    pub fn local_urls(&self) -> &[String] {
+    pub fn listens_on(&self) -> &[String] {
         &self.listen
     }
 
@@ -508,20 +523,32 @@ fn max_connections(open_files: Option<u64>) -> usize {
     open_files.map_or(MAX_CONNECTIONS, |files| (files / 4 * 3).clamp(16, MAX_CONNECTIONS as u64) as usize)
 }
 
-/// The server, and the URLs that it is at.
+/// Takes the sockets if there are any, else binds the addresses. Also says what it listens on, as URLs.
 fn bind(
     mut server: Server,
     config: &ServerConfig,
     certificates: &Certificates,
+    sockets: Vec<OwnedFd>,
 ) -> Result<(Server, Vec<String>), HostError> {
     if !config.tls.is_empty() && !config.speaks_tls() {
         log::warn!("no certificate is shown: no address begins with `{HTTPS}`");
     }
     let tls = (!config.tls.is_empty()).then(|| certificates.config()).transpose()?;
+    if !sockets.is_empty() {
+        let shown = sockets.iter().map(|socket| shown(config, socket)).collect::<Vec<_>>();
+        for (socket, shown) in sockets.into_iter().zip(&shown) {
+            let listened = match &tls {
+                Some(tls) if shown.starts_with(HTTPS) => server.and_listen_tls(socket.into(), tls.clone()),
+                _ => server.and_listen(socket),
+            };
+            server = listened.map_err(HostError::Socket)?;
+        }
+        return Ok((server, shown));
+    }
     let mut urls = Vec::new();
     for listen in config.addresses() {
         let (scheme, address, tls) = match (listen.strip_prefix(HTTPS), &tls) {
-            (None, _) => ("http://", listen, None),
+            (None, _) => (HTTP, listen, None),
             (Some(address), Some(tls)) => (HTTPS, address, Some(tls)),
             (Some(_), None) => return Err(HostError::NoCertificate { address: listen.to_owned() }),
         };
@@ -544,6 +571,23 @@ fn bind_one(
     match tls {
         Some(tls) => server.and_bind_tls(address, tls.clone()),
         None => server.and_bind(address),
+    }
+}
+
+const HTTP: &str = "http://";
+
+/// A socket that somebody has passed on, as a URL. TLS is spoken where `listen` has an address with the same port that says so.
+fn shown(config: &ServerConfig, socket: &OwnedFd) -> String {
+    let Ok(address) = SockRef::from(socket).local_addr() else { return "unknown".to_owned() };
+    match (address.as_socket(), address.as_pathname()) {
+        (Some(address), _) => {
+            let port = format!(":{}", address.port());
+            let is_tls = |listen: &str| listen.starts_with(HTTPS) && listen.ends_with(&port);
+            let scheme = if config.addresses().into_iter().any(is_tls) { HTTPS } else { HTTP };
+            format!("{scheme}{address}")
+        }
+        (None, Some(path)) => format!("unix:{}", path.display()),
+        (None, None) => "unix:".to_owned(),
     }
 }
 

@@ -63,6 +63,9 @@ pub enum HostError {
         /// Why not.
         source: io::Error,
     },
+    /// A socket that was passed on does not listen.
+    #[error("cannot listen on a socket that was passed on")]
+    Socket(#[source] io::Error),
     /// Threads or poll cannot be set up.
     #[error("cannot serve")]
     Serve(#[source] io::Error),

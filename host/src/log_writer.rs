@@ -178,6 +178,7 @@ impl Drop for LogWriter {
 
 fn write_lines(log: &Log, mut output: impl Write) {
     let mut batch = Vec::new();
+    let mut lost = None;
     loop {
         let mut state = log.shared.lock();
         while state.lines.is_empty() && state.dropped == 0 && !state.closed {
@@ -193,15 +194,12 @@ fn write_lines(log: &Log, mut output: impl Write) {
         let closed = state.closed;
         drop(state);
 
-        // When the output is gone there is no one left to tell.
-        let _ = output.write_all(&batch).and_then(|()| output.flush());
+        write(log, &mut output, &batch, &mut lost);
         batch.clear();
         if dropped > 0 {
-            let mut line = String::new();
-            let message = format!("{dropped} log lines dropped: whoever reads the log is too slow");
-            log.format.host_line(&mut line, log::Level::Warn, "astra_host::log", &message);
-            line.push('\n');
-            let _ = output.write_all(line.as_bytes());
+            let mut line = Vec::new();
+            own_line(log, &mut line, &format!("{dropped} log lines dropped: whoever reads the log is too slow"));
+            write(log, &mut output, &line, &mut lost);
         }
         if !closed {
             thread::sleep(PAUSE);
@@ -210,6 +208,36 @@ fn write_lines(log: &Log, mut output: impl Write) {
     let mut state = log.shared.lock();
     state.finished = true;
     log.shared.changed.notify_all();
+}
+
+/// Lines that could not be written, and why not.
+struct Lost {
+    lines: usize,
+    error: io::Error,
+}
+
+/// Writes lines, after one that says how many were lost before, if any were. Those that cannot be written are lost: a full disk may have
+/// room again, and if nobody reads any more there is no one to tell.
+fn write(log: &Log, output: &mut impl Write, lines: &[u8], lost: &mut Option<Lost>) {
+    let mut before = Vec::new();
+    if let Some(Lost { lines, error }) = lost {
+        own_line(log, &mut before, &format!("{lines} log lines lost: the log could not be written: {error}"));
+    }
+    let written = output.write_all(&before).and_then(|()| {
+        *lost = None;
+        output.write_all(lines).and_then(|()| output.flush())
+    });
+    if let Err(error) = written {
+        let so_far = lost.as_ref().map_or(0, |lost| lost.lines);
+        *lost = Some(Lost { lines: so_far + lines.iter().filter(|byte| **byte == b'\n').count(), error });
+    }
+}
+
+fn own_line(log: &Log, out: &mut Vec<u8>, message: &str) {
+    let mut line = String::new();
+    log.format.host_line(&mut line, log::Level::Warn, "astra_host::log", message);
+    line.push('\n');
+    out.extend_from_slice(line.as_bytes());
 }
 
 #[cfg(test)]
@@ -259,6 +287,48 @@ mod tests {
         assert_eq!(text(&written).lines().count(), 1000);
         log.line(Origin::Host, |line| line.push_str("too late"));
         assert!(!text(&written).contains("too late"));
+    }
+
+    /// A disk that is full until it is told to have room.
+    struct Disk {
+        has_room: Arc<Mutex<bool>>,
+        written: Arc<Mutex<Vec<u8>>>,
+        tried: mpsc::Sender<()>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let has_room = *self.has_room.lock().expect("not poisoned");
+            self.tried.send(()).expect("the test listens");
+            if !has_room {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.written.lock().expect("not poisoned").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_a_full_disk_has_cost_are_told_when_there_is_room_again() {
+        let (has_room, written) = (Arc::new(Mutex::new(false)), Arc::default());
+        let (tried, tries) = mpsc::channel();
+        let disk = Disk { has_room: Arc::clone(&has_room), written: Arc::clone(&written), tried };
+        let writer = LogWriter::start(LogFormat::Text, true, disk).expect("starts");
+        for line in ["one", "two"] {
+            writer.log().line(Origin::Host, |out| out.push_str(line));
+            tries.recv().expect("it is tried");
+        }
+        *has_room.lock().expect("not poisoned") = true;
+        writer.log().line(Origin::Host, |out| out.push_str("three"));
+        drop(writer);
+        let text = text(&written);
+        let (told, rest) = text.split_once('\n').expect("two lines");
+        assert!(told.contains("2 log lines lost: the log could not be written: "), "{told}");
+        assert_eq!(rest, "three\n");
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! SIGINT and SIGTERM: stop accepting, let requests finish, exit 0. A second one exits at once.
+//! SIGINT and SIGTERM: stop accepting, let requests finish, tell connections before they are closed, exit 0. A second one exits at once.
 
-use std::net::TcpStream;
+use std::{net::TcpStream, sync::mpsc, thread};
 
 use rustix::process::Signal;
 
-use crate::harness::{BOTH, Host};
+use crate::harness::{BOTH, Client, Host, PATIENCE, Scratch, Setup, guest};
 
 #[test]
 fn a_host_with_nothing_to_do_ends_at_once() {
@@ -53,7 +53,7 @@ fn nobody_is_accepted_while_requests_finish() {
     host.signal(Signal::TERM);
     host.stderr_with("finishing what runs");
     client.chunk().expect("an event").expect("not the end");
-    // The listener is closed soon after that line; what is in its backlog is reset.
+    // The listener is closed soon after that line.
     while TcpStream::connect(host.addr()).is_ok() {
         assert!(client.chunk().expect("an event").is_some(), "the host accepts until the last request has finished");
     }
@@ -70,6 +70,101 @@ fn an_idle_connection_does_not_keep_a_host_alive() {
     assert_eq!(connection.get("/").status, 200);
     host.signal(Signal::TERM);
     assert_eq!(client.until_closed(), b"");
+    assert_eq!(host.ended().code, Some(0));
+}
+
+#[test]
+fn a_kept_alive_connection_is_answered_while_a_host_drains_and_told_that_it_ends() {
+    let mut host = Host::of("sse");
+    let mut reused = host.connect();
+    assert_eq!(reused.get("/?ms=1&count=1").status, 200);
+    let mut fresh = host.connect();
+    let mut running = host.connect();
+    running.ask("/?ms=100&count=30");
+    assert_eq!(running.head().status, 200);
+    host.signal(Signal::TERM);
+    host.stderr_with("finishing what runs");
+    for client in [&mut reused, &mut fresh] {
+        // One or two may be answered before the server knows what that line says.
+        while client.get("/?ms=1&count=1").header("connection") != Some("close") {}
+        assert_eq!(client.until_closed(), b"");
+    }
+    while running.chunk().expect("a whole body").is_some() {}
+    let ended = host.ended();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(!ended.stderr.contains("were cut"), "{}", ended.stderr);
+}
+
+#[test]
+fn under_load_no_request_fails_on_a_connection_that_was_not_told_to_close() {
+    let mut host = Host::of("hello");
+    let (busy, begun) = mpsc::channel();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (mut client, busy) = (host.connect(), busy.clone());
+            thread::spawn(move || {
+                for n in 0.. {
+                    let answer = client.get("/");
+                    assert_eq!((answer.status, answer.text()), (200, "Hello World!"));
+                    if answer.header("connection") == Some("close") {
+                        assert_eq!(client.until_closed(), b"");
+                        return;
+                    }
+                    if n == 10 {
+                        busy.send(()).expect("the test listens");
+                    }
+                }
+            })
+        })
+        .collect();
+    for _ in &clients {
+        begun.recv_timeout(PATIENCE).expect("it is answered");
+    }
+    host.signal(Signal::TERM);
+    for client in clients {
+        client.join().expect("no request fails");
+    }
+    assert_eq!(host.ended().code, Some(0));
+}
+
+#[test]
+fn who_asks_whether_a_host_is_ready_hears_that_it_stops() {
+    let scratch = Scratch::short();
+    let module = guest("sse");
+    let text = format!(
+        "[server]\nlisten = '127.0.0.1:0'\nhealth = '/healthz'\n[[handler]]\nname = 'sse'\nmodule = '{}'\n",
+        module.display()
+    );
+    let control = scratch.join("control");
+    let file = scratch.file("astra.toml", text);
+    let mut host = Setup::run(file).no_listen().flag("--control", &control).arg("--no-state").start();
+    let operators = |path: &str| Client::connect_unix(&control).get(path).status;
+    for version in BOTH {
+        let answer = host.get(version, "/healthz");
+        assert_eq!((answer.status, answer.text()), (200, "ready\n"));
+        assert_eq!(host.access(&answer)["outcome"], "ok");
+        assert_eq!(host.ask(version, "HEAD", "/healthz", &[], None).expect("an answer").status, 200);
+        let guests = host.post(version, "/healthz?ms=1&count=1", b"");
+        assert_eq!(guests.header("content-type"), Some("text/event-stream"));
+    }
+    assert_eq!((operators("/healthz"), operators("/readyz")), (200, 200));
+
+    let mut spreader = host.connect();
+    assert_eq!(spreader.get("/healthz").status, 200);
+    let mut running = host.connect();
+    running.ask("/?ms=100&count=30");
+    assert_eq!(running.head().status, 200);
+    host.signal(Signal::TERM);
+    host.stderr_with("finishing what runs");
+    let last = loop {
+        let answer = spreader.get("/healthz");
+        if answer.header("connection") == Some("close") {
+            break answer;
+        }
+    };
+    assert_eq!((last.status, last.text()), (503, "stopping\n"));
+    assert_eq!((operators("/healthz"), operators("/readyz")), (200, 503));
+    drop(running);
     assert_eq!(host.ended().code, Some(0));
 }
 

@@ -31,6 +31,10 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 /// An HTTP/1 connection that is idle for so long gives hyper's buffers back, which are nearly all that it costs.
 const SHED_TIME: Duration = Duration::from_millis(250);
 
+/// How long an idle connection stays open while nothing is under way on a server that drains. A request that was sent before the
+/// client could know gets its answer, and with that the news.
+pub(crate) const QUIET: Duration = Duration::from_secs(1);
+
 /// What a client has to end its HTTP/2 connection after GOAWAY while nothing is open.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
 
@@ -47,8 +51,8 @@ pub(crate) struct Connection {
     token: Token,
     /// Locked by the runner only.
     inner: Mutex<Inner>,
-    /// Close as soon as nothing is open. Set by shutdown.
-    draining: AtomicBool,
+    /// Be idle no longer than [`QUIET`]. Set by shutdown.
+    hushed: AtomicBool,
     /// Close now. Set by shutdown.
     cut: AtomicBool,
 }
@@ -116,7 +120,7 @@ impl Connection {
             shared,
             token,
             inner: Mutex::new(inner),
-            draining: AtomicBool::new(false),
+            hushed: AtomicBool::new(false),
             cut: AtomicBool::new(false),
         });
         connection.link.connect(&connection);
@@ -133,13 +137,7 @@ impl Connection {
         if self.cut.load(Ordering::SeqCst) || self.link.ready.gone.load(Ordering::SeqCst) {
             return Moved::Closed;
         }
-        if self.draining.load(Ordering::SeqCst) && !inner.told_to_end {
-            // hyper ends an idle connection by itself, once what it has buffered is written.
-            match &inner.protocol {
-                Protocol::Announcement(_) | Protocol::Handshake | Protocol::Unknown(_) => return Moved::Closed,
-                _ => inner.tell_to_end(),
-            }
-        }
+        // On HTTP/1 the next answer tells, and only then may the connection end (`Link::says_close`).
         if matches!(inner.protocol, Protocol::Http2(_)) && !inner.told_to_end && self.link.is_spent() {
             inner.tell_to_end();
         }
@@ -315,6 +313,7 @@ impl Connection {
         let limits = &self.link.limits;
         match waiting {
             Waiting::Handshake => limits.handshake_timeout,
+            Waiting::Idle { .. } if self.hushed.load(Ordering::SeqCst) => limits.idle_timeout.min(QUIET),
             Waiting::Idle { .. } => limits.idle_timeout,
             Waiting::Head { .. } => limits.head_timeout,
             Waiting::Write { .. } => limits.write_timeout,
@@ -358,6 +357,11 @@ impl Connection {
             (Waiting::Idle { .. }, Protocol::Http2(_)) => {
                 inner.tell_to_end();
                 Moved::Again
+            }
+            // Its last answer is long gone.
+            (Waiting::Idle { .. }, _) if self.hushed.load(Ordering::SeqCst) => {
+                self.link.say_goodbye();
+                Moved::Closed
             }
             (Waiting::Idle { .. }, _) => self.end(inner),
             (Waiting::Write { .. }, _) => {
@@ -475,7 +479,17 @@ impl Task for Connection {
     }
 
     fn drain(self: Arc<Self>) {
-        self.draining.store(true, Ordering::SeqCst);
+        self.link.spend();
+        self.notify();
+    }
+
+    fn is_busy(&self) -> bool {
+        let link = &self.link;
+        link.has_open() || link.in_head.load(Ordering::Relaxed) || link.write_blocked.load(Ordering::Relaxed)
+    }
+
+    fn hush(self: Arc<Self>) {
+        self.hushed.store(true, Ordering::SeqCst);
         self.notify();
     }
 

@@ -80,6 +80,8 @@ pub(crate) struct Link {
     http2: AtomicBool,
     /// When it is too old.
     ends_at: Millis,
+    /// It ends with what it is at, as the server does. Relaxed: who sets it has the connection run.
+    ends: AtomicBool,
     /// Exchanges from their head until hyper has taken the last of the response.
     open: AtomicUsize,
     /// All exchanges so far, and all bytes written: they tell one wait from the next.
@@ -175,6 +177,7 @@ impl Link {
             connection: OnceLock::new(),
             http2: AtomicBool::new(false),
             ends_at,
+            ends: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             exchanges: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -251,9 +254,16 @@ impl Link {
         self.exchanges.load(Ordering::Relaxed)
     }
 
-    /// It has had all its requests, or its time: it ends with what it is at.
+    /// From here on it is spent.
+    pub(crate) fn spend(&self) {
+        self.ends.store(true, Ordering::Relaxed);
+    }
+
+    /// It has had all its requests, or its time, or the server ends: it ends with what it is at.
     pub(crate) fn is_spent(&self) -> bool {
-        self.exchanges() >= self.limits.max_requests || self.workers.reactor.timers.recent() >= self.ends_at
+        self.exchanges() >= self.limits.max_requests
+            || self.workers.reactor.timers.recent() >= self.ends_at
+            || self.ends.load(Ordering::Relaxed)
     }
 
     /// To be said with an answer, if it is the last (RFC 9112 section 9.6); HTTP/2 has GOAWAY.

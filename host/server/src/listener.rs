@@ -1,9 +1,11 @@
 //! Accepts connections, and never dies of it: what one accept says about one client is passed over; when there are no file
 //! descriptors or no memory, it waits and tries again; at the connection limit it leaves clients in the backlog until one of
-//! the others has gone.
+//! the others has gone. A server that drains takes what is in the backlog, and then closes.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
@@ -26,7 +28,7 @@ const BATCH: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What the kernel may hold for us; it caps this itself (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
+const BACKLOG: u16 = 4096;
 
 pub(crate) struct Listener {
     state: RunState,
@@ -35,8 +37,12 @@ pub(crate) struct Listener {
     token: Token,
     /// What its connections speak TLS with, if they do.
     tls: Option<tls::Config>,
-    /// None once shut down.
+    /// None once closed.
     socket: Mutex<Option<Listening>>,
+    /// Connections that are still taken once the server drains: no more than there can be in the backlog.
+    last: AtomicU16,
+    /// The last accept failed for want of resources, which has been said. Relaxed: written and read by one run at a time.
+    fails: AtomicBool,
 }
 
 /// Binds every address that the name resolves to (`localhost` is two), all to one port. An address family that this machine
@@ -72,7 +78,7 @@ fn bind_one(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(BACKLOG.into())?;
     Ok(socket.into())
 }
 
@@ -85,9 +91,9 @@ impl Listener {
     pub(crate) fn register(socket: Listening, tls: Option<tls::Config>, shared: &Arc<Shared>) -> io::Result<Arc<Self>> {
         let ready = Arc::new(Ready::new());
         let listener = shared.workers.reactor.insert(socket, ready.clone(), |socket, token| {
-            let socket = Mutex::new(Some(socket));
-            let listener =
-                Arc::new(Self { state: RunState::idle(), ready, shared: shared.clone(), token, tls, socket });
+            let (socket, last) = (Mutex::new(Some(socket)), AtomicU16::new(BACKLOG));
+            let (state, fails) = (RunState::idle(), AtomicBool::new(false));
+            let listener = Arc::new(Self { state, ready, shared: shared.clone(), token, tls, socket, last, fails });
             (listener.clone(), Told::Task(listener))
         })?;
         listener.notify();
@@ -98,6 +104,23 @@ impl Listener {
     pub(crate) fn resume(self: &Arc<Self>) {
         self.ready.read.set();
         self.notify();
+    }
+
+    /// Closes the socket. What is in the backlog is reset, unless another process has the socket too.
+    pub(crate) fn close(&self) {
+        self.shared.workers.reactor.remove(self.token);
+        if let Some(socket) = lock(&self.socket).take() {
+            self.shared.workers.reactor.unwatch(socket.as_fd());
+        }
+    }
+
+    /// The same socket once more; none once closed.
+    pub(crate) fn try_clone(&self) -> io::Result<Option<OwnedFd>> {
+        lock(&self.socket).as_ref().map(|socket| socket.as_fd().try_clone_to_owned()).transpose()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.socket).is_none()
     }
 
     fn notify(self: &Arc<Self>) {
@@ -132,18 +155,41 @@ impl Task for Listener {
     }
 
     fn run(self: Arc<Self>) {
-        let socket = lock(&self.socket);
-        let Some(socket) = &*socket else { return };
+        let locked = lock(&self.socket);
+        let Some(socket) = &*locked else { return };
+        let drains = self.shared.drains();
+        if drains {
+            // What has come since the last event is to be found too.
+            self.ready.read.set();
+        }
         for _ in 0..BATCH {
-            if self.shared.is_full() {
+            let may_accept = !drains || self.last.load(Ordering::Relaxed) > 0;
+            if may_accept && self.shared.is_full() {
                 return;
             }
-            match self.ready.read.attempt(|| Ok((socket.accept()?, true))) {
+            let accepted = || self.ready.read.attempt(|| Ok((socket.accept()?, true)));
+            match may_accept.then(accepted).flatten() {
+                None if drains => {
+                    drop(locked);
+                    return self.close();
+                }
                 None => return,
-                Some(Ok(stream)) => self.shared.connect(stream, self.tls.as_ref()),
+                Some(Ok(stream)) => {
+                    if self.fails.load(Ordering::Relaxed) {
+                        self.fails.store(false, Ordering::Relaxed);
+                        log::info!("connections are accepted again");
+                    }
+                    if drains {
+                        // By this one run at a time.
+                        self.last.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    self.shared.connect(stream, self.tls.as_ref());
+                }
                 Some(Err(error)) if is_of_one_client(&error) => log::debug!("a connection was lost: {error}"),
                 Some(Err(error)) => {
-                    log::warn!("cannot accept connections, trying again in {} ms: {error}", PAUSE.as_millis());
+                    if !self.fails.swap(true, Ordering::Relaxed) {
+                        log::warn!("cannot accept connections, trying again every {} ms: {error}", PAUSE.as_millis());
+                    }
                     self.shared.workers.add_timer(Instant::now() + PAUSE, Waker::from(self.clone()));
                     return;
                 }
@@ -154,8 +200,7 @@ impl Task for Listener {
     }
 
     fn drain(self: Arc<Self>) {
-        self.shared.workers.reactor.remove(self.token);
-        *lock(&self.socket) = None;
+        self.resume();
     }
 }
 

@@ -4,7 +4,7 @@
 //! Tokens are slab index and generation: an event for a socket that is gone finds nobody.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -120,6 +120,13 @@ impl Reactor {
             // What it holds may have more to remove.
             drop(table);
             drop(entry);
+        }
+    }
+
+    /// Takes a source out of the kernel's set that is open elsewhere too, and so not closed when we close it.
+    pub(crate) fn unwatch(&self, source: BorrowedFd<'_>) {
+        if let Err(error) = self.registry.deregister(&mut SourceFd(&source.as_raw_fd())) {
+            log::debug!("a source cannot be taken out: {error}");
         }
     }
 

@@ -1,14 +1,17 @@
 //! The server: binding, starting, and the handle that stops it. What can be set is in `options.rs`.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::connection::Connection;
+use socket2::Domain;
+
+use crate::connection::{Connection, QUIET};
 use crate::exchange::Handler;
 use crate::executor::Executor;
 use crate::http::Service;
@@ -25,6 +28,9 @@ use crate::workers::{Task, Workers};
 
 /// How often shutdown looks whether all is done.
 const SHUTDOWN_POLL: Duration = Duration::from_millis(2);
+
+/// How often it looks at each connection.
+const SHUTDOWN_LOOK: Duration = Duration::from_millis(50);
 
 /// A blocking HTTP server: addresses, Unix sockets and options. `serve` it, or `start` it and keep the [`Handle`].
 ///
@@ -104,17 +110,7 @@ impl Server {
     ///
     /// As [`try_bind`](Self::try_bind).
     pub fn and_bind(self, addr: impl ToSocketAddrs) -> io::Result<Self> {
-        listener::bind(addr)?.into_iter().try_fold(self, Self::and_listen)
-    }
-
-    /// Listens on one more TCP socket, which is bound already.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be made non-blocking.
-    pub fn and_listen(mut self, listener: TcpListener) -> io::Result<Self> {
-        self.listeners.push((Listening::tcp(listener)?, None));
-        Ok(self)
+        listener::bind(addr)?.into_iter().try_fold(self, |server, listener| server.and_listen(listener))
     }
 
     /// Binds to a Unix stream socket at `path`, which stays behind when the server ends.
@@ -153,6 +149,24 @@ impl Server {
     /// If it cannot be made non-blocking.
     pub fn and_listen_unix(mut self, listener: UnixListener) -> io::Result<Self> {
         self.listeners.push((Listening::unix(listener)?, None));
+        Ok(self)
+    }
+
+    /// Listens on one more stream socket, TCP or Unix, that listens already: one that systemd or another process has passed on.
+    ///
+    /// # Errors
+    ///
+    /// If it is no such socket, or cannot be made non-blocking.
+    pub fn and_listen(mut self, socket: impl Into<OwnedFd>) -> io::Result<Self> {
+        let socket = socket.into();
+        if !rustix::net::sockopt::socket_acceptconn(&socket)? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
+        }
+        let listening = match socket2::SockRef::from(&socket).local_addr()?.domain() {
+            Domain::UNIX => Listening::unix(socket.into())?,
+            _ => Listening::tcp(socket.into())?,
+        };
+        self.listeners.push((listening, None));
         Ok(self)
     }
 
@@ -275,6 +289,11 @@ impl Shared {
         self.sockets.load(Ordering::SeqCst) >= self.max_connections
     }
 
+    /// Whether it ends with what it is at.
+    pub(crate) fn drains(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
     /// Takes over a connection that was accepted.
     pub(crate) fn connect(self: &Arc<Self>, socket: Socket, tls: Option<&tls::Config>) {
         let mut info = socket.info();
@@ -305,7 +324,7 @@ impl Shared {
         });
         match connection {
             // Shutdown tells the connections that it finds in the table, after it has said that it drains.
-            Ok(connection) if self.draining.load(Ordering::SeqCst) => connection.drain(),
+            Ok(connection) if self.drains() => connection.drain(),
             // A first run sets its timer.
             Ok(connection) => connection.notify(),
             Err(error) => {
@@ -388,8 +407,29 @@ impl Handle {
         self.shared.peers.as_ref().map_or(0, Peers::turned_away)
     }
 
-    /// Stops accepting, closes idle connections, tells the others to end after what they are at (`connection: close`, GOAWAY),
-    /// and waits for that at most `drain`. Then it cuts what is left and joins all its threads. True: nothing was cut.
+    /// The sockets it listens on, to be passed on to another process; none once it does not listen any more.
+    ///
+    /// # Errors
+    ///
+    /// If there are no more file descriptors to be had.
+    pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        let listeners = lock(&self.shared.listeners);
+        listeners.iter().filter_map(|listener| listener.try_clone().transpose()).collect()
+    }
+
+    /// Closes the sockets it listens on, and goes on serving the connections it has. What is in the backlog is for whoever else has the
+    /// sockets; where nobody has, it is reset.
+    pub fn stop_accepting(&self) {
+        for listener in lock(&self.shared.listeners).iter() {
+            listener.close();
+        }
+    }
+
+    /// Takes what is in the backlog and stops accepting; tells connections that they end (with `connection: close` on their next
+    /// answer, with GOAWAY), and waits for that at most `drain`. Then it cuts what is left and joins all its threads. True: nothing was cut.
+    ///
+    /// A connection of HTTP/1 that is idle is not closed at once, since its next request may be on its way: it stays open as long as
+    /// anything is under way on any, and until all has been quiet for a second. A server without connections ends at once.
     ///
     /// A native handler that ignores that its client is gone cannot be cut, and is waited for: for ever, or as long as
     /// [`Server::abandon_after`] says.
@@ -405,13 +445,23 @@ impl Handle {
         for task in workers.reactor.tasks() {
             task.drain();
         }
+        let mut look = Instant::now() + QUIET;
         while !self.all_said() && Instant::now() < until {
             std::thread::sleep(SHUTDOWN_POLL);
+            if Instant::now() >= look {
+                look += SHUTDOWN_LOOK;
+                if self.is_quiet() {
+                    workers.reactor.tasks().into_iter().for_each(|task| task.hush());
+                }
+            }
         }
-        let whole = self.all_said();
+        let whole = self.all_said() || self.is_quiet();
         // What lingers gets what is left of the time, but not more than it would get anyway.
         while !self.is_done() && Instant::now() < until {
             std::thread::sleep(SHUTDOWN_POLL);
+        }
+        for listener in lock(&self.shared.listeners).drain(..) {
+            listener.close();
         }
         let (cut, abandon_after) = (Instant::now(), self.shared.abandon_after);
         while !self.is_done() && abandon_after.is_none_or(|time| cut.elapsed() < time) {
@@ -421,7 +471,6 @@ impl Handle {
             workers.cut_requests();
             std::thread::sleep(SHUTDOWN_POLL);
         }
-        lock(&self.shared.listeners).clear();
         let left = workers.close();
         if left > 0 {
             log::warn!("requests that could not be cut are left behind with their threads: {left}");
@@ -429,11 +478,18 @@ impl Handle {
         whole
     }
 
-    /// Every request that came in is answered, and every answer is on its way.
+    /// Every request that came in is answered, every answer is on its way, and nothing more can come.
     fn all_said(&self) -> bool {
         let shared = &self.shared;
-        shared.workers.open() == 0
+        lock(&shared.listeners).iter().all(|listener| listener.is_closed())
+            && shared.workers.open() == 0
             && shared.connections.load(Ordering::SeqCst) == shared.lingering.load(Ordering::SeqCst)
+    }
+
+    /// Nothing is under way on any connection.
+    fn is_quiet(&self) -> bool {
+        let workers = &self.shared.workers;
+        workers.open() == 0 && !workers.reactor.tasks().iter().any(|task| task.is_busy())
     }
 
     fn is_done(&self) -> bool {

@@ -47,8 +47,14 @@ pub(crate) trait Task: Send + Sync + 'static {
     fn state(&self) -> &RunState;
     /// One run; the state is RUNNING, so there is no other at the same time.
     fn run(self: Arc<Self>);
-    /// Shutdown: end as soon as nothing is under way.
+    /// Shutdown: take nothing new, and end with what is under way.
     fn drain(self: Arc<Self>) {}
+    /// Whether an exchange is under way.
+    fn is_busy(&self) -> bool {
+        false
+    }
+    /// Shutdown: nothing is under way anywhere, so there is no reason to wait for more.
+    fn hush(self: Arc<Self>) {}
     /// End now.
     fn cut(self: Arc<Self>) {}
     /// It will not be run any more: the workers have ended.

@@ -1,15 +1,20 @@
-//! `Handle::shutdown` lets requests finish, closes what is idle, takes nothing new, and leaves no thread behind.
+//! `Handle::shutdown` answers what has been sent, tells connections that they end before it closes them, takes nothing new, and
+//! leaves no thread behind.
 
 mod support;
 
 use std::future::pending;
+use std::io::Write;
 use std::time::Duration;
 
 use astra_server::{Body, Exchange, Interrupted, Request, Response, wait};
-use support::{Client, Gate, HandlerFn, PATIENCE, alone, serve, server, signals, start_handler, threads, until};
+use support::client::Answer;
+use support::{
+    Client, Gate, HandlerFn, PATIENCE, Running, alone, serve, server, signals, start_handler, threads, until,
+};
 
 #[test]
-fn requests_in_flight_are_answered_and_idle_connections_closed() {
+fn requests_in_flight_are_answered_and_idle_connections_closed_at_the_end() {
     let (called, calls) = signals();
     let gate = Gate::default();
     let held = gate.clone();
@@ -24,22 +29,127 @@ fn requests_in_flight_are_answered_and_idle_connections_closed() {
     let mut idle = server.connect();
     assert_eq!(idle.get("/").text(), "served");
     let mut silent = server.connect();
+    let mut reused = server.connect();
+    assert_eq!(reused.get("/").text(), "served");
+    let mut fresh = server.connect();
     let mut busy = server.connect();
     busy.ask("/hold");
     calls.next();
 
-    let handle = server.into_handle();
-    let stopping = std::thread::spawn(move || handle.shutdown(PATIENCE));
-    assert_eq!(idle.until_closed(), b"");
-    assert_eq!(silent.until_closed(), b"");
+    let stopping = stop(server);
     until("new connections are refused", || Client::try_connect(addr).is_err());
+    for client in [&mut reused, &mut fresh] {
+        assert_last(&client.get("/"));
+        assert_eq!(client.until_closed(), b"");
+    }
 
     gate.open();
-    let answer = busy.answer();
+    assert_last(&busy.answer());
+    assert_eq!(busy.until_closed(), b"");
+    assert_eq!(idle.until_closed(), b"");
+    assert_eq!(silent.until_closed(), b"");
+    assert!(stopping.join().expect("shutdown returns"), "nothing had to be cut");
+}
+
+#[test]
+fn a_connection_whose_answer_began_before_is_told_with_its_next() {
+    let (called, calls) = signals();
+    let gate = Gate::default();
+    let held = gate.clone();
+    let server = serve(move |req: Request, _info| {
+        if req.uri().path() == "/" {
+            return Response::new(Body::new("served"));
+        }
+        let (called, held) = (called.clone(), held.clone());
+        Response::new(Body::stream(move |writer| {
+            writer.write_all(b"first")?;
+            writer.flush()?;
+            called.send(()).expect("the test listens");
+            astra_server::blocking(|| held.wait());
+            writer.write_all(b"last")
+        }))
+    });
+    let addr = server.addr;
+    let mut client = server.connect();
+    client.ask("/stream");
+    assert_eq!(client.head().header("connection"), None);
+    calls.next();
+    let stopping = stop(server);
+    until("new connections are refused", || Client::try_connect(addr).is_err());
+    gate.open();
+    while client.chunk().expect("a whole body").is_some() {}
+    client.exactly(2).expect("the end of the trailers");
+    assert_last(&client.get("/"));
+    assert!(stopping.join().expect("shutdown returns"), "nothing had to be cut");
+}
+
+#[test]
+fn what_is_in_the_backlog_is_served() {
+    let server = support::start(server().max_connections(1), |_req, _info| Response::new(Body::new("served")));
+    let mut first = server.connect();
+    assert_eq!(first.get("/").text(), "served");
+    // Until the first has gone these are not accepted.
+    let mut waiting = [server.connect(), server.connect()];
+    for client in &mut waiting {
+        client.ask("/");
+    }
+    let stopping = stop(server);
+    for client in &mut waiting {
+        assert_last(&client.answer());
+    }
+    assert_eq!(first.until_closed(), b"");
+    assert!(stopping.join().expect("shutdown returns"), "nothing had to be cut");
+}
+
+#[test]
+fn under_load_no_request_fails_on_a_connection_that_was_not_told_to_close() {
+    let server = serve(|_req, _info| Response::new(Body::new("served")));
+    let (busy, begun) = signals();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (mut client, busy) = (server.connect(), busy.clone());
+            std::thread::spawn(move || {
+                for n in 0.. {
+                    let answer = client.get("/");
+                    assert_eq!(answer.text(), "served");
+                    if answer.header("connection") == Some("close") {
+                        assert_eq!(client.until_closed(), b"");
+                        return;
+                    }
+                    if n == 10 {
+                        busy.send(()).expect("the test listens");
+                    }
+                }
+            })
+        })
+        .collect();
+    for _ in &clients {
+        begun.next();
+    }
+    assert!(server.into_handle().shutdown(PATIENCE), "nothing had to be cut");
+    for client in clients {
+        client.join().expect("no request fails");
+    }
+}
+
+#[test]
+fn an_idle_connection_is_closed_at_the_end_of_a_drain_that_is_shorter_than_its_grace() {
+    let server = serve(|_req, _info| Response::new(Body::new("served")));
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/").text(), "served");
+    assert!(server.into_handle().shutdown(Duration::from_millis(20)), "nothing had to be cut");
+    assert_eq!(idle.until_closed(), b"");
+}
+
+/// Shuts it down on a thread of its own, which returns what `shutdown` does.
+fn stop(server: Running) -> std::thread::JoinHandle<bool> {
+    let handle = server.into_handle();
+    std::thread::spawn(move || handle.shutdown(PATIENCE))
+}
+
+fn assert_last(answer: &Answer) {
     assert_eq!(answer.text(), "served");
     assert_eq!(answer.header("connection"), Some("close"));
-    assert_eq!(busy.until_closed(), b"");
-    assert!(stopping.join().expect("shutdown returns"), "nothing had to be cut");
 }
 
 #[test]

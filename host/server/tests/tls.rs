@@ -689,13 +689,12 @@ fn shutdown_finishes_an_answer_and_ends_what_is_idle_with_close_notify() {
     asks.next();
     let handle = server.into_handle();
     let stopping = std::thread::spawn(move || handle.shutdown(PATIENCE));
-    assert_eq!(until_end(&mut idle).expect("close_notify"), b"");
-    assert_eq!(until_end(&mut new).expect("close_notify"), b"");
-    drop((idle, new));
     gate.open();
     assert_eq!(busy.answer().text(), "whole");
-    assert_eq!(until_end(&mut busy).expect("close_notify"), b"");
-    drop(busy);
+    for client in [&mut busy, &mut idle, &mut new] {
+        assert_eq!(until_end(client).expect("close_notify"), b"");
+    }
+    drop((busy, idle, new));
     assert!(stopping.join().expect("shutdown returns"), "nothing had to be cut");
 }
 

@@ -178,7 +178,7 @@ fn a_client_that_half_closes_after_its_request_gets_its_answer() {
 }
 
 #[test]
-fn shutdown_closes_idle_connections_and_finishes_a_running_one() {
+fn shutdown_finishes_a_running_request_and_then_closes_idle_connections() {
     let path = SocketPath::new();
     let (called, calls) = signals();
     let gate = Gate::default();
@@ -193,19 +193,23 @@ fn shutdown_closes_idle_connections_and_finishes_a_running_one() {
     let mut idle = path.connect();
     assert_eq!(idle.get("/idle").text(), "/idle");
     let mut silent = path.connect();
+    let mut reused = path.connect();
     let mut busy = path.connect();
     busy.ask("/hold");
     calls.next();
 
     let handle = server.into_handle();
     let stopping = std::thread::spawn(move || handle.shutdown(PATIENCE));
-    assert_eq!(idle.until_closed(), b"");
-    assert_eq!(silent.until_closed(), b"");
     until("new connections are refused", || UnixStream::connect(&path).is_err());
+    let last = reused.get("/reused");
+    assert_eq!((last.text(), last.header("connection")), ("/reused", Some("close")));
+    assert_eq!(reused.until_closed(), b"");
 
     gate.open();
     assert_eq!(busy.answer().text(), "/hold");
     assert_eq!(busy.until_closed(), b"");
+    assert_eq!(idle.until_closed(), b"");
+    assert_eq!(silent.until_closed(), b"");
     // Else the server would linger.
     drop((idle, silent, busy));
     assert!(stopping.join().expect("shutdown returns"), "nothing had to be cut");

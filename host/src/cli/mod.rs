@@ -22,6 +22,7 @@ mod spinner;
 mod status;
 mod stop;
 mod swap;
+mod systemd;
 
 use std::{
     io::{self, Write},

@@ -5,6 +5,7 @@
 
 use std::{
     env, io,
+    os::fd::OwnedFd,
     path::PathBuf,
     sync::{
         Arc,
@@ -17,13 +18,17 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
     flag,
     iterator::Signals,
     low_level::raise,
 };
 
-use super::{say, spinner::Spinner};
+use super::{
+    say,
+    spinner::Spinner,
+    systemd::{self, Notify},
+};
 use crate::{
     config::{self, CertificateFiles, Config, HandlerConfig, ValueError},
     config_file,
@@ -177,16 +182,17 @@ enum AccessLogFlag {
 
 impl Run {
     pub(super) fn execute(self) -> anyhow::Result<()> {
+        let sockets = systemd::sockets()?;
         let config = self.config()?;
         let log = self.start_log()?;
         // Before the addresses are printed: a script may stop us as soon as it sees them.
         let mut signals = catch_signals().context("cannot catch signals")?;
-        let host = self.start(config, &log)?;
+        let host = self.start(config, sockets, &log)?;
         self.serve(host, &mut signals)
     }
 
     /// Starts a host that does what `config` says, and reads the same again when it is told to.
-    pub(super) fn start(&self, config: Config, log: &LogWriter) -> anyhow::Result<RunningHost> {
+    pub(super) fn start(&self, config: Config, sockets: Vec<OwnedFd>, log: &LogWriter) -> anyhow::Result<RunningHost> {
         let again = self.clone();
         let mut builder = Host::from_config(config)
             .log(log.log())
@@ -198,6 +204,9 @@ impl Run {
         if self.is_file() {
             builder = builder.config_file(&self.path);
         }
+        for socket in sockets {
+            builder = builder.socket(socket);
+        }
         let _spinner = (!self.flags.quiet).then(|| Spinner::start(format!("compiling {}", self.path.display())));
         Ok(builder.start()?)
     }
@@ -205,12 +214,15 @@ impl Run {
     /// Says where it listens, and waits until it is told to stop.
     pub(super) fn serve(&self, host: RunningHost, signals: &mut Signals) -> anyhow::Result<()> {
         self.report(&host);
-        let reloads =
-            Reloads::new(host.operator()).context("cannot start the thread that reads the configuration again")?;
+        let notify = Arc::new(Notify::from_env());
+        notify.ready();
+        let reloads = Reloads::new(host.operator(), Arc::clone(&notify));
+        let reloads = reloads.context("cannot start the thread that reads the configuration again")?;
         while signals.forever().next() == Some(SIGHUP) {
             // If there is one to come already, that will do.
             let _ = reloads.wanted.try_send(());
         }
+        notify.stopping();
         let drain = host.operator().drain();
         log::info!("finishing what runs, for at most {}; a second signal ends it", humantime::format_duration(drain));
         if !host.shutdown(drain) {
@@ -312,8 +324,8 @@ impl Run {
         for address in host.control_addrs() {
             say(&format!("control on http://{address}"));
         }
-        for url in host.local_urls() {
-            say(&format!("listening on {url}"));
+        for place in host.listens_on() {
+            say(&format!("listening on {place}"));
         }
     }
 }
@@ -325,14 +337,16 @@ struct Reloads {
 }
 
 impl Reloads {
-    fn new(operator: &Operator) -> io::Result<Self> {
+    fn new(operator: &Operator, notify: Arc<Notify>) -> io::Result<Self> {
         let (wanted, received) = mpsc::sync_channel(1);
         let operator = operator.clone();
         let thread = thread::Builder::new().name("astra-reload".to_owned()).stack_size(operator.worker_stack());
         let thread = thread.spawn(move || {
             while received.recv().is_ok() {
+                notify.reloading();
                 // What came of it is in the log.
                 let _ = operator.reload();
+                notify.ready();
             }
         })?;
         Ok(Self { wanted, thread })
@@ -442,5 +456,7 @@ pub(super) fn catch_signals() -> io::Result<Signals> {
         flag::register_conditional_shutdown(signal, super::FAILED.into(), Arc::clone(&caught))?;
         flag::register(signal, Arc::clone(&caught))?;
     }
+    // A file that reaches `ulimit -f` is a full disk like any other, not the end of the process.
+    flag::register(SIGXFSZ, Arc::default())?;
     Signals::new([SIGINT, SIGTERM, SIGHUP])
 }

@@ -64,6 +64,8 @@ pub struct ServerConfig {
     pub cache: CacheMode,
     /// Whether a `.cwasm` may be loaded: it is machine code and can do anything this process can.
     pub trust_precompiled: bool,
+    /// A path that the host itself answers before it looks at routes: 200 while it serves, 503 once it drains.
+    pub health: Option<String>,
     /// How long requests may take to finish when the host stops.
     pub drain: Duration,
     /// Where the host can be operated; not at all by default.
@@ -362,6 +364,7 @@ impl Default for ServerConfig {
             reset: Reset::Copy,
             cache: CacheMode::On,
             trust_precompiled: false,
+            health: None,
             drain: DEFAULT_DRAIN,
             control: ControlConfig { max_module: DEFAULT_MAX_MODULE, ..ControlConfig::default() },
             state: None,

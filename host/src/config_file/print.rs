@@ -57,6 +57,10 @@ impl ConfigFile {
         );
         out.raw("cache", server.cache == CacheMode::On);
         out.raw("trust_precompiled", server.trust_precompiled);
+        match &server.health {
+            Some(path) => out.quoted("health", path),
+            None => out.comment("health: none"),
+        }
         out.duration("drain", server.drain);
         out.path_or_off("state", server.state.as_deref(), self.state_left_out);
         out.duration("compile.timeout", server.compile.timeout);

@@ -96,6 +96,7 @@ memory_budget = "2GiB"
 reset = "scan"
 cache = false
 trust_precompiled = true
+health = "/healthz"
 drain = "5s"
 state = "/var/lib/astra"
 compile = { timeout = "10s", memory = "1GiB" }
@@ -164,6 +165,7 @@ fn every_key_is_read() {
     };
     assert_eq!(server.clients, clients);
     assert_eq!((server.reset, server.cache, server.trust_precompiled), (Reset::Scan, CacheMode::Off, true));
+    assert_eq!(server.health.as_deref(), Some("/healthz"));
     assert_eq!((server.drain, server.state.clone()), (5 * SECOND, Some("/var/lib/astra".into())));
     assert_eq!((server.compile.timeout, server.compile.memory), (10 * SECOND, 1 << 30));
     assert!(!file.control_left_out && !file.state_left_out);
@@ -602,6 +604,7 @@ fn keys_that_need_a_restart_are_named() {
         "reset",
         "cache",
         "trust_precompiled",
+        "health",
         "drain",
         "state",
         "compile",

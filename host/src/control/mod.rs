@@ -1,4 +1,5 @@
-//! Operating a running host from outside: HTTP and JSON over a Unix socket that only its owner can reach, or over TCP with a token.
+//! Operating a running host from outside: HTTP and JSON over a Unix socket that only its owner can reach, or over TCP with a token, which
+//! only `/healthz` and `/readyz` do without.
 //!
 //! | file | owns |
 //! |---|---|
@@ -89,6 +90,11 @@ impl Reserved {
             }
         };
         Ok(Self { unix, tcp })
+    }
+
+    /// Whether there is nothing that operators could reach.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.unix.is_none() && self.tcp.is_none()
     }
 
     /// Answers operators from here on; modules that they send are kept in `uploads` meanwhile.

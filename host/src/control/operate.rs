@@ -22,6 +22,7 @@ pub(crate) trait Operate: Send + Sync + 'static {
     fn wait_for_drain(&self, receipt: Receipt) -> Receipt;
     fn reload(&self) -> Result<Vec<Receipt>, OperatorError>;
     fn stop(&self);
+    fn is_ready(&self) -> bool;
     fn events(&self) -> &Events;
 }
 
@@ -64,6 +65,10 @@ impl Operate for Operator {
 
     fn stop(&self) {
         self.stop();
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_ready()
     }
 
     fn events(&self) -> &Events {

@@ -24,6 +24,15 @@ pub(super) enum Task {
     Reload,
     Stop,
     Events,
+    Healthz,
+    Readyz,
+}
+
+impl Task {
+    /// Whether anybody may ask: it tells no more than a connection that is accepted.
+    pub(super) fn is_for_all(self) -> bool {
+        matches!(self, Self::Healthz | Self::Readyz)
+    }
 }
 
 /// One thing that can be asked for.
@@ -49,7 +58,7 @@ const fn route(
 }
 
 /// All of them; `GET /` answers with this list.
-pub(super) const ROUTES: [Route; 11] = [
+pub(super) const ROUTES: [Route; 13] = [
     route(Task::Index, "GET", "/", &[], "lists what can be asked for"),
     route(Task::Status, "GET", "/v1/status", &[], "the host, its handlers and their revisions"),
     route(Task::Requests, "GET", "/v1/requests", &[], "every request that runs or waits"),
@@ -67,6 +76,8 @@ pub(super) const ROUTES: [Route; 11] = [
     route(Task::Reload, "POST", "/v1/reload", &[], "reads the configuration again"),
     route(Task::Stop, "POST", "/v1/stop", &[], "stops the host"),
     route(Task::Events, "GET", "/v1/events", &[], "what happens, as server-sent events after Last-Event-ID"),
+    route(Task::Healthz, "GET", "/healthz", &[], "200: the process lives; asks for no token"),
+    route(Task::Readyz, "GET", "/readyz", &[], "200 while it serves, 503 once it drains; asks for no token"),
 ];
 
 /// What one request asks for.

@@ -113,8 +113,14 @@ struct Control<O> {
 impl<O: Operate> Service for Control<O> {
     fn call(&self, mut request: Request, _info: ConnectionInfo) -> Response {
         // Whatever is asked for waits for something: a lock, a file, a guest.
-        blocking(|| self.admit(request.headers()).and_then(|()| self.answer(&mut request)))
-            .unwrap_or_else(Refused::into_response)
+        let answer = |request: &mut Request| {
+            let asked = Asked::of(request.method(), request.uri());
+            if !asked.as_ref().is_ok_and(|asked| asked.task.is_for_all()) {
+                self.admit(request.headers())?;
+            }
+            self.answer(asked?, request)
+        };
+        blocking(|| answer(&mut request)).unwrap_or_else(Refused::into_response)
     }
 }
 
@@ -134,8 +140,8 @@ impl<O: Operate> Control<O> {
         }
     }
 
-    fn answer(&self, request: &mut Request) -> Result<Response, Refused> {
-        let Asked { task, name, query } = Asked::of(request.method(), request.uri())?;
+    fn answer(&self, asked: Asked, request: &mut Request) -> Result<Response, Refused> {
+        let Asked { task, name, query } = asked;
         let no_wait = query.flag("no_wait")?;
         let operator = &self.operator;
         match task {
@@ -153,6 +159,12 @@ impl<O: Operate> Control<O> {
                 Ok(json(StatusCode::ACCEPTED, &json!({ "stopping": true })))
             }
             Task::Events => self.follow(request.headers()),
+            Task::Healthz => Ok(json(StatusCode::OK, &json!({ "alive": true }))),
+            Task::Readyz => {
+                let ready = operator.is_ready();
+                let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                Ok(json(status, &json!({ "ready": ready })))
+            }
         }
     }
 

@@ -37,6 +37,7 @@ struct Fake {
     events: Events,
     /// Swaps of `slow` wait here, in and out.
     slow: Option<(Barrier, Barrier)>,
+    is_stopping: bool,
 }
 
 impl Fake {
@@ -133,6 +134,10 @@ impl Operate for Arc<Fake> {
 
     fn stop(&self) {
         self.note("stop".to_owned());
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.is_stopping
     }
 
     fn events(&self) -> &Events {
@@ -361,8 +366,19 @@ fn over_tcp_only_who_has_the_token_is_answered() {
         }
     }
     assert!(control.asked().is_empty());
+    assert_eq!(control.ask("GET /healthz", "", "").status, 200);
+    assert_eq!(control.ask("POST /readyz", "", "").status, 401);
     assert_eq!(control.ask("POST /v1/stop", "authorization: Bearer 0123456789abcdef\r\n", "").status, 202);
     assert_eq!(control.asked(), ["stop"]);
+}
+
+#[test]
+fn whoever_asks_is_told_whether_it_lives_and_serves() {
+    for (is_stopping, status) in [(false, 200), (true, 503)] {
+        let control = Control::of(Fake { is_stopping, ..Fake::default() }, Access::Owner);
+        assert_eq!(control.ask("GET /healthz", "", "").status, 200);
+        assert_eq!(control.ask("GET /readyz", "", "").status, status);
+    }
 }
 
 #[test]

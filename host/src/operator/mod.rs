@@ -14,7 +14,10 @@ pub(crate) use self::{attendant::Attendant, steward::steward};
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -69,6 +72,7 @@ pub(crate) struct Parts {
     pub(crate) config: Option<PathBuf>,
     pub(crate) read_config: Option<ReadConfig>,
     pub(crate) stop: Option<Box<dyn Fn() + Send + Sync>>,
+    pub(crate) ready: Arc<AtomicBool>,
 }
 
 struct Inner {
@@ -90,12 +94,27 @@ struct Inner {
     config: Option<PathBuf>,
     read_config: Option<ReadConfig>,
     stop: Option<Box<dyn Fn() + Send + Sync>>,
+    /// Whether requests are welcome. Written by [`Operator::begin_stop`], read by whoever asks.
+    ready: Arc<AtomicBool>,
 }
 
 impl Operator {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { gate, tables, in_flight, bell, server, router, handlers, state, listen, config, read_config, stop } =
-            parts;
+        let Parts {
+            gate,
+            tables,
+            in_flight,
+            bell,
+            server,
+            router,
+            handlers,
+            state,
+            listen,
+            config,
+            read_config,
+            stop,
+            ready,
+        } = parts;
         let book = Mutex::new(Book::new(handlers, router));
         let (events, started) = (Events::default(), now());
         Self(Arc::new(Inner {
@@ -115,6 +134,7 @@ impl Operator {
             config,
             read_config,
             stop,
+            ready,
         }))
     }
 
@@ -252,6 +272,11 @@ impl Operator {
         }
     }
 
+    /// Whether it serves and is not about to stop.
+    pub fn is_ready(&self) -> bool {
+        self.0.ready.load(Ordering::SeqCst)
+    }
+
     /// How long requests may take to finish when the host stops.
     pub fn drain(&self) -> Duration {
         self.0.server.drain
@@ -288,6 +313,7 @@ impl Operator {
 
     /// From here on nothing is swapped, and what is being built for that is given up.
     pub(crate) fn begin_stop(&self) {
+        self.0.ready.store(false, Ordering::SeqCst);
         {
             // Whoever is recording a swap publishes it, or finds that it is too late before that.
             let _change = self.0.change();

@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::OsString,
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -32,6 +32,8 @@ pub(crate) struct Setup {
     listen: bool,
     log: bool,
     environment: Vec<(OsString, Option<OsString>)>,
+    stdin: Stdio,
+    stderr: Option<Stdio>,
 }
 
 /// A process that ended by itself.
@@ -68,6 +70,8 @@ impl Setup {
                 ("XDG_RUNTIME_DIR".into(), Some(runtime_dir().into())),
                 ("XDG_STATE_HOME".into(), Some(target_dir().join("state").into())),
             ],
+            stdin: Stdio::null(),
+            stderr: None,
         }
     }
 
@@ -107,6 +111,18 @@ impl Setup {
         self
     }
 
+    /// What it reads as its standard input; nothing otherwise.
+    pub(crate) fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.stdin = stdin.into();
+        self
+    }
+
+    /// Where its standard error goes instead of to the test, which then cannot read it.
+    pub(crate) fn stderr(mut self, stderr: impl Into<Stdio>) -> Self {
+        self.stderr = Some(stderr.into());
+        self
+    }
+
     /// Runs `script` first, which has to end in `exec "$@"`.
     pub(crate) fn through_shell(mut self, script: &str) -> Self {
         let program = std::mem::replace(&mut self.program, "sh".into());
@@ -143,10 +159,11 @@ impl Setup {
                 None => command.env_remove(name),
             };
         }
-        command.current_dir(root()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let stderr = self.stderr.unwrap_or_else(Stdio::piped);
+        command.current_dir(root()).stdin(self.stdin).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().expect("astra-host can be started");
         let stdout = Lines::of(child.stdout.take().expect("piped"));
-        let stderr = Lines::of(child.stderr.take().expect("piped"));
+        let stderr = child.stderr.take().map_or_else(|| Lines::of(io::empty()), Lines::of);
         (child, stdout, stderr)
     }
 

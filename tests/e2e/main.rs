@@ -19,6 +19,8 @@ mod examples;
 mod failures;
 mod grants;
 mod heads;
+mod hostile_guests;
+mod isolation;
 mod languages;
 mod limits;
 mod logs;

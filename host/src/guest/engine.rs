@@ -22,7 +22,15 @@ use wasmtime::{
     Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker,
 };
 
-use super::{cache, instance::State, linker, memory_budget::MemoryBudget, preview1, runtime::Runtime};
+use super::{
+    cache,
+    instance::State,
+    limits::{TABLE_ENTRIES, TABLES},
+    linker,
+    memory_budget::MemoryBudget,
+    preview1,
+    runtime::Runtime,
+};
 
 /// The stack that a guest may use, in bytes.
 const WASM_STACK: usize = 512 * 1024;
@@ -36,8 +44,6 @@ const MIN_INSTANCES: u32 = 128;
 const CORE_INSTANCES_EACH: u32 = 20;
 const MEMORIES_EACH: u32 = 2;
 const TABLES_EACH: u32 = 6;
-/// Entries of a table. Interpreters compiled to Wasm have tens of thousands.
-const TABLE_ENTRIES: usize = 100_000;
 /// Memory of a free slot that stays mapped and is copied back from the image, rather than unmapped and faulted in
 /// again; of a smaller guest, all of it. Python starts with 12.3 MiB, JavaScript with 9.1: unmapping a part of that,
 /// with the interrupts to other cores that it takes, cost half of their rates.
@@ -372,7 +378,7 @@ fn pool(options: &EngineOptions) -> PoolingAllocationConfig {
         .total_tables(instances.saturating_mul(TABLES_EACH))
         .max_core_instances_per_component(CORE_INSTANCES_EACH * 10)
         .max_memories_per_component(MEMORIES_EACH * 2)
-        .max_tables_per_component(TABLES_EACH * 10)
+        .max_tables_per_component(TABLES)
         .total_stacks(instances)
         .max_component_instance_size(16 << 20)
         .max_core_instance_size(16 << 20)
@@ -393,7 +399,7 @@ fn pool(options: &EngineOptions) -> PoolingAllocationConfig {
 /// Free slots that keep their memory before a module that has none free takes another's. A module's own come first in
 /// any case: this is what modules that come and go leave behind, 128 KiB a slot, so it is not the number of all slots.
 /// And not so few that handlers which take turns take each other's slots each time.
-fn warm_slots(handlers: u32) -> u32 {
+pub(super) fn warm_slots(handlers: u32) -> u32 {
     let cores = thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
     cores.saturating_mul(2).saturating_mul(handlers.max(4))
 }

@@ -235,7 +235,7 @@ mod tests {
     fn an_address_that_refuses_is_passed_over() {
         let (_socket, address) = listening(8);
         assert!(connect(&[refusing(), refusing(), address]).is_ok());
-        let error = connect(&[refusing(), refusing()]).err().expect("nobody listens");
+        let error = connect(&[refusing(), refusing()]).expect_err("nobody listens");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         assert!(connect(&[]).is_err());
     }

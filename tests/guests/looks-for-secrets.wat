@@ -17,7 +17,7 @@
   (memory (export "memory") 4)
   (data (i32.const 2048) "an imagean imagean imagean imagean imagean imagean imagean image")
   (data (i32.const 131072) "an imagean imagean imagean imagean imagean imagean imagean image")
-  (data $answers "Content-Type: text/plain\n\nclean\n" "Content-Type: text/plain\n\nmemory" "Content-Type: text/plain\n\ntable\n" "Content-Type: text/plain\n\nglobal")
+  (data $answers "Content-Type: text/plain\nContent-Length: 6\n\nclean\n" "Content-Type: text/plain\nContent-Length: 6\n\nmemory" "Content-Type: text/plain\nContent-Length: 6\n\ntable\n" "Content-Type: text/plain\nContent-Length: 6\n\nglobal")
 
   (type $number (func (result i32)))
   (func $ours (result i32) (i32.const 1))
@@ -87,9 +87,9 @@
   (func $must (param i32) (if (local.get 0) (then unreachable)))
 
   (func $answer (param $number i32)
-    (memory.init $answers (i32.const 1024) (i32.mul (local.get $number) (i32.const 32)) (i32.const 32))
+    (memory.init $answers (i32.const 1024) (i32.mul (local.get $number) (i32.const 50)) (i32.const 50))
     (i32.store (i32.const 0) (i32.const 1024))
-    (i32.store (i32.const 4) (i32.const 32))
+    (i32.store (i32.const 4) (i32.const 50))
     (call $must (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))))
 
   (func $wait

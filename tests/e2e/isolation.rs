@@ -60,29 +60,41 @@ fn a_guest_that_looks_would_find_something() {
     }
 }
 
+/// A letter for a guest with little, and for one with much.
+fn both(letter: char) -> [char; 2] {
+    [letter, letter.to_ascii_uppercase()]
+}
+
 #[test]
 fn a_guest_finds_its_image_however_the_one_before_it_has_ended() {
-    let scratch = Scratch::short();
-    let control = scratch.join("control");
-    let host = serve(&scratch, "copy").flag("--deadline", "1s").flag("--control", &control).start();
+    let scratch = Scratch::new();
+    let host = serve(&scratch, "copy").start();
     let mut client = host.connect();
-    let mut expect_clean_twice = |after: &str| {
-        for letter in ['s', 'S'] {
-            assert_eq!(ask(&mut client, letter).text().trim_end(), "clean", "after {after}");
-        }
-    };
-    let letters = |letter: char| [letter, letter.to_ascii_uppercase()];
     for _ in 0..50 {
         for (letter, status) in [('r', 200), ('t', 500), ('e', 500)] {
-            for letter in letters(letter) {
+            for letter in both(letter) {
                 assert_eq!(ask(&mut host.connect(), letter).status, status, "{letter}");
-                expect_clean_twice(&letter.to_string());
+                for look in both('s') {
+                    assert_eq!(ask(&mut client, look).text().trim_end(), "clean", "after {letter}");
+                }
             }
         }
     }
-    for letter in ['l', 'w'].into_iter().flat_map(letters) {
+}
+
+#[test]
+fn a_guest_finds_its_image_after_one_that_was_cut_at_its_deadline() {
+    let scratch = Scratch::new();
+    let host = serve(&scratch, "copy").flag("--deadline", "300ms").start();
+    let mut client = host.connect();
+    for letter in ['l', 'w', 'L', 'W', 'l', 'w', 'L', 'W'] {
         assert_eq!(ask(&mut host.connect(), letter).status, 504, "{letter}");
-        expect_clean_twice("its deadline");
+        for look in both('s') {
+            // On a machine that is busy with others it may itself be cut, which leaves nothing worse.
+            let mut answers = std::iter::repeat_with(|| ask(&mut client, look)).take(20);
+            let answer = answers.find(|answer| answer.status != 504).expect("it takes no time to speak of");
+            assert_eq!(answer.text().trim_end(), "clean", "after {letter}");
+        }
     }
 }
 

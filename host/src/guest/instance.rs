@@ -56,7 +56,7 @@ pub struct Report {
     pub cpu: Duration,
     /// Bytes of the request's body that the guest has taken in.
     pub bytes_in: u64,
-    /// Most linear memory that the guest had asked for, in bytes.
+    /// Most memory that the guest had asked for, linear memories and tables, in bytes.
     pub peak_memory: u64,
 }
 

@@ -21,6 +21,8 @@ use super::{
 pub(crate) const TABLE_ENTRIES: usize = 100_000;
 /// Tables that one guest may have, which may be many core instances.
 pub(crate) const TABLES: u32 = 60;
+/// What an entry takes, in bytes: a pointer.
+const ENTRY: u64 = 8;
 
 /// A guest may go on for so long after a response that took longer than `deadline` to end, or whose client is gone.
 pub(crate) const AFTERWARDS: Duration = Duration::from_secs(1);
@@ -35,7 +37,7 @@ pub struct Limits {
     pub stream_deadline: Option<Duration>,
     /// CPU time of the whole request; none by default.
     pub cpu: Option<Duration>,
-    /// Linear memory in bytes, the sum over a guest's memories.
+    /// Memory in bytes, the sum over a guest's linear memories and tables.
     pub memory: u64,
     /// Resource handles (streams, bodies, descriptors…) that are open at a time.
     pub handles: u32,
@@ -223,7 +225,7 @@ pub(crate) fn thread_cpu_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// One request's linear memory. Dropped when its guest has none any more: then others may have it.
+/// One request's linear memories and tables. Dropped when its guest has none any more: then others may have it.
 pub(crate) struct Memory {
     limit: u64,
     used: u64,
@@ -241,7 +243,7 @@ impl Memory {
         Self { limit, used: 0, last: 0, refused: false, host, refused_by_host: false, refused_by_machine: false }
     }
 
-    /// Bytes asked for, over all memories. Wasm memories never shrink, so this is the peak too.
+    /// Bytes asked for, over all memories and tables. Neither ever shrinks, so this is the peak too.
     pub(crate) fn peak(&self) -> u64 {
         self.used
     }
@@ -255,6 +257,20 @@ impl Memory {
     /// there is for all.
     pub(crate) fn refused_by_host(&self) -> Option<u64> {
         self.refused_by_host.then_some(self.host.limit())
+    }
+
+    fn take(&mut self, more: u64) -> bool {
+        let used = self.used.saturating_add(more);
+        if used > self.limit {
+            self.refused = true;
+            return false;
+        }
+        if !self.host.take(more) {
+            self.refused_by_host = true;
+            return false;
+        }
+        self.used = used;
+        true
     }
 
     /// Whether the guest may have had what it asked for, but the kernel had no more of it.
@@ -277,23 +293,14 @@ impl Drop for Memory {
 
 impl ResourceLimiter for Memory {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let more = desired.saturating_sub(current) as u64;
-        let used = self.used.saturating_add(more);
-        if used > self.limit {
-            self.refused = true;
-            return Ok(false);
-        }
-        if !self.host.take(more) {
-            self.refused_by_host = true;
-            return Ok(false);
-        }
-        (self.used, self.last) = (used, more);
-        Ok(true)
+        self.last = desired.saturating_sub(current) as u64;
+        Ok(self.take(self.last))
     }
 
-    /// As much as the pool's slots have (`engine.rs`): there may be no pool.
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ENTRIES)
+    /// No more than the pool's slots have (`engine.rs`): there may be no pool.
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let more = desired.saturating_sub(current) as u64;
+        Ok(desired <= TABLE_ENTRIES && self.take(more.saturating_mul(ENTRY)))
     }
 
     fn tables(&self) -> usize {
@@ -362,10 +369,16 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_no_more_entries_than_a_slot() {
-        let mut memory = Memory::new(0, &MemoryBudget::new(0));
+    fn a_table_has_no_more_entries_than_a_slot_and_is_memory() {
+        let host = MemoryBudget::new(1 << 20);
+        let mut memory = Memory::new(1 << 20, &host);
         assert!(memory.table_growing(0, TABLE_ENTRIES, None).expect("never an error"));
         assert!(!memory.table_growing(TABLE_ENTRIES, TABLE_ENTRIES + 1, None).expect("never an error"));
+        assert_eq!((memory.peak(), memory.refused()), (TABLE_ENTRIES as u64 * ENTRY, None));
+        assert!(!memory.table_growing(0, TABLE_ENTRIES, None).expect("never an error"));
+        assert_eq!(memory.refused(), Some(1 << 20));
+        drop(memory);
+        assert!(host.take(1 << 20));
     }
 
     #[test]

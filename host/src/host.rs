@@ -18,7 +18,7 @@ use socket2::SockRef;
 use crate::{
     compiler::Compiler,
     config::{Config, DEFAULT_LISTEN, HandlerConfig, ServerConfig, Text},
-    control::{self, Control, Reserved},
+    control::{self, Control, Inherited, Reserved},
     dispatch::Dispatch,
     gate::{Gate, Probes},
     guest::{self, Compiled, DirGrant, Engine, EngineOptions, HostPattern, ModuleInfo, OutboundRule, TcpRule, inspect},
@@ -26,13 +26,14 @@ use crate::{
     host_error::HostError,
     in_flight::InFlight,
     log_writer::Log,
-    operator::{Attendant, Operator, Parts, ReadConfig, steward},
+    operator::{Attendant, Holdings, Operator, Parts, ReadConfig, Relaunch, steward},
     package,
     request_id::RequestIds,
     revision::Bell,
     router::Route,
     state_dir::StateDir,
     table::{Table, Tables},
+    take_over::Estate,
     watcher::watcher,
 };
 
@@ -67,7 +68,15 @@ impl Host {
 
     /// A host in the making that does what `config` says.
     pub fn from_config(config: Config) -> HostBuilder {
-        HostBuilder { config, sockets: Vec::new(), log: None, file: None, read_config: None, stop: None }
+        HostBuilder {
+            config,
+            estate: Estate::default(),
+            relaunch: None,
+            log: None,
+            file: None,
+            read_config: None,
+            stop: None,
+        }
     }
 }
 
@@ -75,7 +84,8 @@ impl Host {
 #[must_use = "a builder does nothing until it is started"]
 pub struct HostBuilder {
     config: Config,
-    sockets: Vec<OwnedFd>,
+    estate: Estate,
+    relaunch: Option<Relaunch>,
     log: Option<Log>,
     file: Option<PathBuf>,
     read_config: Option<ReadConfig>,
@@ -101,7 +111,19 @@ impl HostBuilder {
 
     /// Listens on this stream socket, TCP or Unix, which listens already, and on no address that is configured.
     pub fn socket(mut self, socket: OwnedFd) -> Self {
-        self.sockets.push(socket);
+        self.estate.sockets.push(socket);
+        self
+    }
+
+    /// Takes over what a host before this one has passed on.
+    pub(crate) fn inherit(mut self, estate: Estate) -> Self {
+        self.estate = estate;
+        self
+    }
+
+    /// How a new host is started that takes this one's place.
+    pub(crate) fn relaunch(mut self, relaunch: Relaunch) -> Self {
+        self.relaunch = Some(relaunch);
         self
     }
 
@@ -199,7 +221,8 @@ impl HostBuilder {
     /// # Errors
     /// When a grant, a module, a route or an address cannot be used; nothing is left running then.
     pub fn start(self) -> Result<RunningHost, HostError> {
-        let Self { mut config, sockets, log, file, read_config, stop } = self;
+        let Self { mut config, estate, relaunch, log, file, read_config, stop } = self;
+        let Estate { sockets, control: control_socket, control_tcp, state: inherited_state } = estate;
         if config.handlers.first().is_none_or(|first| first.module.as_os_str().is_empty()) {
             return Err(HostError::NoModule);
         }
@@ -210,7 +233,8 @@ impl HostBuilder {
         }
         let router = Arc::new(config.router()?);
         let open_files = raise_open_files();
-        let control = Reserved::new(&config.server.control)?;
+        let inherited = Inherited { unix: control_socket, tcp: control_tcp };
+        let control = Reserved::new(&config.server.control, inherited)?;
 
         let server = Server::default();
         let options = EngineOptions { executor: server.executor(), ..engine_options(&config) };
@@ -224,7 +248,7 @@ impl HostBuilder {
             log: log.clone(),
             probes: Probes::default(),
         };
-        let state = open_state(config.server.state.as_deref())?;
+        let state = open_state(config.server.state.as_deref(), inherited_state)?;
         let uploads = match &state {
             Some(state) => state.uploads(),
             None if control.is_empty() => PathBuf::new(),
@@ -262,6 +286,7 @@ impl HostBuilder {
             read_config,
             stop,
             ready: Arc::clone(&ready),
+            relaunch,
             server: config.server.clone(),
         });
         let trusted_proxies = config.server.trusted_proxies.clone();
@@ -271,14 +296,19 @@ impl HostBuilder {
         let steward = steward(&operator).map_err(HostError::Serve)?;
         let watcher = watcher(&operator).map_err(HostError::Serve)?;
         let control = control.open(&operator, &engine, config.server.control.max_module, &uploads);
-        let control = control.map_err(HostError::Serve)?;
+        let (control, share) = control.map_err(HostError::Serve)?;
+        operator.hold(Holdings { sockets: server.sockets(), control: share });
         Ok(RunningHost { server, watcher, steward, control, operator, loaded, engine })
     }
 }
 
 /// The directory that outlives us, unless another host has it: two that serve the same thing do not share what they were given.
-fn open_state(path: Option<&Path>) -> Result<Option<StateDir>, HostError> {
+fn open_state(path: Option<&Path>, inherited: Option<(PathBuf, OwnedFd)>) -> Result<Option<StateDir>, HostError> {
     let Some(path) = path else { return Ok(None) };
+    if let Some((_, lock)) = inherited.filter(|(theirs, _)| theirs == path) {
+        let state = StateDir::open_with(path, Some(lock));
+        return state.map(Some).map_err(|source| HostError::State { path: path.to_owned(), source });
+    }
     // One that is just ending lets go of it last.
     let until = Instant::now() + HANDOVER;
     let opened = loop {

@@ -33,6 +33,7 @@ mod start;
 mod swaps;
 mod systemd;
 mod terminal;
+mod upgrade;
 mod wasi_versions;
 mod wasip3;
 mod wasip3_bodies;

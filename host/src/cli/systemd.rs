@@ -59,6 +59,11 @@ impl Notify {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.tv_sec * 1_000_000 + now.tv_nsec / 1000));
     }
 
+    /// Another process serves from now on.
+    pub(super) fn main_pid(&self, pid: u32) {
+        self.send(&format!("MAINPID={pid}"));
+    }
+
     /// It ends, once what runs has finished.
     pub(super) fn stopping(&self) {
         self.send("STOPPING=1");

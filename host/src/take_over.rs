@@ -168,9 +168,13 @@ impl TakeOver {
     /// # Errors
     /// It has not: it serves on.
     pub(crate) fn ready(self) -> Result<(), TakeOverError> {
-        writeln!(&self.stream, "ready {}", std::process::id())?;
-        joined(self.answer)?;
-        Ok(())
+        // If it does not hear this, it says so.
+        let _ = writeln!(&self.stream, "ready {}", std::process::id());
+        match joined(self.answer) {
+            // Without an answer it is gone, and there is nobody else to serve.
+            Ok(_) | Err(ClientError::Lost(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Says why this process will not serve.
@@ -267,6 +271,42 @@ mod tests {
             drop(one);
             assert!(Estate::receive(&two).is_err(), "{text}");
         }
+    }
+
+    /// A new host before an old one that hands on nothing, hears that it is ready, and then gives this answer or none.
+    fn taken(name: &str, answer: Option<&str>) -> Result<(), TakeOverError> {
+        let control = std::env::temp_dir().join(format!("astra-take-over-{}-{name}", std::process::id()));
+        let listener = UnixListener::bind(&control).expect("binds");
+        let taken = thread::scope(|scope| {
+            scope.spawn(|| {
+                let (asked, _) = listener.accept().expect("the new one asks");
+                let mut reader = BufReader::new(&asked);
+                let mut line = String::new();
+                while line != "\r\n" {
+                    line.clear();
+                    reader.read_line(&mut line).expect("reads");
+                }
+                let stream = offer(&control, &Estate::default()).expect("the new one listens");
+                assert_eq!(verdict(&stream, PATIENCE), Ok(std::process::id()));
+                if let Some(answer) = answer {
+                    (&asked).write_all(answer.as_bytes()).expect("writes");
+                }
+            });
+            let (new, estate) = TakeOver::ask(&control).expect("is answered");
+            assert!(estate.sockets.is_empty() && estate.control.is_none());
+            new.ready()
+        });
+        std::fs::remove_file(&control).expect("ours");
+        assert!(!meeting_place(&control).exists());
+        taken
+    }
+
+    #[test]
+    fn a_new_host_serves_unless_the_old_one_says_that_it_does() {
+        taken("let-go", Some("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{}\n")).expect("it has let go");
+        taken("killed", None).expect("it is gone");
+        let refusal = "HTTP/1.1 409 Conflict\r\ncontent-length: 18\r\n\r\n{\"error\":\"stays\"}\n";
+        assert!(matches!(taken("stays", Some(refusal)), Err(TakeOverError::Refused(ClientError::Refused { .. }))));
     }
 
     #[test]

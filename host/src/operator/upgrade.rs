@@ -126,6 +126,9 @@ impl Operator {
     pub(crate) fn hand_over(&self) -> Result<u32, OperatorError> {
         let inner = &*self.0;
         let holdings = inner.holdings.get().ok_or(OperatorError::Stopping)?;
+        if inner.stop.is_none() {
+            return Err(OperatorError::Upgrade { reason: "it does not know how to stop itself".to_owned() });
+        }
         let _change = inner.change();
         if self.is_stopping() {
             return Err(OperatorError::Stopping);

@@ -5,6 +5,7 @@
 //! [`ConfigFile::print`] prints. `table.rs` reads keys, `grants.rs` those of grants, `reference.rs` what is behind a `${…}`; `print.rs` writes it
 //! all down again.
 
+mod clients;
 mod grants;
 mod print;
 mod reference;
@@ -23,10 +24,10 @@ use http::StatusCode;
 use self::table::{Source, Table, Written};
 use crate::{
     config::{
-        self, CompileConfig, Config, ControlConfig, DEFAULT_BODY_TIMEOUT, DEFAULT_COMPILE_MEMORY,
-        DEFAULT_COMPILE_TIMEOUT, DEFAULT_DRAIN, DEFAULT_KEEP, DEFAULT_LISTEN, DEFAULT_MAX_BODY, DEFAULT_MAX_MODULE,
-        DEFAULT_MAX_WORKERS, GuardConfig, HandlerConfig, NewImports, ProbeConfig, ServerConfig, Share, ValueError,
-        not_allowed,
+        self, Admission, CertificateFiles, CompileConfig, Config, ControlConfig, DEFAULT_BODY_TIMEOUT,
+        DEFAULT_COMPILE_MEMORY, DEFAULT_COMPILE_TIMEOUT, DEFAULT_DRAIN, DEFAULT_KEEP, DEFAULT_LISTEN,
+        DEFAULT_LISTEN_TLS, DEFAULT_MAX_BODY, DEFAULT_MAX_MODULE, DEFAULT_MAX_WORKERS, GuardConfig, HTTPS,
+        HandlerConfig, NewImports, ProbeConfig, ServerConfig, Share, ValueError, not_allowed,
     },
     guest::{CacheMode, Limits, OutboundRule, Reset},
     router::{Route, Router},
@@ -173,9 +174,20 @@ struct Server {
 }
 
 fn read_server(table: &mut Table<'_>) -> Server {
-    let listen = table.list("listen", config::address).unwrap_or_else(|| vec![DEFAULT_LISTEN.to_owned()]);
+    let tls = read_tls(table);
+    let default = if table.has("tls") { DEFAULT_LISTEN_TLS } else { DEFAULT_LISTEN };
+    let listen = table.list("listen", config::listen).unwrap_or_else(|| vec![default.to_owned()]);
     if listen.is_empty() {
         table.problem("`listen` must have at least one address, such as `127.0.0.1:8080`");
+    }
+    match (listen.iter().any(|address| address.starts_with(HTTPS)), table.has("tls")) {
+        (true, false) => table.problem(
+            "`listen` has an address that begins with `https://`: `tls` is missing, such as `{ cert = \"cert.pem\", key = \"key.pem\" }`",
+        ),
+        (false, true) if !listen.is_empty() => table.problem(
+            "`tls` is for addresses in `listen` that begin with `https://`, such as `https://0.0.0.0:443`, and there is none",
+        ),
+        _ => {}
     }
     let control = table.path_or_off("control");
     let state = table.path_or_off("state");
@@ -198,9 +210,12 @@ fn read_server(table: &mut Table<'_>) -> Server {
     });
     let config = ServerConfig {
         listen,
+        tls,
+        proxy_protocol: table.list("proxy_protocol", config::network).unwrap_or_default(),
         trusted_proxies: table.list("trusted_proxies", config::network).unwrap_or_default(),
         max_body: table.value("max_body", size(config::BODY)).unwrap_or(DEFAULT_MAX_BODY),
         body_timeout: table.value("body_timeout", duration(config::LIMIT)).unwrap_or(DEFAULT_BODY_TIMEOUT),
+        clients: clients::read(table),
         max_workers: table.value("max_workers", count(config::WORKERS)).unwrap_or(DEFAULT_MAX_WORKERS),
         memory_budget: table.value("memory_budget", size(1 << 20..=64 << 40)),
         reset: table.value("reset", choice([("copy", Reset::Copy), ("scan", Reset::Scan)])).unwrap_or(Reset::Copy),
@@ -223,6 +238,18 @@ fn read_server(table: &mut Table<'_>) -> Server {
     Server { config, control_left_out: control.is_none(), state_left_out: state.is_none() }
 }
 
+fn read_tls(table: &mut Table<'_>) -> Vec<CertificateFiles> {
+    let tables = table.table_or_tables("tls");
+    let read = |(name, entries): (String, toml::Table)| {
+        table.nested(&name, entries, |tls| {
+            let cert = tls.required("cert", |tls| tls.path("cert"));
+            let key = tls.required("key", |tls| tls.path("key"));
+            Some(CertificateFiles { cert: cert?, key: key? })
+        })
+    };
+    tables.into_iter().filter_map(read).collect()
+}
+
 fn read_handler(table: &mut Table<'_>, is_only: bool, server_drain: Duration) -> HandlerConfig {
     let name = table.required("name", |table| table.value("name", handler_name)).unwrap_or_default();
     if !name.is_empty() {
@@ -230,6 +257,7 @@ fn read_handler(table: &mut Table<'_>, is_only: bool, server_drain: Duration) ->
     }
     let module = table.required("module", |table| table.path("module")).unwrap_or_default();
     let routes = read_routes(table, is_only);
+    let (limits, admission) = table.sub("limits", read_limits).unwrap_or_default();
     let new_imports = choice([("allow", NewImports::Allow), ("refuse", NewImports::Refuse)]);
     HandlerConfig {
         watch: table.flag("watch", false),
@@ -245,7 +273,8 @@ fn read_handler(table: &mut Table<'_>, is_only: bool, server_drain: Duration) ->
             count_5xx: guard.flag("count_5xx", false),
         }),
         grants: grants::read(table),
-        limits: table.sub("limits", read_limits).unwrap_or_default(),
+        limits,
+        admission,
         drain: table.value("drain", duration(config::DRAIN)).unwrap_or(server_drain),
         keep: table.value("keep", count(0..=100)).map_or(DEFAULT_KEEP, |keep| keep as usize),
         new_imports: table.value("new_imports", new_imports).unwrap_or_default(),
@@ -282,15 +311,21 @@ fn read_routes(table: &mut Table<'_>, is_only: bool) -> Vec<Route> {
     }
 }
 
-fn read_limits(table: &mut Table<'_>) -> Limits {
+fn read_limits(table: &mut Table<'_>) -> (Limits, Admission) {
     let default = Limits::default();
-    Limits {
+    let limits = Limits {
         deadline: table.value("deadline", duration(config::LIMIT)).unwrap_or(default.deadline),
         stream_deadline: table.value("stream_deadline", duration(config::LIMIT)),
         cpu: table.value("cpu", duration(config::LIMIT)),
         memory: table.value("memory", size(config::MEMORY)).unwrap_or(default.memory),
         ..default
-    }
+    };
+    let admission = Admission {
+        in_flight: table.value("in_flight", count(config::WORKERS)),
+        queue: table.value("queue", count(config::QUEUE)),
+        queue_timeout: table.value("queue_timeout", duration(config::LIMIT)),
+    };
+    (limits, admission)
 }
 
 fn check_names(source: &Source<'_>, handlers: &[HandlerConfig]) {
@@ -401,9 +436,12 @@ pub fn restart_keys(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str>
     // Taken apart, so that a new field cannot be forgotten.
     let ServerConfig {
         listen,
+        tls,
         trusted_proxies,
+        proxy_protocol,
         max_body,
         body_timeout,
+        clients,
         max_workers,
         memory_budget,
         reset,
@@ -419,11 +457,13 @@ pub fn restart_keys(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str>
     let (new_address, new_token) = new.control.tcp.as_ref().map(|(address, token)| (address, token)).unzip();
     let differ = [
         ("listen", *listen != new.listen),
+        ("tls", *tls != new.tls),
         ("control", *socket != new.control.socket),
         ("control_tcp", address != new_address),
         ("control_token_file", token != new_token),
         ("max_module", *max_module != new.control.max_module),
         ("trusted_proxies", *trusted_proxies != new.trusted_proxies),
+        ("proxy_protocol", *proxy_protocol != new.proxy_protocol),
         ("max_body", *max_body != new.max_body),
         ("body_timeout", *body_timeout != new.body_timeout),
         ("max_workers", *max_workers != new.max_workers),
@@ -436,7 +476,12 @@ pub fn restart_keys(old: &ServerConfig, new: &ServerConfig) -> Vec<&'static str>
         ("state", *state != new.state),
         ("compile", (*timeout, *memory) != (new.compile.timeout, new.compile.memory)),
     ];
-    differ.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    differ
+        .into_iter()
+        .chain(clients::differ(clients, &new.clients))
+        .filter(|(_, differs)| *differs)
+        .map(|(key, _)| key)
+        .collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use astra_server::{ConnectionInfo, Exchange, Responder};
+use astra_server::{ConnectionInfo, Exchange, Lane, Responder};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response,
@@ -57,7 +57,8 @@ impl astra_server::Handler for Dispatch {
         }
         let (pin, gateway) = self.pin(&mut request, &info);
         need_authority(&mut request, info.local_addr());
-        forwarded::rewrite(request.headers_mut(), info.peer_addr(), "http", &self.trusted_proxies);
+        let scheme = if info.tls().is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+        forwarded::rewrite(request.headers_mut(), info.peer_addr(), scheme.as_str(), &self.trusted_proxies);
 
         let ongoing = Arc::new(ongoing(id, pin.as_deref(), &info, request.method(), request.uri()));
         let visit = self.visit(&ongoing, client_id).map(Arc::new);
@@ -72,7 +73,7 @@ impl astra_server::Handler for Dispatch {
             move |response| reply.send_guests(response)
         };
         let watch = Arc::clone(&ongoing.watch);
-        let exchange = guest::Exchange { request, scheme: Scheme::HTTP, gateway, client, output, watch };
+        let exchange = guest::Exchange { request, scheme, gateway, client, output, watch };
         let report = guest::run(&pin.module, &pin.granted, &pin.limits, exchange, respond);
 
         if let Outcome::Failed(failure) = &report.outcome {
@@ -87,12 +88,19 @@ impl astra_server::Handler for Dispatch {
         }
     }
 
+    fn lane(&self, uri: &Uri, headers: &HeaderMap) -> Lane {
+        self.tables.lane(host(uri, headers), uri.path()).unwrap_or_default()
+    }
+
     /// What the server answers by itself gets an id and an access line like everything else.
     fn refused(&self, request: &request::Parts, info: &ConnectionInfo, response: &mut response::Parts) {
         let id = self.ids.next();
         response.headers.insert(REQUEST_ID, id.header());
         let client_id = request_id::sent(&request.headers);
-        let ongoing = ongoing(id, None, info, &request.method, &request.uri);
+        let mut ongoing = ongoing(id, None, info, &request.method, &request.uri);
+        if let Some(handler) = self.tables.handler(host(&request.uri, &request.headers), request.uri.path()) {
+            ongoing.handler = handler;
+        }
         if let Some(visit) = self.visit(&Arc::new(ongoing), client_id) {
             visit.refused(response.status);
         }
@@ -125,7 +133,7 @@ impl Dispatch {
     fn pin(&self, request: &mut astra_server::Request, info: &ConnectionInfo) -> (Option<Pin>, Gateway) {
         let mut gateway = Gateway { peer: info.peer_addr(), local: info.local_addr(), script: 0 };
         let mut told = Vec::new();
-        let (host, path) = (host(request), request.uri().path());
+        let (host, path) = (host(request.uri(), request.headers()), request.uri().path());
         let pin = self.tables.pin(host, path, |found| {
             told = told_route(found);
             gateway.script = found.script(path);
@@ -174,9 +182,9 @@ fn no_route() -> Failure {
 }
 
 /// Whom the client asks: the authority in the request line (RFC 9112 §3.2.2) or of HTTP/2, else `Host`.
-pub(crate) fn host<B>(request: &Request<B>) -> Option<&str> {
-    let authority = request.uri().authority().map(http::uri::Authority::as_str);
-    authority.or_else(|| request.headers().get(header::HOST)?.to_str().ok())
+pub(crate) fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+    let authority = uri.authority().map(http::uri::Authority::as_str);
+    authority.or_else(|| headers.get(header::HOST)?.to_str().ok())
 }
 
 const ROUTE: HeaderName = HeaderName::from_static("x-route");

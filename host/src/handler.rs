@@ -2,7 +2,13 @@
 //!
 //! Lives behind the operator's lock; requests never come here, they read the [`Table`](crate::table::Table) that is made of it.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use crate::{
     config::{HandlerConfig, Share},
@@ -41,7 +47,12 @@ pub(crate) struct Handler {
     pub(crate) configured: String,
     pub(crate) last: Option<Receipt>,
     bell: Arc<Bell>,
+    /// Where its requests queue; another's, of the same name, is another.
+    lane: u64,
 }
+
+/// Lanes so far; 0 is that of requests without a handler. Relaxed: nothing else is published with the number.
+static LANES: AtomicU64 = AtomicU64::new(1);
 
 impl Handler {
     /// A handler with its first revision; `configured` is the digest of the module that the configuration names.
@@ -71,11 +82,13 @@ impl Handler {
             configured,
             last: None,
             bell: Arc::clone(bell),
+            lane: LANES.fetch_add(1, Ordering::Relaxed),
         }
     }
 
     pub(crate) fn entry(&self) -> Entry {
-        Entry { main: Arc::clone(&self.main), canary: self.canary.clone() }
+        let (main, canary) = (Arc::clone(&self.main), self.canary.clone());
+        Entry { main, canary, lane: self.lane, admission: self.config.admission.clone() }
     }
 
     /// The digests of the modules that are live, have a share, are kept or are being loaded.

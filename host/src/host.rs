@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
@@ -11,13 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use astra_server::{Handle, Server};
+use astra_server::{Handle, ListeningSocket, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
 
 use crate::{
+    certificates::Certificates,
     compiler::Compiler,
-    config::{Config, DEFAULT_LISTEN, HandlerConfig, ServerConfig, Text},
+    config::{CertificateFiles, ClientLimits, Config, HTTPS, HandlerConfig, ServerConfig, Text},
     control::{self, Control, Inherited, Reserved},
     dispatch::Dispatch,
     gate::{Gate, Probes},
@@ -32,7 +33,7 @@ use crate::{
     revision::Bell,
     router::Route,
     state_dir::StateDir,
-    table::{Table, Tables},
+    table::{Most, Table, Tables},
     take_over::Estate,
     watcher::watcher,
 };
@@ -102,16 +103,22 @@ impl HostBuilder {
         self
     }
 
-    /// Listens on one more address, `HOST:PORT`; `127.0.0.1:8080` when there is none. Port 0 lets the system choose;
-    /// `localhost` is both 127.0.0.1 and ::1.
+    /// Listens on one more address, `HOST:PORT`, or `https://HOST:PORT` to speak TLS there; `127.0.0.1:8080` when there is none. Port 0
+    /// lets the system choose; `localhost` is both 127.0.0.1 and ::1.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.config.server.listen.push(address.into());
         self
     }
 
     /// Listens on this stream socket, TCP or Unix, which listens already, and on no address that is configured.
-    pub fn socket(mut self, socket: OwnedFd) -> Self {
-        self.estate.sockets.push(socket);
+    pub fn socket(mut self, socket: impl Into<OwnedFd>) -> Self {
+        self.estate.sockets.push(ListeningSocket { fd: socket.into(), speaks_tls: false });
+        self
+    }
+
+    /// The same with TLS, on TCP.
+    pub fn tls_socket(mut self, socket: TcpListener) -> Self {
+        self.estate.sockets.push(ListeningSocket { fd: socket.into(), speaks_tls: true });
         self
     }
 
@@ -124,6 +131,12 @@ impl HostBuilder {
     /// How a new host is started that takes this one's place.
     pub(crate) fn relaunch(mut self, relaunch: Relaunch) -> Self {
         self.relaunch = Some(relaunch);
+        self
+    }
+
+    /// One more certificate to show where TLS is spoken.
+    pub fn certificate(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.config.server.tls.push(CertificateFiles { cert: cert.into(), key: key.into() });
         self
     }
 
@@ -232,6 +245,7 @@ impl HostBuilder {
             handler.limits.measure_cpu = log.as_ref().is_some_and(Log::has_access_lines);
         }
         let router = Arc::new(config.router()?);
+        let certificates = Certificates::new(&config.server.tls)?;
         let open_files = raise_open_files();
         let inherited = Inherited { unix: control_socket, tcp: control_tcp };
         let control = Reserved::new(&config.server.control, inherited)?;
@@ -269,9 +283,11 @@ impl HostBuilder {
             state.retain(&names).map_err(|source| HostError::State { path: state.path().to_owned(), source })?;
         }
         let entries = handlers.iter().map(Handler::entry).collect();
-        let tables = Arc::new(Tables::new(Table { router: Arc::clone(&router), entries }));
+        let table = Table { router: Arc::clone(&router), entries };
+        let most = Most { in_flight: config.server.max_workers as usize, queued: QUEUE };
+        let tables = Arc::new(Tables::new(table, most));
         let in_flight = Arc::<InFlight>::default();
-        let (server, listen) = bind(server, &config.server.listen, sockets)?;
+        let (server, listen) = bind(server, &config.server, sockets, &certificates)?;
         let ready = Arc::new(AtomicBool::new(true));
         let operator = Operator::new(Parts {
             gate,
@@ -281,7 +297,7 @@ impl HostBuilder {
             router,
             handlers,
             state,
-            listen,
+            listen: listen.clone(),
             config: file,
             read_config,
             stop,
@@ -294,11 +310,11 @@ impl HostBuilder {
         let dispatch = Dispatch { tables, in_flight, ids, trusted_proxies, log, health, ready };
         let server = serve(server, dispatch, &config.server, &engine, open_files)?;
         let steward = steward(&operator).map_err(HostError::Serve)?;
-        let watcher = watcher(&operator).map_err(HostError::Serve)?;
+        let watcher = watcher(&operator, certificates).map_err(HostError::Serve)?;
         let control = control.open(&operator, &engine, config.server.control.max_module, &uploads);
         let (control, share) = control.map_err(HostError::Serve)?;
         operator.hold(Holdings { sockets: server.sockets(), control: share });
-        Ok(RunningHost { server, watcher, steward, control, operator, loaded, engine })
+        Ok(RunningHost { server, watcher, steward, control, operator, loaded, engine, listen })
     }
 }
 
@@ -375,10 +391,11 @@ fn serve(
     engine: &Engine,
     open_files: Option<u64>,
 ) -> Result<Handle, HostError> {
-    let server = server
+    let proxies = config.proxy_protocol.clone();
+    let server = bounded(server, &config.clients, open_files)
+        .proxy_protocol(move |peer| proxies.iter().any(|network| network.contains(peer)))
         .max_workers(config.max_workers as usize)
         .queue(QUEUE, QUEUE_TIMEOUT)
-        .max_connections(max_connections(open_files))
         .max_body(config.max_body)
         .body_read_timeout(config.body_timeout)
         .worker_stack(engine.worker_stack())
@@ -397,6 +414,38 @@ fn serve(
     server.start(dispatch).map_err(HostError::Serve)
 }
 
+/// How long a body may bring less than `body_rate` while its guest waits for it.
+const BODY_RATE_GRACE: Duration = Duration::from_secs(10);
+
+/// What clients may do.
+fn bounded(server: Server, clients: &ClientLimits, open_files: Option<u64>) -> Server {
+    let count = |most: u32| most as usize;
+    let max_header_size = u32::try_from(clients.max_header_size).unwrap_or(u32::MAX);
+    let mut server = server
+        .header_read_timeout(clients.header_timeout)
+        .tls_handshake_timeout(clients.tls_handshake_timeout)
+        .idle_timeout(clients.idle_timeout)
+        .write_timeout(clients.write_timeout)
+        .body_rate(u32::try_from(clients.body_rate).unwrap_or(u32::MAX), BODY_RATE_GRACE)
+        .http1_max_header_size(count(max_header_size))
+        .http2_max_header_list_size(max_header_size)
+        .http1_max_headers(count(clients.max_headers))
+        .http2_max_headers(count(clients.max_headers))
+        .max_connections(clients.max_connections.map_or_else(|| max_connections(open_files), count))
+        .http2_max_concurrent_streams(clients.http2_max_streams)
+        .http2_max_control_frames(clients.http2_max_control_frames);
+    if let Some(most) = clients.max_connections_per_peer {
+        server = server.max_connections_per_peer(count(most));
+    }
+    if let Some(most) = clients.max_requests_per_connection {
+        server = server.max_requests_per_connection(most.into());
+    }
+    if let Some(age) = clients.max_connection_age {
+        server = server.max_connection_age(age);
+    }
+    server
+}
+
 /// A host that serves. Dropping it stops it at once, cutting what runs; [`shutdown`](Self::shutdown) is kinder.
 #[must_use = "a host that is dropped stops serving"]
 pub struct RunningHost {
@@ -408,6 +457,7 @@ pub struct RunningHost {
     operator: Operator,
     loaded: Vec<Loaded>,
     engine: Engine,
+    listen: Vec<String>,
 }
 
 /// What a handler was started with.
@@ -433,10 +483,10 @@ impl RunningHost {
         self.server.local_addrs()
     }
 
-    /// What it listens on, for people: `http://127.0.0.1:8080`, `unix:/run/app.sock`.
+    /// The same as URLs: `http://127.0.0.1:8080`, or `https://` where TLS is spoken.
     #[must_use]
-    pub fn listens_on(&self) -> Vec<String> {
-        self.operator.status().listen
+    pub fn local_urls(&self) -> &[String] {
+        &self.listen
     }
 
     /// The control socket's path, if there is one.
@@ -509,34 +559,78 @@ fn max_connections(open_files: Option<u64>) -> usize {
     open_files.map_or(MAX_CONNECTIONS, |files| (files / 4 * 3).clamp(16, MAX_CONNECTIONS as u64) as usize)
 }
 
-/// Takes the sockets if there are any, else binds the addresses. Also says what it listens on, for people.
-fn bind(mut server: Server, listen: &[String], sockets: Vec<OwnedFd>) -> Result<(Server, Vec<String>), HostError> {
+/// The server, and the URLs that it is at. Sockets, if there are any, are in the place of addresses.
+fn bind(
+    mut server: Server,
+    config: &ServerConfig,
+    sockets: Vec<ListeningSocket>,
+    certificates: &Certificates,
+) -> Result<(Server, Vec<String>), HostError> {
+    let speaks_tls = config.speaks_tls() || sockets.iter().any(|socket| socket.speaks_tls);
+    if !config.tls.is_empty() && !speaks_tls {
+        log::warn!("no certificate is shown: no address begins with `{HTTPS}`");
+    }
+    let tls = (!config.tls.is_empty()).then(|| certificates.config()).transpose()?;
     if !sockets.is_empty() {
-        let shown = sockets.iter().map(shown).collect();
-        for socket in sockets {
-            server = server.and_listen(socket).map_err(HostError::Socket)?;
-        }
-        return Ok((server, shown));
+        return listen(server, sockets, tls.as_ref());
     }
-    let default = [DEFAULT_LISTEN.to_owned()];
-    for address in if listen.is_empty() { &default[..] } else { listen } {
-        let bound = match localhost(address) {
-            Some(both) => server.and_bind(&both[..]),
-            None => server.and_bind(address.as_str()),
+    let mut urls = Vec::new();
+    for listen in config.addresses() {
+        let (scheme, address, tls) = match (listen.strip_prefix(HTTPS), &tls) {
+            (None, _) => ("http://", listen, None),
+            (Some(address), Some(tls)) => (HTTPS, address, Some(tls)),
+            (Some(_), None) => return Err(HostError::NoCertificate { address: listen.to_owned() }),
         };
-        server = bound.map_err(|source| HostError::Listen { address: address.clone(), source })?;
+        let bound = match localhost(address) {
+            Some(both) => bind_one(server, &both[..], tls),
+            None => bind_one(server, address, tls),
+        };
+        server = bound.map_err(|source| HostError::Listen { address: listen.to_owned(), source })?;
+        let new = &server.local_addrs()[urls.len()..];
+        urls.extend(new.iter().map(|address| format!("{scheme}{address}")));
     }
-    let shown = server.local_addrs().iter().map(|address| format!("http://{address}")).collect();
-    Ok((server, shown))
+    Ok((server, urls))
+}
+
+/// The same for sockets that listen already.
+fn listen(
+    mut server: Server,
+    sockets: Vec<ListeningSocket>,
+    tls: Option<&Arc<rustls::ServerConfig>>,
+) -> Result<(Server, Vec<String>), HostError> {
+    let mut urls = Vec::new();
+    for ListeningSocket { fd, speaks_tls } in sockets {
+        let scheme = if speaks_tls { HTTPS } else { "http://" };
+        let url = shown(&fd, scheme);
+        let listening = match (speaks_tls, tls) {
+            (false, _) => server.and_listen(fd),
+            (true, Some(tls)) => server.and_listen_tls(TcpListener::from(fd), tls.clone()),
+            (true, None) => return Err(HostError::NoCertificate { address: url }),
+        };
+        server = listening.map_err(HostError::Socket)?;
+        urls.push(url);
+    }
+    Ok((server, urls))
 }
 
 /// `http://127.0.0.1:8080`, `unix:/run/app.sock`.
-fn shown(socket: &OwnedFd) -> String {
+fn shown(socket: &OwnedFd, scheme: &str) -> String {
     let Ok(address) = SockRef::from(socket).local_addr() else { return "unknown".to_owned() };
     match (address.as_socket(), address.as_pathname()) {
-        (Some(address), _) => format!("http://{address}"),
+        (Some(address), _) => format!("{scheme}{address}"),
         (None, Some(path)) => format!("unix:{}", path.display()),
         (None, None) => "unix:".to_owned(),
+    }
+}
+
+fn bind_one(
+    server: Server,
+    address: impl ToSocketAddrs,
+    tls: Option<&Arc<rustls::ServerConfig>>,
+) -> io::Result<Server> {
+    match tls {
+        Some(tls) => server.and_bind_tls(address, tls.clone()),
+        None => server.and_bind(address),
     }
 }
 

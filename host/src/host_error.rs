@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use crate::{
+    certificates::CertificateError,
     control::ControlError,
     guest::{EngineError, GrantError, LoadError},
     package::BuildError,
@@ -45,6 +46,15 @@ pub enum HostError {
     /// The handler's package cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// What is to be shown where TLS is spoken cannot be used.
+    #[error("cannot speak TLS")]
+    Certificate(#[from] CertificateError),
+    /// TLS is to be spoken, and there is no certificate.
+    #[error("cannot listen on `{address}` without a certificate")]
+    NoCertificate {
+        /// As it was given.
+        address: String,
+    },
     /// An address is in use, not ours, not allowed, or its name is unknown.
     #[error("cannot listen on `{address}`")]
     Listen {

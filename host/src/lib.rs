@@ -26,6 +26,7 @@
 //! |---|---|
 //! | crate `astra_server` | sockets, HTTP, workers and seats; hands each request to [`dispatch`](self) on a worker |
 //! | `dispatch` | the spine: request id, route, revision, forwarding headers, guest, answer |
+//! | `certificates` | what TLS listeners show, read again when a file changes |
 //! | `table`, [`router`], `revision` | what every request reads: routes, who serves each handler; pinning a revision |
 //! | `in_flight` | the requests that are in guests now, to be listed and cut |
 //! | `request_id`, [`forwarded`] | pure: which headers of the request are the host's to set |
@@ -127,9 +128,8 @@
 //! may wait for up to 200 µs while other short requests are ready: answers that go out in a row cost a tenth less.
 //! `run DIR` links guests with a stack of 96 KiB, not 128, so that small ones have two pages of memory.
 //!
-//! In the server, requests queue first in, first out, whatever their handler; what keeps one connection from crowding
-//! out the others is that it may have only twice as many queued as there are seats. Queues per handler need the route
-//! before the queue, and come with limits per handler. The monitor does not notice a poller that was descheduled
+//! In a handler's queue requests are first in, first out; what keeps one connection from crowding out the others is that
+//! it may have only twice as many queued as there are seats. The monitor does not notice a poller that was descheduled
 //! between the kernel's answer and the run queue: the kernel runs it again within its time slice. An idle HTTP/1
 //! connection is taken apart after 250 ms, because hyper's buffers are nearly all that it costs.
 //!
@@ -159,6 +159,7 @@ pub mod router;
 pub mod status;
 
 mod access_log;
+mod certificates;
 mod compiler;
 mod dispatch;
 mod farewell;
@@ -177,6 +178,7 @@ mod watch;
 mod watcher;
 mod whole_file;
 
+pub use certificates::CertificateError;
 pub use config::Config;
 pub use host::{Host, HostBuilder, RunningHost};
 pub use host_error::HostError;

@@ -10,9 +10,10 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
+use astra_server::Lane;
 
 use crate::{
-    config::Share,
+    config::{Admission, Share},
     revision::{Pin, Revision},
     router::{Match, Router},
 };
@@ -29,6 +30,9 @@ pub(crate) struct Table {
 pub(crate) struct Entry {
     pub(crate) main: Arc<Revision>,
     pub(crate) canary: Option<Arc<Canary>>,
+    /// The handler's own, for as long as it is there.
+    pub(crate) lane: u64,
+    pub(crate) admission: Admission,
 }
 
 /// A revision that gets a share of the requests.
@@ -59,23 +63,62 @@ impl Entry {
     }
 }
 
+/// Most requests that all handlers together may have.
+pub(crate) struct Most {
+    pub(crate) in_flight: usize,
+    pub(crate) queued: usize,
+}
+
+impl Most {
+    /// The lane of a handler. What is not set leaves a quarter to others, so that one that is slow or sought after does not take all.
+    fn lane(&self, entry: &Entry, has_others: bool) -> Lane {
+        let unset = |most: usize| if has_others { most - most / 4 } else { most };
+        let count = |set: Option<u32>, most| set.map_or_else(|| unset(most), |set| set as usize);
+        Lane {
+            id: entry.lane,
+            in_flight: count(entry.admission.in_flight, self.in_flight),
+            queue: count(entry.admission.queue, self.queued),
+            queue_timeout: entry.admission.queue_timeout,
+        }
+    }
+}
+
 /// The table that is current.
-pub(crate) struct Tables(ArcSwap<Table>);
+pub(crate) struct Tables {
+    table: ArcSwap<Table>,
+    most: Most,
+}
 
 impl Tables {
-    pub(crate) fn new(table: Table) -> Self {
-        Self(ArcSwap::from_pointee(table))
+    pub(crate) fn new(table: Table, most: Most) -> Self {
+        Self { table: ArcSwap::from_pointee(table), most }
+    }
+
+    /// The bounds that a request shares with others of its handler, and that handler. `None`: there is no route.
+    pub(crate) fn lane(&self, host: Option<&str>, path: &str) -> Option<Lane> {
+        let table = self.table.load();
+        let has_others = table.entries.len() > 1;
+        // One that is alone has all, whatever its routes are.
+        let index = if has_others { table.router.find(host, path)?.handler } else { 0 };
+        table.entries.get(index).map(|entry| self.most.lane(entry, has_others))
+    }
+
+    /// The handler that a request is for, which is not pinned.
+    pub(crate) fn handler(&self, host: Option<&str>, path: &str) -> Option<Arc<str>> {
+        let table = self.table.load();
+        let found = table.router.find(host, path)?;
+        Some(Arc::clone(&table.entries[found.handler].main.handler))
     }
 
     /// Pins the revision for a request, after `tell` was told which route it came by. `None`: there is no route.
     pub(crate) fn pin(&self, host: Option<&str>, path: &str, mut tell: impl FnMut(&Match<'_>)) -> Option<Pin> {
         let mut decided = None;
         loop {
-            let table = self.0.load();
+            let table = self.table.load();
             let found = table.router.find(host, path)?;
             let pin = table.entries[found.handler].choose(&mut decided).pin();
             fence(Ordering::SeqCst); // the pin before the look
-            if std::ptr::eq(Arc::as_ptr(&table), Arc::as_ptr(&self.0.load())) {
+            if std::ptr::eq(Arc::as_ptr(&table), Arc::as_ptr(&self.table.load())) {
                 tell(&found);
                 return Some(pin);
             }
@@ -85,7 +128,7 @@ impl Tables {
 
     /// From here on requests see `table`, and the count of pins on what it replaces tells all there will be.
     pub(crate) fn publish(&self, table: Table) {
-        self.0.store(Arc::new(table));
+        self.table.store(Arc::new(table));
         fence(Ordering::SeqCst);
     }
 }

@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use astra_server::ListeningSocket;
 use http::Method;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -51,7 +52,7 @@ const RECEIVE: RecvFlags = RecvFlags::empty();
 #[derive(Debug, Default)]
 pub(crate) struct Estate {
     /// Where requests come in.
-    pub(crate) sockets: Vec<OwnedFd>,
+    pub(crate) sockets: Vec<ListeningSocket>,
     /// The control socket, which listens, and the lock of its path.
     pub(crate) control: Option<(OwnedFd, OwnedFd)>,
     /// Where operators come in over TCP.
@@ -63,7 +64,8 @@ pub(crate) struct Estate {
 /// Which descriptors there are, in this order.
 #[derive(Serialize, Deserialize)]
 struct Inventory {
-    sockets: usize,
+    /// For each whether TLS is spoken there.
+    sockets: Vec<bool>,
     has_control: bool,
     control_tcp: usize,
     state: Option<PathBuf>,
@@ -86,14 +88,14 @@ impl Estate {
     fn send(&self, mut stream: &UnixStream) -> io::Result<()> {
         let Self { sockets, control, control_tcp, state } = self;
         let inventory = Inventory {
-            sockets: sockets.len(),
+            sockets: sockets.iter().map(|socket| socket.speaks_tls).collect(),
             has_control: control.is_some(),
             control_tcp: control_tcp.len(),
             state: state.as_ref().map(|(path, _)| path.clone()),
         };
         let control = control.iter().flat_map(|(socket, lock)| [socket, lock]);
         let state = state.iter().map(|(_, lock)| lock);
-        let passed = sockets.iter().chain(control).chain(control_tcp).chain(state);
+        let passed = sockets.iter().map(|socket| &socket.fd).chain(control).chain(control_tcp).chain(state);
         let passed: Vec<_> = passed.map(|fd| fd.as_fd()).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -122,7 +124,10 @@ impl Estate {
         let Inventory { sockets, has_control, control_tcp, state } = serde_json::from_slice(&text)?;
         let mut next = || received.next().ok_or(io::ErrorKind::UnexpectedEof);
         Ok(Self {
-            sockets: (0..sockets).map(|_| next()).collect::<Result<_, _>>()?,
+            sockets: sockets
+                .into_iter()
+                .map(|speaks_tls| Ok::<_, io::ErrorKind>(ListeningSocket { fd: next()?, speaks_tls }))
+                .collect::<Result<_, _>>()?,
             control: has_control.then(|| Ok::<_, io::ErrorKind>((next()?, next()?))).transpose()?,
             control_tcp: (0..control_tcp).map(|_| next()).collect::<Result<_, _>>()?,
             state: state.map(|path| Ok::<_, io::ErrorKind>((path, next()?))).transpose()?,
@@ -247,7 +252,10 @@ mod tests {
         std::fs::remove_file(&path).expect("ours");
         let lock = || OwnedFd::from(std::fs::File::open("/dev/null").expect("is there"));
         let sent = Estate {
-            sockets: vec![first, second],
+            sockets: vec![
+                ListeningSocket { fd: first, speaks_tls: false },
+                ListeningSocket { fd: second, speaks_tls: true },
+            ],
             control: Some((control, lock())),
             control_tcp: vec![tcp],
             state: Some((PathBuf::from("/var/lib/astra"), lock())),
@@ -255,8 +263,8 @@ mod tests {
         sent.send(&one).expect("sends");
         let Estate { sockets, control, control_tcp, state } = Estate::receive(&two).expect("receives");
         let address = |fd: OwnedFd| TcpListener::from(fd).local_addr().expect("is bound").to_string();
-        let sockets: Vec<String> = sockets.into_iter().map(address).collect();
-        assert_eq!(sockets, [first_address, second_address]);
+        let sockets: Vec<_> = sockets.into_iter().map(|socket| (socket.speaks_tls, address(socket.fd))).collect();
+        assert_eq!(sockets, [(false, first_address), (true, second_address)]);
         assert_eq!(control_tcp.into_iter().map(address).collect::<Vec<_>>(), [tcp_address]);
         let control = UnixListener::from(control.expect("is passed on").0);
         assert_eq!(control.local_addr().expect("is bound").as_pathname(), Some(&*path));
@@ -265,7 +273,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_understood_is_an_error() {
-        for text in ["", "\n", "{}\n", "{\"sockets\":1,\"has_control\":false,\"control_tcp\":0,\"state\":null}\n"] {
+        for text in ["", "\n", "{}\n", "{\"sockets\":[true],\"has_control\":false,\"control_tcp\":0,\"state\":null}\n"]
+        {
             let (one, two) = UnixStream::pair().expect("a pair");
             (&one).write_all(text.as_bytes()).expect("writes");
             drop(one);

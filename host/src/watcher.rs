@@ -1,4 +1,4 @@
-//! Swaps in what has changed on disk, on a thread of its own, which sleeps unless something is watched.
+//! Swaps in what has changed on disk, modules and certificates, on a thread of its own, which sleeps unless something is watched.
 
 use std::{
     collections::BTreeMap,
@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    certificates::Certificates,
     guest::LoadError,
     operator::{Attendant, Operator},
     operator_error::{OperatorError, Refusal},
@@ -19,9 +20,12 @@ use crate::{
 ///
 /// # Errors
 /// There is no thread to be had.
-pub(crate) fn watcher(operator: &Operator) -> io::Result<Attendant> {
+pub(crate) fn watcher(operator: &Operator, mut certificates: Certificates) -> io::Result<Attendant> {
     let mut watches = Watches::default();
-    let look = move |operator: &Operator| watches.look(operator);
+    let look = move |operator: &Operator| {
+        let pauses = [watches.look(operator), certificates.look(Instant::now())];
+        pauses.into_iter().flatten().min()
+    };
     Attendant::start("astra-watcher", operator, Operator::watch_bell, look, |_| ())
 }
 

@@ -6,6 +6,7 @@
 mod harness;
 
 mod bodies;
+mod bulkheads;
 mod cgi;
 mod clients;
 mod commands;
@@ -27,12 +28,14 @@ mod network;
 mod operating;
 mod outgoing;
 mod packages;
+mod real_clients;
 mod refusals;
 mod shutdown;
 mod start;
 mod swaps;
 mod systemd;
 mod terminal;
+mod tls;
 mod upgrade;
 mod wasi_versions;
 mod wasip3;

@@ -14,15 +14,15 @@ use mio::Token;
 
 use crate::exchange::{ExchangeService, panic_text};
 use crate::executor::Executor;
+use crate::frames::{Frames, PREFACE};
+use crate::http::TlsInfo;
 use crate::link::{Link, Stream};
+use crate::proxy::{self, Header, NoHeader};
 use crate::run_state::RunState;
-use crate::server::Shared;
+use crate::server::{Protocols, Shared};
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey, millis};
 use crate::workers::Task;
-
-/// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What is read and thrown away after our last answer, so that a reset does not destroy it (RFC 9112 section 9.6).
 const LINGER_BYTES: usize = 256 * 1024;
@@ -63,11 +63,15 @@ struct Inner {
     waiting: Option<(Waiting, Millis)>,
     timer: Option<TimerKey>,
     told_to_end: bool,
-    /// An answer's body has failed.
+    /// An answer's body has failed, or the handshake.
     failed: bool,
 }
 
 enum Protocol {
+    /// A proxy has to say who its client is, and has said this.
+    Announcement(Vec<u8>),
+    /// Of TLS.
+    Handshake,
     /// What was read so far does not tell.
     Unknown(Vec<u8>),
     Http1(Box<Http1>),
@@ -80,6 +84,8 @@ enum Protocol {
 /// What a connection waits for that does not move, where that is bounded. A count tells one wait from the next of its kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
+    /// The end of what comes before the first request: a proxy's announcement, the TLS handshake.
+    Handshake,
     /// The first byte of a request.
     Idle { exchanges: u64 },
     /// The rest of a head.
@@ -99,9 +105,10 @@ enum Moved {
 }
 
 impl Connection {
-    pub(crate) fn new(link: Arc<Link>, shared: Arc<Shared>, token: Token) -> Arc<Self> {
+    /// `is_announced`: by a proxy, which says in front of everything else who its client is.
+    pub(crate) fn new(link: Arc<Link>, shared: Arc<Shared>, token: Token, is_announced: bool) -> Arc<Self> {
         let inner = Inner {
-            protocol: Protocol::Unknown(Vec::new()),
+            protocol: if is_announced { Protocol::Announcement(Vec::new()) } else { Protocol::first(&link) },
             waiting: None,
             timer: None,
             told_to_end: false,
@@ -135,6 +142,27 @@ impl Connection {
             inner.tell_to_end();
         }
         let result = match &mut inner.protocol {
+            Protocol::Announcement(read) => {
+                return self.read_announcement(read).map_or_else(
+                    |moved| moved,
+                    |()| {
+                        inner.protocol = Protocol::first(&self.link);
+                        Moved::Again
+                    },
+                );
+            }
+            Protocol::Handshake => match self.link.poll_handshake() {
+                Poll::Pending => return Moved::Pending,
+                Poll::Ready(Ok(())) => {
+                    inner.protocol = Protocol::Unknown(Vec::new());
+                    return Moved::Again;
+                }
+                Poll::Ready(Err(error)) => {
+                    log::debug!("{}: the TLS handshake failed: {error}", self.peer());
+                    inner.failed = true;
+                    return self.end(inner);
+                }
+            },
             Protocol::Unknown(read) => {
                 return self.tell_protocol(read).map_or_else(
                     |moved| moved,
@@ -154,9 +182,11 @@ impl Connection {
             Poll::Ready(Ok(())) => self.end(inner),
             Poll::Ready(Err(error)) => {
                 self.note_error(&error);
+                self.tell_fault(inner.told_to_end);
+                // What hyper has answered itself, it has ended itself.
+                inner.failed = true;
                 if error.is_user() && self.link.is_http10.load(Ordering::Relaxed) {
                     // A body that failed, of a length that perhaps only our end of the connection tells: `close` resets it.
-                    inner.failed = true;
                     return Moved::Closed;
                 }
                 self.end(inner)
@@ -164,9 +194,41 @@ impl Connection {
         }
     }
 
+    /// Reads what a proxy says of its client, and not a byte more.
+    fn read_announcement(&self, read: &mut Vec<u8>) -> Result<(), Moved> {
+        loop {
+            match proxy::read(read) {
+                Ok(Header::Needs(missing)) => {
+                    match self.link.poll_read_plain(missing, |bytes| read.extend_from_slice(bytes)) {
+                        Poll::Pending => return Err(Moved::Pending),
+                        Poll::Ready(Ok(n)) if n > 0 => {}
+                        Poll::Ready(_) => return Err(Moved::Closed),
+                    }
+                }
+                Ok(Header::Is(None)) => return Ok(()),
+                Ok(Header::Is(Some((client, ours)))) if self.link.announce(client, ours) => return Ok(()),
+                Ok(Header::Is(Some(_))) => {
+                    log::debug!("{}: closed, since this peer has too many connections", self.peer());
+                    return Err(Moved::Closed);
+                }
+                Err(NoHeader) => {
+                    log::warn!(
+                        "{}: closed, since the proxy does not say who its client is (PROXY protocol, version 2)",
+                        self.peer()
+                    );
+                    return Err(Moved::Closed);
+                }
+            }
+        }
+    }
+
     /// Reads until the first bytes tell HTTP/2 from HTTP/1.
     fn tell_protocol(&self, read: &mut Vec<u8>) -> Result<Protocol, Moved> {
         let mut allowed = self.shared.protocols;
+        if let Some(agreed) = self.link.info().tls().and_then(TlsInfo::protocol) {
+            let http2 = agreed == b"h2";
+            allowed = Protocols { http1: !http2, http2 };
+        }
         // A connection that was idle has spoken HTTP/1 before.
         allowed.http2 &= self.link.exchanges() == 0 || !allowed.http1;
         while allowed.http1 && PREFACE.starts_with(read) && read.len() < PREFACE.len() {
@@ -180,7 +242,8 @@ impl Connection {
             }
         }
         let http2 = allowed.http2 && (read.starts_with(PREFACE) || !allowed.http1);
-        let stream = Stream::new(self.link.clone(), std::mem::take(read));
+        let frames = http2.then(|| Frames::new(self.link.limits.max_control_frames));
+        let stream = Stream::new(self.link.clone(), std::mem::take(read), frames);
         let service = ExchangeService(self.link.clone());
         Ok(if http2 {
             self.link.is_http2();
@@ -190,10 +253,24 @@ impl Connection {
         })
     }
 
+    /// Says GOAWAY for what hyper let pass, unless the client has been told before: a second one must not name a later stream. hyper
+    /// has written all that it began, or the socket takes nothing more.
+    fn tell_fault(&self, told_to_end: bool) {
+        if let Some(fault) = self.link.fault.get() {
+            log::info!("{}: {fault}", self.peer());
+            if !told_to_end && !self.link.write_blocked.load(Ordering::Relaxed) {
+                self.link.write_now(&fault.go_away());
+            }
+        }
+    }
+
     /// Ends our side. What the peer still sends is read for a while and thrown away, lest a reset destroy our last answer.
     fn end(&self, inner: &mut Inner) -> Moved {
         inner.protocol = Protocol::Lingering(0);
         self.link.lost();
+        if !inner.failed {
+            self.link.say_goodbye();
+        }
         self.link.shut_write();
         self.shared.lingers();
         Moved::Again
@@ -201,7 +278,7 @@ impl Connection {
 
     fn linger(&self, read: &mut usize) -> Moved {
         while *read < LINGER_BYTES {
-            match self.link.poll_read_with(usize::MAX, |_| {}) {
+            match self.link.poll_read_plain(usize::MAX, |_| {}) {
                 Poll::Pending => return Moved::Pending,
                 Poll::Ready(Ok(n)) if n > 0 => *read += n,
                 Poll::Ready(_) => break,
@@ -217,9 +294,11 @@ impl Connection {
         match inner.protocol {
             Protocol::Lingering(_) => Some(Waiting::Linger),
             Protocol::Closed => None,
+            Protocol::Announcement(_) | Protocol::Handshake => Some(Waiting::Handshake),
             _ if self.link.write_blocked.load(Ordering::Relaxed) => {
                 Some(Waiting::Write { written: self.link.written() })
             }
+            Protocol::Http2(_) if self.link.in_block.load(Ordering::Relaxed) => Some(Waiting::Head { exchanges }),
             _ if open => None,
             Protocol::Http2(_) if inner.told_to_end => Some(Waiting::Goodbye),
             Protocol::Http2(_) => Some(Waiting::Idle { exchanges }),
@@ -234,6 +313,8 @@ impl Connection {
         let limits = &self.link.limits;
         match waiting {
             Waiting::Idle { .. } if self.hushed.load(Ordering::SeqCst) => limits.idle_timeout.min(QUIET),
+            Waiting::Handshake if self.hushed.load(Ordering::SeqCst) => limits.handshake_timeout.min(QUIET),
+            Waiting::Handshake => limits.handshake_timeout,
             Waiting::Idle { .. } => limits.idle_timeout,
             Waiting::Head { .. } => limits.head_timeout,
             Waiting::Write { .. } => limits.write_timeout,
@@ -265,6 +346,10 @@ impl Connection {
             return Moved::Pending;
         }
         match (waiting, &inner.protocol) {
+            (Waiting::Head { .. }, Protocol::Http2(_)) => {
+                log::debug!("{}: a header block did not arrive in time", self.peer());
+                self.end(inner)
+            }
             (Waiting::Head { .. }, _) => {
                 log::debug!("{}: 408, the head did not arrive in time", self.peer());
                 self.link.write_now(REQUEST_TIMEOUT);
@@ -275,13 +360,16 @@ impl Connection {
                 Moved::Again
             }
             // Its last answer is long gone.
-            (Waiting::Idle { .. }, _) if self.hushed.load(Ordering::SeqCst) => Moved::Closed,
+            (Waiting::Idle { .. }, _) if self.hushed.load(Ordering::SeqCst) => {
+                self.link.say_goodbye();
+                Moved::Closed
+            }
             (Waiting::Idle { .. }, _) => self.end(inner),
             (Waiting::Write { .. }, _) => {
                 log::debug!("{}: the client stopped reading", self.peer());
                 Moved::Closed
             }
-            (Waiting::Linger | Waiting::Goodbye, _) => Moved::Closed,
+            (Waiting::Handshake | Waiting::Linger | Waiting::Goodbye, _) => Moved::Closed,
         }
     }
 
@@ -315,6 +403,9 @@ impl Connection {
         if is_cut {
             self.link.reset();
         } else {
+            if !is_unfinished {
+                self.link.say_goodbye();
+            }
             self.link.shut();
         }
         self.shared.disconnected(lingered);
@@ -333,7 +424,14 @@ impl Connection {
     }
 
     fn peer(&self) -> String {
-        self.link.info.peer_addr().map_or_else(|| "a client".to_owned(), |peer| peer.to_string())
+        self.link.info().peer_addr().map_or_else(|| "a client".to_owned(), |peer| peer.to_string())
+    }
+}
+
+impl Protocol {
+    /// What a connection begins with.
+    fn first(link: &Link) -> Self {
+        if link.has_session() { Self::Handshake } else { Self::Unknown(Vec::new()) }
     }
 }
 
@@ -388,7 +486,8 @@ impl Task for Connection {
 
     fn is_busy(&self) -> bool {
         let link = &self.link;
-        link.has_open() || link.in_head.load(Ordering::Relaxed) || link.write_blocked.load(Ordering::Relaxed)
+        [&link.in_head, &link.in_block, &link.write_blocked].iter().any(|is| is.load(Ordering::Relaxed))
+            || link.has_open()
     }
 
     fn hush(self: Arc<Self>) {

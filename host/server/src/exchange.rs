@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -213,7 +213,9 @@ impl Queued {
     /// Answers 503: it waited too long, or there was no room to wait.
     pub(crate) fn refuse(self) {
         let response = self.slot.link.refuse(self.request, overloaded());
-        Responder { slot: self.slot, open: Some(self.open) }.fill(response);
+        Responder { slot: self.slot.clone(), open: Some(self.open) }.fill(response);
+        // There is no handler whose end would see to it.
+        self.slot.watch_stall();
     }
 
     /// Runs the handler on this thread.
@@ -224,7 +226,7 @@ impl Queued {
         if slot.is_gone() {
             return;
         }
-        let info = link.info.clone();
+        let info = link.info().clone();
         let exchange = Exchange { request, info, responder: Responder { slot, open: Some(open) } };
         let handler = link.handler.clone();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler.handle(exchange))) {
@@ -250,15 +252,18 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
     fn call(&self, mut request: http::Request<Incoming>) -> ReplyFuture {
         let link = self.0.clone();
         let open = link.open_exchange(request.version());
+        if request.version() == Version::HTTP_2 {
+            join_cookies(request.headers_mut());
+        }
+        let slot = Slot::new(request.method() == Method::HEAD, link.clone());
         let state = match link.refusal(&request) {
             Some(response) => {
-                let mut response = link.refuse(request, response);
-                response.body_mut().belong(None, open, None, None);
-                State::Now(Box::new(response))
+                let response = link.refuse(request, response);
+                Responder { slot: slot.clone(), open: Some(open) }.fill(response);
+                State::Refused(slot)
             }
             None => {
                 take_host_of_target(&mut request);
-                let slot = Slot::new(request.method() == Method::HEAD, link.clone());
                 let since = link.workers.reactor.timers.recent();
                 let lane = link.handler.lane(request.uri(), request.headers());
                 let has_body = !request.body().is_end_stream();
@@ -289,6 +294,18 @@ fn expects_continue(request: &http::Request<Incoming>) -> bool {
         && request.version() > Version::HTTP_10
 }
 
+/// A client may split its cookies over several fields on HTTP/2; a handler gets one (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    // The first test, which is cheap, says whether any field stands there twice.
+    if headers.len() != headers.keys_len() && headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let cookies: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        // What was valid in pieces is valid.
+        if let Ok(cookie) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+            headers.insert(COOKIE, cookie);
+        }
+    }
+}
+
 /// Waits for the handler's answer.
 pub(crate) struct ReplyFuture {
     state: State,
@@ -299,7 +316,8 @@ pub(crate) struct ReplyFuture {
 
 /// Boxed, because hyper moves the future that holds it.
 enum State {
-    Now(Box<http::Response<Outgoing>>),
+    /// Answered already.
+    Refused(Arc<Slot>),
     /// Not queued yet: its body is on its way, or the connection has enough requests queued.
     New(Box<Queued>),
     Waiting(Arc<Slot>),
@@ -359,7 +377,11 @@ impl ReplyFuture {
                 }
                 reply
             }
-            State::Now(response) => Poll::Ready(*response),
+            State::Refused(slot) => {
+                let _ = slot.own.set([polled(), self.link.connection_of_stream()]);
+                slot.watch_stall();
+                slot.poll_reply(cx)
+            }
             State::Done => Poll::Pending,
         }
     }
@@ -370,7 +392,7 @@ impl Drop for ReplyFuture {
         if let Some(turn) = self.turn {
             self.link.give_up_turn(turn);
         }
-        if let State::Waiting(slot) = &self.state {
+        if let State::Waiting(slot) | State::Refused(slot) = &self.state {
             slot.abandon_reply();
         }
     }

@@ -1,7 +1,7 @@
 //! The types a service speaks: the `http` crate's, with our [`Body`].
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::body::Body;
 
@@ -30,6 +30,27 @@ pub type ResponseBuilder = http::response::Builder;
 pub struct ConnectionInfo {
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
+    /// Set by the end of the handshake, before any request.
+    pub(crate) tls: Option<Arc<OnceLock<TlsInfo>>>,
+}
+
+/// What was agreed in a connection's TLS handshake.
+#[derive(Clone, Debug)]
+pub struct TlsInfo {
+    pub(crate) server_name: Option<String>,
+    pub(crate) protocol: Option<Vec<u8>>,
+}
+
+impl TlsInfo {
+    /// The name that the client asked for (SNI, RFC 6066 section 3); none if it connected to an address.
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
+    /// The protocol that was agreed (ALPN, RFC 7301): `h2` or `http/1.1`; none if the client named none.
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.protocol.as_deref()
+    }
 }
 
 impl ConnectionInfo {
@@ -41,6 +62,11 @@ impl ConnectionInfo {
     /// Our address that the client connected to; none over a Unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.local
+    }
+
+    /// What its TLS handshake agreed; none if it came in plain.
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.tls.as_ref()?.get()
     }
 }
 

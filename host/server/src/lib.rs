@@ -5,9 +5,10 @@
 //! | file | owns |
 //! |---|---|
 //! | `server`, `options` | binding, what can be set, starting, the [`Handle`] |
-//! | `listener`, `peers`, `socket` | accepting, which never dies; how many connections a peer has; TCP and Unix sockets as one |
-//! | `connection`, `link` | one connection: protocol, deadlines, close; its socket and counters |
+//! | `listener`, `peers`, `proxy`, `socket` | accepting, which never dies; how many connections a peer has; who a proxy's client is; TCP and Unix sockets as one |
+//! | `connection`, `link`, `frames` | one connection: protocol, deadlines, close; its socket and counters; HTTP/2 frames that are counted |
 //! | `executor`, `tcp_stream` | other futures on the same workers (HTTP/2 streams, clients that handlers use); sockets to elsewhere |
+//! | `tls` | the layer between that socket and hyper (`no_tls` in its place without the feature) |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
 //! | `upload`, `body`, `outgoing`, `http` | what arrives before a handler starts; bodies for blocking code, hyper's end of them, the types both speak |
 //! | `workers`, `seats`, `lanes`, `wait`, `monitor` | the threads; who may run and what next; the queues of requests; giving up a seat; the thread that ticks |
@@ -17,6 +18,7 @@ mod body;
 mod connection;
 mod exchange;
 mod executor;
+mod frames;
 mod http;
 mod lanes;
 mod link;
@@ -26,6 +28,7 @@ mod options;
 mod outgoing;
 mod parker;
 mod peers;
+mod proxy;
 mod reactor;
 mod readiness;
 mod refusal;
@@ -38,6 +41,11 @@ mod socket;
 mod sync;
 mod tcp_stream;
 mod timer;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
 mod upload;
 mod wait;
 mod workers;
@@ -45,9 +53,9 @@ mod workers;
 pub use crate::body::{Body, BodyReader, BodyWriter, BoxError};
 pub use crate::exchange::{Client, Exchange, Handler, Responder};
 pub use crate::executor::Executor;
-pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service};
+pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service, TlsInfo};
 pub use crate::lanes::Lane;
-pub use crate::server::{Handle, Server, Sockets};
+pub use crate::server::{Handle, ListeningSocket, Server, Sockets};
 pub use crate::tcp_stream::TcpStream;
 pub use crate::wait::{Interrupted, blocking, flush, sleep_until, wait};
 pub use bytes::Bytes;

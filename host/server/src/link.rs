@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -12,16 +12,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::rt::ReadBufCursor;
-use rustix::io::Errno;
 
 use crate::connection::Connection;
 use crate::exchange::Handler;
+use crate::frames::{Fault, Frames};
 use crate::http::ConnectionInfo;
 use crate::reactor::Ready;
 use crate::server::SocketCount;
 use crate::socket::Socket;
 use crate::sync::lock;
 use crate::timer::{Millis, millis};
+use crate::tls::Session;
 use crate::workers::{Task, Workers};
 
 /// Bytes and reads that one run of a connection may take before it goes to the back of the queue.
@@ -37,6 +38,7 @@ pub(crate) struct Limits {
     pub(crate) head_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) write_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
     pub(crate) body_read_timeout: Duration,
     pub(crate) body_rate: BodyRate,
     pub(crate) max_body: u64,
@@ -44,6 +46,8 @@ pub(crate) struct Limits {
     pub(crate) max_headers: usize,
     pub(crate) max_requests: u64,
     pub(crate) max_age: Duration,
+    /// HTTP/2 frames a second that are no part of a request.
+    pub(crate) max_control_frames: u32,
 }
 
 /// How slowly a request body may come while it is waited for.
@@ -65,9 +69,13 @@ pub(crate) struct Link {
     pub(crate) workers: Arc<Workers>,
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) info: ConnectionInfo,
+    info: ConnectionInfo,
+    /// What a proxy says of its client.
+    announced: OnceLock<ConnectionInfo>,
     pub(crate) ready: Arc<Ready>,
     socket: Socket,
+    /// The layer above the socket, if there is one. Locked by the runner of the connection only.
+    session: Option<Box<Mutex<Session>>>,
     connection: OnceLock<Weak<Connection>>,
     http2: AtomicBool,
     /// When it is too old.
@@ -82,10 +90,14 @@ pub(crate) struct Link {
     // What the runner of the connection alone writes and reads is relaxed: one run happens before the next.
     /// Something was read of a head that is not complete.
     pub(crate) in_head: AtomicBool,
+    /// The same on HTTP/2, where other streams may be open.
+    pub(crate) in_block: AtomicBool,
     /// The last write did not go through.
     pub(crate) write_blocked: AtomicBool,
     /// The last request was of HTTP/1.0: only the end of the connection may tell the end of its answer.
     pub(crate) is_http10: AtomicBool,
+    /// What was wrong with the client's frames.
+    pub(crate) fault: OnceLock<Fault>,
     /// Bytes of bodies that hyper has taken so far.
     taken: AtomicU64,
     /// Bytes written that were no bodies (heads, chunk sizes), as of the last flush.
@@ -100,7 +112,7 @@ pub(crate) struct Link {
     /// There are some. Relaxed: whoever polls the connection looks again at its end.
     has_unwritten: AtomicBool,
     /// Counts the socket, for as long as it is open.
-    _socket_count: SocketCount,
+    count: SocketCount,
 }
 
 /// How many requests of this connection are queued, and who waits to queue one more (HTTP/2 streams).
@@ -149,7 +161,7 @@ impl Link {
         limits: Arc<Limits>,
         info: ConnectionInfo,
         ready: Arc<Ready>,
-        socket: Socket,
+        (socket, session): (Socket, Option<Session>),
         count: SocketCount,
     ) -> Arc<Self> {
         let ends_at = workers.reactor.timers.recent().saturating_add(millis(limits.max_age));
@@ -158,8 +170,10 @@ impl Link {
             handler,
             limits,
             info,
+            announced: OnceLock::new(),
             ready,
             socket,
+            session: session.map(|session| Box::new(Mutex::new(session))),
             connection: OnceLock::new(),
             http2: AtomicBool::new(false),
             ends_at,
@@ -170,6 +184,8 @@ impl Link {
             in_head: AtomicBool::new(false),
             write_blocked: AtomicBool::new(false),
             is_http10: AtomicBool::new(false),
+            in_block: AtomicBool::new(false),
+            fault: OnceLock::new(),
             taken: AtomicU64::new(0),
             framing: AtomicU64::new(0),
             budget: AtomicUsize::new(0),
@@ -178,8 +194,21 @@ impl Link {
             queue: Mutex::default(),
             unwritten: Mutex::default(),
             has_unwritten: AtomicBool::new(false),
-            _socket_count: count,
+            count,
         })
+    }
+
+    /// Who the client is, and where it has connected to.
+    pub(crate) fn info(&self) -> &ConnectionInfo {
+        self.announced.get().unwrap_or(&self.info)
+    }
+
+    /// The client is `peer`, and has connected to `local`, as its proxy says. False: it has too many connections.
+    pub(crate) fn announce(&self, peer: SocketAddr, local: SocketAddr) -> bool {
+        let info = ConnectionInfo { peer: Some(peer), local: Some(local), ..self.info.clone() };
+        // Once, before everything else.
+        let _ = self.announced.set(info);
+        self.count.counts(peer)
     }
 
     pub(crate) fn connect(&self, connection: &Arc<Connection>) {
@@ -320,7 +349,31 @@ impl Link {
 
     /// Writes what fits into the socket's buffer, for an answer to a client that never completed a request.
     pub(crate) fn write_now(&self, text: &[u8]) {
+        match &self.session {
+            Some(session) => lock(session).write_now(self, text),
+            None => self.write_plain(text),
+        }
+    }
+
+    /// As `write_now`, past the layer above the socket.
+    pub(crate) fn write_plain(&self, text: &[u8]) {
         let _ = self.socket.write(text);
+    }
+
+    /// All has been said, and the peer may know that it has got all (with TLS: `close_notify`).
+    pub(crate) fn say_goodbye(&self) {
+        if let Some(session) = &self.session {
+            lock(session).say_goodbye(self);
+        }
+    }
+
+    /// Whether it begins with a handshake.
+    pub(crate) fn has_session(&self) -> bool {
+        self.session.is_some()
+    }
+
+    pub(crate) fn poll_handshake(&self) -> Poll<io::Result<()>> {
+        self.session.as_ref().map_or(Poll::Ready(Ok(())), |session| lock(session).poll_handshake(self))
     }
 
     /// In place of `shut`: the client shall not take what it got for a whole answer. Over TCP it gets a reset when the last share
@@ -368,56 +421,95 @@ impl Link {
         }
     }
 
+    /// Takes one of the reads that a run may do. False: there is none left, and another run will follow.
+    pub(crate) fn take_call(&self) -> bool {
+        let calls = self.calls.load(Ordering::Relaxed);
+        match calls.checked_sub(1) {
+            Some(left) => self.calls.store(left, Ordering::Relaxed),
+            None => {
+                if let Some(connection) = self.connection() {
+                    connection.notify();
+                }
+            }
+        }
+        calls > 0
+    }
+
     /// Reads once, at most `max` bytes, and passes them on. `Pending` registers nothing: the reactor notifies the connection.
     pub(crate) fn poll_read_with(&self, max: usize, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
+        let read = match &self.session {
+            Some(session) => lock(session).poll_read(self, max, take),
+            None => self.poll_read_plain(max, take),
+        };
+        if matches!(read, Poll::Ready(Ok(1..))) && !self.has_open() {
+            self.in_head.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+
+    /// As `poll_read_with`, past the layer above the socket.
+    pub(crate) fn poll_read_plain(&self, max: usize, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
         let mut buffer = [MaybeUninit::uninit(); READ];
         let buffer = &mut buffer[..max.min(READ)];
         let room = buffer.len();
-        loop {
-            if !self.ready.read.claim() {
-                return Poll::Pending;
+        let mut take = Some(take);
+        let read = self.ready.read.attempt(|| {
+            let (bytes, _) = rustix::io::read(&self.socket, &mut *buffer)?;
+            if let Some(take) = take.take() {
+                take(bytes);
             }
-            match rustix::io::read(&self.socket, &mut *buffer) {
-                Ok((bytes, _)) => {
-                    let n = bytes.len();
-                    // Also a read that drained the socket leaves the end of the stream to be read.
-                    let drained = n < room && n > 0 && self.socket.is_drained_by_short_reads();
-                    if !drained || self.ready.read_closed.load(Ordering::SeqCst) {
-                        self.ready.read.set();
-                    }
-                    if n > 0 && !self.has_open() {
-                        self.in_head.store(true, Ordering::Relaxed);
-                    }
-                    take(bytes);
-                    return Poll::Ready(Ok(n));
-                }
-                Err(Errno::AGAIN) => {}
-                Err(Errno::INTR) => self.ready.read.set(),
-                Err(error) => {
-                    self.ready.read.set();
-                    return Poll::Ready(Err(error.into()));
-                }
-            }
-        }
+            // Also a read that drained the socket leaves the end of the stream to be read.
+            let is_drained = (1..room).contains(&bytes.len()) && self.socket.is_drained_by_short_reads();
+            Ok((bytes.len(), !is_drained || self.ready.read_closed.load(Ordering::SeqCst)))
+        });
+        read.map_or(Poll::Pending, Poll::Ready)
     }
 
-    fn poll_write_with(&self, write: impl Fn(&Socket) -> io::Result<usize>) -> Poll<io::Result<usize>> {
-        loop {
-            if !self.ready.write.claim() {
-                self.write_blocked.store(true, Ordering::Relaxed);
-                return Poll::Pending;
-            }
-            match write(&self.socket) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => self.ready.write.set(),
-                result => {
-                    self.ready.write.set();
-                    self.write_blocked.store(false, Ordering::Relaxed);
-                    self.written.fetch_add(*result.as_ref().unwrap_or(&0) as u64, Ordering::Relaxed);
-                    return Poll::Ready(result);
-                }
-            }
+    /// Follows the frames of HTTP/2 in what was read. After an error hyper reads no more, and resets what is open.
+    fn follow(&self, frames: &mut Option<Frames>, bytes: &[u8]) -> io::Result<()> {
+        let Some(frames) = frames else { return Ok(()) };
+        let followed = frames.follow(bytes, self.workers.reactor.timers.recent(), self.written());
+        self.in_block.store(frames.is_in_block(), Ordering::Relaxed);
+        followed.map_err(|fault| {
+            // Set once: the connection ends.
+            let _ = self.fault.set(fault);
+            io::Error::other(fault.to_string())
+        })
+    }
+
+    /// So many more bytes of what hyper wrote have gone out.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Writes `slices`; `plain` does so without a layer above the socket.
+    fn poll_write(
+        &self,
+        slices: &[IoSlice<'_>],
+        plain: impl Fn(&Socket) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if let Some(session) = &self.session {
+            return lock(session).poll_write(self, slices);
         }
+        self.poll_write_with(plain).map_ok(|n| {
+            self.wrote(n);
+            n
+        })
+    }
+
+    /// Nothing of what hyper wrote is left on our side.
+    fn poll_flush(&self) -> Poll<io::Result<()>> {
+        self.session.as_ref().map_or(Poll::Ready(Ok(())), |session| lock(session).poll_send(self))
+    }
+
+    /// Writes to the socket, past the layer above it.
+    pub(crate) fn poll_write_with(
+        &self,
+        mut write: impl FnMut(&Socket) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let written = self.ready.write.attempt(|| Ok((write(&self.socket)?, true)));
+        self.write_blocked.store(written.is_none(), Ordering::Relaxed);
+        written.map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -425,44 +517,51 @@ impl Link {
 pub(crate) struct Stream {
     link: Arc<Link>,
     read_before: Vec<u8>,
+    /// On HTTP/2.
+    frames: Option<Frames>,
 }
 
 impl Stream {
-    pub(crate) fn new(link: Arc<Link>, read_before: Vec<u8>) -> Self {
-        Self { link, read_before }
+    pub(crate) fn new(link: Arc<Link>, read_before: Vec<u8>, frames: Option<Frames>) -> Self {
+        Self { link, read_before, frames }
     }
 }
 
 impl hyper::rt::Read for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.read_before.is_empty() {
-            let length = self.read_before.len().min(cursor.remaining());
-            cursor.put_slice(&self.read_before[..length]);
-            self.read_before.drain(..length);
-            return Poll::Ready(Ok(()));
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let Self { link, read_before, frames } = self.get_mut();
+        if !read_before.is_empty() {
+            let length = read_before.len().min(cursor.remaining());
+            cursor.put_slice(&read_before[..length]);
+            let followed = link.follow(frames, &read_before[..length]);
+            read_before.drain(..length);
+            return Poll::Ready(followed);
         }
-        let link = &self.link;
         let budget = link.budget.load(Ordering::Relaxed);
-        let calls = link.calls.load(Ordering::Relaxed);
-        if budget == 0 || calls == 0 {
+        if budget == 0 {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        if !link.take_call() {
+            return Poll::Pending;
+        }
         let max = cursor.remaining().min(budget);
-        link.poll_read_with(max, |bytes| cursor.put_slice(bytes)).map_ok(|n| {
+        let mut followed = Ok(());
+        let read = link.poll_read_with(max, |bytes| {
+            cursor.put_slice(bytes);
+            followed = link.follow(frames, bytes);
+        });
+        read.map(|read| {
+            let n = read?;
             link.budget.store(budget - n, Ordering::Relaxed);
-            link.calls.store(calls - 1, Ordering::Relaxed);
+            followed
         })
     }
 }
 
 impl hyper::rt::Write for Stream {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.link.poll_write_with(|socket| socket.write(bytes))
+        self.link.poll_write(&[IoSlice::new(bytes)], |socket| socket.write(bytes))
     }
 
     fn poll_write_vectored(
@@ -470,7 +569,7 @@ impl hyper::rt::Write for Stream {
         _: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.link.poll_write_with(|socket| socket.write_vectored(slices))
+        self.link.poll_write(slices, |socket| socket.write_vectored(slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -479,11 +578,14 @@ impl hyper::rt::Write for Stream {
 
     /// hyper calls it when it has nothing left to write.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        std::task::ready!(self.link.poll_flush())?;
         self.link.flushed();
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.say_goodbye();
+        std::task::ready!(self.link.poll_flush())?;
         self.link.shut_write();
         Poll::Ready(Ok(()))
     }

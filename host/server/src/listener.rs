@@ -4,10 +4,10 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Wake, Waker};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use mio::Token;
@@ -15,9 +15,10 @@ use socket2::{Domain, Protocol, Type};
 
 use crate::reactor::{Ready, Told};
 use crate::run_state::RunState;
-use crate::server::Shared;
-use crate::socket::{Listening, Socket};
+use crate::server::{ListeningSocket, Shared};
+use crate::socket::Listening;
 use crate::sync::lock;
+use crate::tls;
 use crate::workers::Task;
 
 /// Connections taken in one run; then others get their turn.
@@ -34,6 +35,8 @@ pub(crate) struct Listener {
     ready: Arc<Ready>,
     shared: Arc<Shared>,
     token: Token,
+    /// What its connections speak TLS with, if they do.
+    tls: Option<tls::Config>,
     /// None once closed.
     socket: Mutex<Option<Listening>>,
     /// Connections that are still taken once the server drains: no more than there can be in the backlog.
@@ -85,12 +88,12 @@ fn is_no_such_family(error: &io::Error) -> bool {
 }
 
 impl Listener {
-    pub(crate) fn register(socket: Listening, shared: &Arc<Shared>) -> io::Result<Arc<Self>> {
+    pub(crate) fn register(socket: Listening, tls: Option<tls::Config>, shared: &Arc<Shared>) -> io::Result<Arc<Self>> {
         let ready = Arc::new(Ready::new());
         let listener = shared.workers.reactor.insert(socket, ready.clone(), |socket, token| {
             let (socket, last) = (Mutex::new(Some(socket)), AtomicU16::new(BACKLOG));
             let (state, fails) = (RunState::idle(), AtomicBool::new(false));
-            let listener = Arc::new(Self { state, ready, shared: shared.clone(), token, socket, last, fails });
+            let listener = Arc::new(Self { state, ready, shared: shared.clone(), token, tls, socket, last, fails });
             (listener.clone(), Told::Task(listener))
         })?;
         listener.notify();
@@ -112,8 +115,10 @@ impl Listener {
     }
 
     /// The same socket once more; none once closed.
-    pub(crate) fn try_clone(&self) -> io::Result<Option<OwnedFd>> {
-        lock(&self.socket).as_ref().map(|socket| socket.as_fd().try_clone_to_owned()).transpose()
+    pub(crate) fn try_clone(&self) -> io::Result<Option<ListeningSocket>> {
+        let speaks_tls = self.tls.is_some();
+        let again = |socket: &Listening| Ok(ListeningSocket { fd: socket.as_fd().try_clone_to_owned()?, speaks_tls });
+        lock(&self.socket).as_ref().map(again).transpose()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -123,21 +128,6 @@ impl Listener {
     fn notify(self: &Arc<Self>) {
         let task: Arc<dyn Task> = self.clone();
         self.shared.workers.notify(&task);
-    }
-
-    fn accept(&self, socket: &Listening) -> Poll<io::Result<Socket>> {
-        loop {
-            if !self.ready.read.claim() {
-                return Poll::Pending;
-            }
-            match socket.accept() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => {
-                    self.ready.read.set();
-                    return Poll::Ready(result);
-                }
-            }
-        }
     }
 }
 
@@ -179,13 +169,14 @@ impl Task for Listener {
             if may_accept && self.shared.is_full() {
                 return;
             }
-            match if may_accept { self.accept(socket) } else { Poll::Pending } {
-                Poll::Pending if drains => {
+            let accept = || self.ready.read.attempt(|| Ok((socket.accept()?, true)));
+            match may_accept.then(accept).flatten() {
+                None if drains => {
                     drop(locked);
                     return self.close();
                 }
-                Poll::Pending => return,
-                Poll::Ready(Ok(stream)) => {
+                None => return,
+                Some(Ok(stream)) => {
                     if self.fails.load(Ordering::Relaxed) {
                         self.fails.store(false, Ordering::Relaxed);
                         log::info!("connections are accepted again");
@@ -194,10 +185,10 @@ impl Task for Listener {
                         // By this one run at a time.
                         self.last.fetch_sub(1, Ordering::Relaxed);
                     }
-                    self.shared.connect(stream);
+                    self.shared.connect(stream, self.tls.as_ref());
                 }
-                Poll::Ready(Err(error)) if is_of_one_client(&error) => log::debug!("a connection was lost: {error}"),
-                Poll::Ready(Err(error)) => {
+                Some(Err(error)) if is_of_one_client(&error) => log::debug!("a connection was lost: {error}"),
+                Some(Err(error)) => {
                     if !self.fails.swap(true, Ordering::Relaxed) {
                         log::warn!("cannot accept connections, trying again every {} ms: {error}", PAUSE.as_millis());
                     }

@@ -4,9 +4,7 @@
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
-use http::header::{
-    ALLOW, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING,
-};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
 use http::uri::Authority;
 use http::{Method, StatusCode, Version};
 use http_body::Body as _;
@@ -24,7 +22,7 @@ impl Link {
     ) -> http::Response<Outgoing> {
         let (request, _body) = request.into_parts();
         let (mut response, body) = response.into_parts();
-        self.handler.refused(&request, &self.info, &mut response);
+        self.handler.refused(&request, self.info(), &mut response);
         http::Response::from_parts(response, body)
     }
 
@@ -40,8 +38,14 @@ impl Link {
         if !has_valid_target(request) {
             return Some(refusal(StatusCode::BAD_REQUEST));
         }
-        if request.headers().len() > self.limits.max_headers && has_too_many(request, self.limits.max_headers) {
-            return Some(refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+        if request.version() == Version::HTTP_2 {
+            if request.headers().values().any(is_padded) {
+                return Some(refusal(StatusCode::BAD_REQUEST));
+            }
+            // On HTTP/1 hyper has counted.
+            if request.headers().len() > self.limits.max_headers {
+                return Some(refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+            }
         }
         if let Some(code) = refused_coding(request.headers()) {
             return Some(refusal(code));
@@ -53,10 +57,10 @@ impl Link {
     }
 }
 
-/// On HTTP/1 hyper has counted. On HTTP/2 a cookie may come in pieces, which count once (RFC 9113 section 8.2.3).
-fn has_too_many(request: &http::Request<Incoming>, max: usize) -> bool {
-    let pieces = request.headers().get_all(COOKIE).iter().skip(1).count();
-    request.version() == Version::HTTP_2 && request.headers().len() - pieces > max
+/// A field value that starts or ends with a space or tab is malformed on HTTP/2 (RFC 9113 section 8.2.1); on HTTP/1 they are no
+/// part of it.
+fn is_padded(value: &HeaderValue) -> bool {
+    matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
 }
 
 /// We know one transfer coding, which may be applied once (RFC 9112 sections 6.1 and 7): others would reach the handler undecoded.
@@ -76,12 +80,10 @@ fn refused_coding(headers: &HeaderMap) -> Option<StatusCode> {
 /// its place, and a `Host` beside it must agree.
 fn has_valid_target(request: &http::Request<Incoming>) -> bool {
     let (headers, uri) = (request.headers(), request.uri());
-    if request.version() < Version::HTTP_2 {
-        // Authority-form is for CONNECT, asterisk-form for OPTIONS (RFC 9112 sections 3.2.3 and 3.2.4).
-        let is_authority_form = uri.scheme().is_none() && uri.authority().is_some();
-        if is_authority_form || (uri.path() == "*" && request.method() != Method::OPTIONS) {
-            return false;
-        }
+    // Authority-form is for CONNECT, asterisk-form for OPTIONS (RFC 9112 sections 3.2.3 and 3.2.4, RFC 9113 section 8.3.1).
+    let is_authority_form = request.version() < Version::HTTP_2 && uri.scheme().is_none() && uri.authority().is_some();
+    if is_authority_form || (uri.path() == "*" && request.method() != Method::OPTIONS) {
+        return false;
     }
     // User information in particular (RFC 9110 section 4.2.4, RFC 9113 section 8.3.1).
     if uri.authority().is_some_and(|authority| !is_authority(authority.as_str().as_bytes())) {

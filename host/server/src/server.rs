@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use socket2::Domain;
@@ -17,12 +17,13 @@ use crate::executor::Executor;
 use crate::http::Service;
 use crate::link::{Limits, Link};
 use crate::listener::{self, Listener};
-use crate::options::Options;
+use crate::options::{IsProxy, Options};
 use crate::peers::Peers;
 use crate::reactor::{Ready, Told};
 use crate::service::{Cloned, Serviced};
 use crate::socket::{Listening, Socket};
 use crate::sync::lock;
+use crate::tls;
 use crate::workers::{Task, Workers};
 
 /// How often shutdown looks whether all is done.
@@ -42,7 +43,7 @@ const SHUTDOWN_LOOK: Duration = Duration::from_millis(50);
 /// ```
 #[derive(Default)]
 pub struct Server {
-    listeners: Vec<Listening>,
+    pub(crate) listeners: Vec<(Listening, Option<tls::Config>)>,
     pub(crate) options: Options,
 }
 
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     max_connections: usize,
     /// Set if connections per peer are bounded.
     peers: Option<Peers>,
+    is_proxy: Option<Box<IsProxy>>,
     connections: AtomicUsize,
     /// Sockets: those of connections, and of closed ones that a handler still holds on to.
     sockets: AtomicUsize,
@@ -107,11 +109,8 @@ impl Server {
     /// # Errors
     ///
     /// As [`try_bind`](Self::try_bind).
-    pub fn and_bind(mut self, addr: impl ToSocketAddrs) -> io::Result<Self> {
-        for listener in listener::bind(addr)? {
-            self.listeners.push(Listening::tcp(listener)?);
-        }
-        Ok(self)
+    pub fn and_bind(self, addr: impl ToSocketAddrs) -> io::Result<Self> {
+        listener::bind(addr)?.into_iter().try_fold(self, Self::and_listen)
     }
 
     /// Binds to a Unix stream socket at `path`, which stays behind when the server ends.
@@ -149,23 +148,25 @@ impl Server {
     ///
     /// If it cannot be made non-blocking.
     pub fn and_listen_unix(mut self, listener: UnixListener) -> io::Result<Self> {
-        self.listeners.push(Listening::unix(listener)?);
+        self.listeners.push((Listening::unix(listener)?, None));
         Ok(self)
     }
 
-    /// Listens on one more stream socket, TCP or Unix, that listens already: one that systemd or another process has passed on.
+    /// Listens on one more stream socket, TCP or Unix, that listens already: perhaps one that systemd or another process has passed on.
     ///
     /// # Errors
     ///
     /// If it is no such socket, or cannot be made non-blocking.
-    pub fn and_listen(mut self, socket: OwnedFd) -> io::Result<Self> {
+    pub fn and_listen(mut self, socket: impl Into<OwnedFd>) -> io::Result<Self> {
+        let socket = socket.into();
         if !rustix::net::sockopt::socket_acceptconn(&socket)? {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen"));
         }
-        self.listeners.push(match socket2::SockRef::from(&socket).local_addr()?.domain() {
+        let listening = match socket2::SockRef::from(&socket).local_addr()?.domain() {
             Domain::UNIX => Listening::unix(socket.into())?,
             _ => Listening::tcp(socket.into())?,
-        });
+        };
+        self.listeners.push((listening, None));
         Ok(self)
     }
 
@@ -176,12 +177,12 @@ impl Server {
     /// If there is none, or the system does not tell.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         let none = || io::Error::new(io::ErrorKind::NotConnected, "the server is bound to no TCP address");
-        self.listeners.iter().find_map(Listening::local_addr).ok_or_else(none)?
+        self.listeners.iter().find_map(|(listener, _)| listener.local_addr()).ok_or_else(none)?
     }
 
     /// All TCP addresses it is bound to.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr()?.ok()).collect()
+        self.listeners.iter().filter_map(|(listener, _)| listener.local_addr()?.ok()).collect()
     }
 
     /// Runs futures on the workers that this server will have.
@@ -231,6 +232,7 @@ impl Server {
             limits,
             max_connections,
             max_connections_per_peer,
+            is_proxy,
             nodelay,
             abandon_after,
             workers,
@@ -251,6 +253,7 @@ impl Server {
             abandon_after,
             max_connections,
             peers: max_connections_per_peer.map(Peers::new),
+            is_proxy,
             connections: AtomicUsize::new(0),
             sockets: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -260,8 +263,9 @@ impl Server {
         });
         // From here on dropping the handle ends the threads.
         let handle = handle(shared.clone());
-        for socket in self.listeners {
-            let listener = Listener::register(socket, &shared)?;
+        for (socket, tls) in self.listeners {
+            let tls = tls.map(|tls| tls.offering(protocols));
+            let listener = Listener::register(socket, tls, &shared)?;
             lock(&shared.listeners).push(listener);
         }
         Ok(handle)
@@ -291,9 +295,11 @@ impl Shared {
     }
 
     /// Takes over a connection that was accepted.
-    pub(crate) fn connect(self: &Arc<Self>, socket: Socket) {
-        let info = socket.info();
-        let Some(count) = SocketCount::new(self, info.peer_addr()) else {
+    pub(crate) fn connect(self: &Arc<Self>, socket: Socket, tls: Option<&tls::Config>) {
+        let mut info = socket.info();
+        let is_announced = info.peer_addr().is_some_and(|peer| self.is_proxy.as_ref().is_some_and(|is| is(peer.ip())));
+        let peer = info.peer_addr().filter(|_| !is_announced);
+        let Some(count) = SocketCount::new(self, peer) else {
             log::debug!("closed a connection at once, since its peer has too many: {info:?}");
             return;
         };
@@ -304,12 +310,16 @@ impl Shared {
             log::debug!("a connection was lost: {error}");
             return;
         }
+        let session = match tls.map(|tls| tls.session(&mut info)).transpose() {
+            Ok(session) => session,
+            Err(error) => return log::error!("cannot begin a TLS handshake: {error}"),
+        };
         let ready = Arc::new(Ready::new());
         self.connections.fetch_add(1, Ordering::SeqCst);
         let connection = self.workers.reactor.insert(socket, ready.clone(), |socket, token| {
             let (handler, limits) = (self.handler.clone(), self.limits.clone());
-            let link = Link::new(self.workers.clone(), handler, limits, info, ready, socket, count);
-            let connection = Connection::new(link, self.clone(), token);
+            let link = Link::new(self.workers.clone(), handler, limits, info, ready, (socket, session), count);
+            let connection = Connection::new(link, self.clone(), token, is_announced);
             (connection.clone(), Told::Task(connection))
         });
         match connection {
@@ -353,25 +363,38 @@ impl Shared {
 pub(crate) struct SocketCount {
     shared: Arc<Shared>,
     /// Set if its peer counts it too.
-    peer: Option<IpAddr>,
+    peer: OnceLock<IpAddr>,
 }
 
 impl SocketCount {
     /// None: the peer has too many.
     fn new(shared: &Arc<Shared>, peer: Option<SocketAddr>) -> Option<Self> {
-        let peer = match (&shared.peers, peer) {
-            (Some(peers), Some(peer)) => Some(peers.enter(peer.ip())?),
-            _ => None,
-        };
         shared.sockets.fetch_add(1, Ordering::SeqCst);
-        Some(Self { shared: shared.clone(), peer })
+        let count = Self { shared: shared.clone(), peer: OnceLock::new() };
+        peer.is_none_or(|peer| count.counts(peer)).then_some(count)
+    }
+
+    /// Has its peer count it too. False: that has too many.
+    pub(crate) fn counts(&self, peer: SocketAddr) -> bool {
+        let Some(peers) = &self.shared.peers else { return true };
+        // Once for each socket.
+        peers.enter(peer.ip()).is_some_and(|peer| self.peer.set(peer).is_ok())
     }
 }
 
 impl Drop for SocketCount {
     fn drop(&mut self) {
-        self.shared.socket_closed(self.peer);
+        self.shared.socket_closed(self.peer.get().copied());
     }
+}
+
+/// A socket that listens, from [`Sockets::try_clone`].
+#[derive(Debug)]
+pub struct ListeningSocket {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// Whether its connections speak TLS.
+    pub speaks_tls: bool,
 }
 
 /// The sockets that a server listens on, see [`Handle::sockets`]. They keep no server alive.
@@ -384,7 +407,7 @@ impl Sockets {
     /// # Errors
     ///
     /// If there are no more file descriptors to be had.
-    pub fn try_clone(&self) -> io::Result<Vec<OwnedFd>> {
+    pub fn try_clone(&self) -> io::Result<Vec<ListeningSocket>> {
         let Some(shared) = self.0.upgrade() else { return Ok(Vec::new()) };
         let listeners = lock(&shared.listeners);
         listeners.iter().filter_map(|listener| listener.try_clone().transpose()).collect()

@@ -66,8 +66,10 @@ impl AsFd for Listening {
 impl Socket {
     pub(crate) fn info(&self) -> ConnectionInfo {
         match self {
-            Self::Tcp(stream) => ConnectionInfo { peer: stream.peer_addr().ok(), local: stream.local_addr().ok() },
-            Self::Unix(_) => ConnectionInfo { peer: None, local: None },
+            Self::Tcp(stream) => {
+                ConnectionInfo { peer: stream.peer_addr().ok(), local: stream.local_addr().ok(), tls: None }
+            }
+            Self::Unix(_) => ConnectionInfo { peer: None, local: None, tls: None },
         }
     }
 
@@ -118,6 +120,21 @@ impl Socket {
             }
             Self::Unix(_) => self.shutdown(Shutdown::Both),
         }
+    }
+}
+
+/// For rustls, which writes its records itself.
+impl Write for &Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Socket::write(self, bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        Socket::write_vectored(self, slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -78,7 +78,7 @@ impl TcpStream {
         })
     }
 
-    /// Tries `call` while the socket is ready, or has `waker` hold who polls. `call` says whether it may be tried again before the next edge.
+    /// Makes `call` if the socket is ready for it, or has `waker` hold who polls; see [`Readiness::attempt`].
     fn poll<R>(
         &self,
         cx: &Context<'_>,
@@ -86,29 +86,16 @@ impl TcpStream {
         waker: &Mutex<Option<Waker>>,
         mut call: impl FnMut() -> io::Result<(R, bool)>,
     ) -> Poll<io::Result<R>> {
-        loop {
-            if !ready.claim() {
-                let mut waker = lock(waker);
-                if waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-                    *waker = Some(cx.waker().clone());
-                }
-                drop(waker);
-                // The poller sets it first, and looks for somebody to wake second.
-                if !ready.claim() {
-                    return Poll::Pending;
-                }
-            }
-            match call() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => ready.set(),
-                result => {
-                    if !matches!(result, Ok((_, false))) {
-                        ready.set();
-                    }
-                    return Poll::Ready(result.map(|(result, _)| result));
-                }
-            }
+        if let Some(result) = ready.attempt(&mut call) {
+            return Poll::Ready(result);
         }
+        let mut waker = lock(waker);
+        if waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        drop(waker);
+        // The poller sets it first, and looks for somebody to wake second.
+        ready.attempt(call).map_or(Poll::Pending, Poll::Ready)
     }
 
     fn poll_write_with(

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use astra_server::{Body, Exchange, Request, Response, Server};
+use astra_server::{Body, Exchange, ListeningSocket, Request, Response, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{
     Client, HandlerFn, PATIENCE, alone, is_child, serve, server, signals, spawn_child, start, start_handler, threads,
@@ -96,7 +96,9 @@ fn a_socket_is_passed_on_to_another_server_while_the_first_serves_its_connection
     let handle = first.into_handle();
     let sockets = handle.sockets();
     let passed = sockets.try_clone().expect("there are descriptors");
-    let second = passed.into_iter().try_fold(Server::default(), Server::and_listen).expect("they listen");
+    assert!(passed.iter().all(|socket| !socket.speaks_tls));
+    let listen = |server: Server, socket: ListeningSocket| server.and_listen(socket.fd);
+    let second = passed.into_iter().try_fold(Server::default(), listen).expect("they listen");
     let second = start(second, says("second"));
     assert_eq!(second.addr, addr);
     sockets.close();

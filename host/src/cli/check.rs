@@ -14,6 +14,7 @@ use clap::Args;
 
 use super::say;
 use crate::{
+    certificates,
     config::{HandlerConfig, format_size},
     config_file,
     gate::{Gate, Probes},
@@ -24,7 +25,7 @@ use crate::{
     router::Router,
 };
 
-/// Check a configuration file: keys and values, routes, grants, and that every module loads
+/// Check a configuration file: keys and values, routes, grants, certificates, and that every module loads
 #[derive(Args)]
 pub(super) struct Check {
     /// The configuration file
@@ -54,6 +55,11 @@ impl Check {
             probes: Probes::default(),
         };
         let (mut lines, mut problems) = (Vec::new(), Vec::new());
+        for files in &file.config.server.tls {
+            if let Err(error) = certificates::read(files) {
+                problems.push(format!("{}: [server]: {:#}", self.file.display(), anyhow::Error::from(error)));
+            }
+        }
         for handler in &file.config.handlers {
             match self.check(handler, &gate, &router) {
                 Ok(module) => lines.push((handler, module)),

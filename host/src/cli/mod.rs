@@ -154,6 +154,9 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
             }
             _ => "give an address of this machine, such as `--listen 127.0.0.1:8080`",
         }),
+        HostError::NoCertificate { .. } => {
+            Some("give its files, `--tls-cert FILE --tls-key FILE`, or `tls` in the configuration file")
+        }
         HostError::Grant(GrantError::Open { .. } | GrantError::NotADirectory { .. }) => {
             Some("give a directory that exists and may be read: `--dir HOST[::GUEST][:rw]`")
         }

@@ -31,7 +31,7 @@ use super::{
     systemd::{self, Notify},
 };
 use crate::{
-    config::{self, Config, HandlerConfig, ValueError},
+    config::{self, CertificateFiles, Config, HandlerConfig, ValueError},
     config_file,
     control::socket,
     guest::{CacheMode, OutboundRule, Reset},
@@ -76,7 +76,7 @@ pub(super) struct Flags {
 /// Where this host is, which differs from run to run: these flags go before what a configuration file says.
 #[derive(Args, Clone)]
 pub(super) struct Places {
-    /// Address to listen on; port 0 takes a free one; may be repeated [default: 127.0.0.1:8080]
+    /// Address to listen on, with https:// before it to speak TLS there; port 0 takes a free one; may be repeated [default: 127.0.0.1:8080, or https://127.0.0.1:8443 with --tls-cert]
     #[arg(long, value_name = "HOST:PORT")]
     listen: Vec<String>,
     /// The control socket [default: one in the user's runtime directory]
@@ -96,6 +96,12 @@ pub(super) struct Places {
 /// What a configuration file says under `[server]`.
 #[derive(Args, Clone, Default, PartialEq)]
 pub(super) struct ServerFlags {
+    /// The certificate to show where TLS is spoken, and below it what leads to a root, as PEM; may be repeated, each with its key: a client gets the first that is for the name it asks for
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Vec<PathBuf>,
+    /// The certificate's key, as PEM
+    #[arg(long, value_name = "FILE")]
+    tls_key: Vec<PathBuf>,
     /// Largest request body [default: 10MiB]
     #[arg(long, value_name = "SIZE")]
     max_body: Option<String>,
@@ -285,8 +291,12 @@ impl Run {
         };
         let server = &mut config.server;
         if !self.flags.places.listen.is_empty() {
-            let addresses = self.flags.places.listen.iter().map(|text| config::address("--listen", text));
+            let addresses = self.flags.places.listen.iter().map(|text| config::listen("--listen", text));
             server.listen = addresses.collect::<Result<_, _>>()?;
+        }
+        if !self.flags.server.tls_cert.is_empty() && !server.speaks_tls() {
+            let allowed = "an address that begins with `https://` beside --tls-cert, such as `https://0.0.0.0:443`";
+            return Err(config::not_allowed("--listen", allowed, &server.listen.join("`, `")).into());
         }
         // What a swap compiles is compiled by this program, on Linux even when its file has been replaced by a newer one.
         server.compile.program =
@@ -359,8 +369,8 @@ impl Run {
         for address in host.control_addrs() {
             say(&format!("control on http://{address}"));
         }
-        for place in host.listens_on() {
-            say(&format!("listening on {place}"));
+        for url in host.local_urls() {
+            say(&format!("listening on {url}"));
         }
     }
 }
@@ -409,6 +419,14 @@ impl Reloads {
 impl ServerFlags {
     fn apply(&self, config: &mut Config) -> Result<(), ValueError> {
         let server = &mut config.server;
+        if self.tls_cert.len() != self.tls_key.len() {
+            let (certs, keys) = (self.tls_cert.len(), self.tls_key.len());
+            let found = format!("{keys} for {certs}");
+            return Err(config::not_allowed("--tls-key", "given once for each --tls-cert, in the same order", &found));
+        }
+        for (cert, key) in self.tls_cert.iter().zip(&self.tls_key) {
+            server.tls.push(CertificateFiles { cert: cert.clone(), key: key.clone() });
+        }
         for text in &self.trusted_proxy {
             server.trusted_proxies.push(config::network("--trusted-proxy", text)?);
         }

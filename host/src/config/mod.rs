@@ -3,6 +3,7 @@
 //! Nothing of clap or TOML lives here: the command line and the configuration file hand in text together with the name to
 //! blame, and an error says the name, the value and what is allowed. Nothing here touches the network or starts anything.
 
+mod clients;
 mod values;
 
 use std::{
@@ -11,10 +12,11 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::values::{BODY, DRAIN, LIMIT, MEMORY, WORKERS, not_allowed};
+pub use self::clients::ClientLimits;
+pub(crate) use self::values::{BODY, DRAIN, LIMIT, MEMORY, QUEUE, WORKERS, not_allowed};
 pub use self::values::{
-    ValueError, add_variables, address, argument, count, dir, dns, duration, env_file, format_size, network, outbound,
-    share, size, tcp, variable,
+    ValueError, add_variables, address, argument, count, dir, dns, duration, env_file, format_size, listen, network,
+    outbound, share, size, tcp, variable,
 };
 use crate::{
     forwarded::Network,
@@ -36,15 +38,21 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ServerConfig {
-    /// Addresses to listen on, `HOST:PORT`; port 0 lets the system choose.
+    /// Addresses to listen on, `HOST:PORT`, or `https://HOST:PORT` to speak TLS there; port 0 lets the system choose.
     pub listen: Vec<String>,
+    /// What is shown where TLS is spoken: to each client the first that is for the name it asks for, or the very first.
+    pub tls: Vec<CertificateFiles>,
     /// Peers whose `forwarded` and `x-forwarded-*` are believed.
     pub trusted_proxies: Vec<Network>,
+    /// Peers that say in front of everything else who their client is: the PROXY protocol, version 2.
+    pub proxy_protocol: Vec<Network>,
     /// Largest request body, in bytes; 413 beyond it.
     pub max_body: u64,
     /// How long a request body may stand still while its guest reads it; then the client gets 408, if the guest has not answered.
     /// Shorter than the default deadline, which would come first otherwise.
     pub body_timeout: Duration,
+    /// What else clients may do.
+    pub clients: ClientLimits,
     /// Requests that run or wait in a guest at once.
     pub max_workers: u32,
     /// Linear memory of all guests together, in bytes; by default 70 % of what the control group or the machine has. A guest that
@@ -66,6 +74,15 @@ pub struct ServerConfig {
     pub state: Option<PathBuf>,
     /// How modules are compiled that come while the host serves.
     pub compile: CompileConfig,
+}
+
+/// A certificate and its key, both in PEM; read again when one of the files changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The certificate, and below it in the same file what leads from it to a root.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
 }
 
 /// Where a host can be operated.
@@ -106,6 +123,8 @@ pub struct HandlerConfig {
     pub grants: Grants,
     /// What its guests may use up.
     pub limits: Limits,
+    /// How many requests there may be.
+    pub admission: Admission,
     /// Whether a change of `module` is a swap.
     pub watch: bool,
     /// The request that a new revision must answer before it is published.
@@ -118,6 +137,17 @@ pub struct HandlerConfig {
     pub keep: usize,
     /// Whether a swap may bring a module that imports what the one before did not.
     pub new_imports: NewImports,
+}
+
+/// How many requests of a handler there may be. What is not set leaves a quarter of the host's to others, if there are others.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Admission {
+    /// Requests that run or wait in its guests at once.
+    pub in_flight: Option<u32>,
+    /// Requests that may wait for that; one more is answered 503.
+    pub queue: Option<u32>,
+    /// How long one may wait; then it is answered 503.
+    pub queue_timeout: Option<Duration>,
 }
 
 /// The request that a new revision must answer before it is published.
@@ -277,6 +307,12 @@ pub const DEFAULT_COMPILE_MEMORY: u64 = 2 << 30;
 /// Where a host listens unless told otherwise.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 
+/// The same for a host that has certificates.
+pub const DEFAULT_LISTEN_TLS: &str = "https://127.0.0.1:8443";
+
+/// What an address begins with where TLS is spoken.
+pub(crate) const HTTPS: &str = "https://";
+
 impl Config {
     /// The defaults for serving `module` at every path.
     pub fn new(module: impl Into<PathBuf>) -> Self {
@@ -297,13 +333,32 @@ impl Config {
     }
 }
 
+impl ServerConfig {
+    /// The addresses to listen on, or the default.
+    pub(crate) fn addresses(&self) -> Vec<&str> {
+        match (&self.listen[..], &self.tls[..]) {
+            ([], []) => vec![DEFAULT_LISTEN],
+            ([], _) => vec![DEFAULT_LISTEN_TLS],
+            (listen, _) => listen.iter().map(String::as_str).collect(),
+        }
+    }
+
+    /// Whether TLS is spoken at any of them.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.addresses().iter().any(|address| address.starts_with(HTTPS))
+    }
+}
+
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
+            tls: Vec::new(),
             trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
             max_body: DEFAULT_MAX_BODY,
             body_timeout: DEFAULT_BODY_TIMEOUT,
+            clients: ClientLimits::default(),
             max_workers: DEFAULT_MAX_WORKERS,
             memory_budget: None,
             reset: Reset::Copy,
@@ -328,6 +383,7 @@ impl HandlerConfig {
             routes: vec![Route::everything()],
             grants: Grants::default(),
             limits: Limits::default(),
+            admission: Admission::default(),
             watch: false,
             probe: None,
             guard: None,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Share, Text};
+use super::{HTTPS, Share, Text};
 use crate::{
     forwarded::Network,
     guest::{DirGrant, HostPattern, OutboundRule, TcpRule},
@@ -29,6 +29,9 @@ pub(crate) const BODY: RangeInclusive<u64> = 0..=1 << 40;
 
 /// How many requests may be in guests at once.
 pub(crate) const WORKERS: RangeInclusive<u32> = 1..=10_000;
+
+/// How many requests of a handler may wait for that.
+pub(crate) const QUEUE: RangeInclusive<u32> = 0..=10_000;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -165,6 +168,26 @@ pub fn address(name: &str, text: &str) -> Result<String, ValueError> {
         Ok(text.to_owned())
     } else {
         Err(not_allowed(name, "an address and a port, such as `127.0.0.1:8080`, `[::1]:8080` or `localhost:0`", text))
+    }
+}
+
+/// Checks what to listen on: an [`address`], with `https://` before it where TLS is to be spoken. `http://` may be left out, and is here.
+///
+/// # Errors
+/// As for an address.
+pub fn listen(name: &str, text: &str) -> Result<String, ValueError> {
+    let (scheme, rest) = match text.split_once("://") {
+        Some(("http", rest)) => ("", rest),
+        Some(("https", rest)) => (HTTPS, rest),
+        _ => ("", text),
+    };
+    match address(name, rest.strip_suffix('/').filter(|_| rest.len() < text.len()).unwrap_or(rest)) {
+        Ok(address) => Ok(format!("{scheme}{address}")),
+        Err(_) => Err(not_allowed(
+            name,
+            "an address and a port, such as `127.0.0.1:8080`, `[::1]:8080`, `localhost:0`, or `https://0.0.0.0:443` for TLS",
+            text,
+        )),
     }
 }
 
@@ -362,6 +385,24 @@ mod tests {
         let secret = Text::secret("hunter2", "${env:TOKEN}");
         assert_eq!((secret.to_string(), secret.expose()), ("${env:TOKEN}".to_owned(), "hunter2"));
         assert_eq!(format!("{secret:?}"), "\"${env:TOKEN}\"");
+    }
+
+    #[test]
+    fn what_is_listened_on_may_say_what_is_spoken() {
+        for (text, read) in [
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("http://[::1]:80/", "[::1]:80"),
+            ("https://localhost:0", "https://localhost:0"),
+            ("https://localhost:0/", "https://localhost:0"),
+        ] {
+            assert_eq!(listen("listen", text).expect("allowed"), read);
+        }
+        for wrong in
+            ["", "https://", "https://a", "https://:443", "ftp://a:21", "HTTPS://a:443", "a:443/", "https://a:443/b"]
+        {
+            let error = listen("listen", wrong).expect_err("it is none").to_string();
+            assert!(error.ends_with(&format!("or `https://0.0.0.0:443` for TLS, found `{wrong}`")), "{error}");
+        }
     }
 
     #[test]

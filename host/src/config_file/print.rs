@@ -3,9 +3,9 @@
 
 use std::{fmt::Display, path::Path, time::Duration};
 
-use super::{ConfigFile, reference, table::Written};
+use super::{ConfigFile, clients, reference, table::Written};
 use crate::{
-    config::{HandlerConfig, NewImports, ServerConfig, Text, format_size},
+    config::{CertificateFiles, HandlerConfig, NewImports, ServerConfig, Text, format_size},
     guest::{CacheMode, Grants, NetworkGrant, OutboundRule, Reset},
 };
 
@@ -28,6 +28,7 @@ impl ConfigFile {
 
     fn print_server(&self, server: &ServerConfig, out: &mut Section<'_>) {
         out.list("listen", &server.listen);
+        out.tls(&server.tls);
         out.path_or_off("control", server.control.socket.as_deref(), self.control_left_out);
         match &server.control.tcp {
             Some((address, token)) => {
@@ -38,8 +39,10 @@ impl ConfigFile {
         }
         out.size("max_module", server.control.max_module);
         out.list("trusted_proxies", &server.trusted_proxies);
+        out.list("proxy_protocol", &server.proxy_protocol);
         out.size("max_body", server.max_body);
         out.duration("body_timeout", server.body_timeout);
+        clients::print(&server.clients, out);
         out.raw("max_workers", server.max_workers);
         match server.memory_budget {
             Some(bytes) => out.size("memory_budget", bytes),
@@ -101,6 +104,16 @@ fn print_handler(handler: &HandlerConfig, out: &mut Section<'_>) {
         }
     }
     out.size("limits.memory", handler.limits.memory);
+    for (key, most) in [("limits.in_flight", handler.admission.in_flight), ("limits.queue", handler.admission.queue)] {
+        match most {
+            Some(most) => out.raw(key, most),
+            None => out.comment(&format!("{key}: the server's, or three quarters of that beside other handlers")),
+        }
+    }
+    match handler.admission.queue_timeout {
+        Some(timeout) => out.duration("limits.queue_timeout", timeout),
+        None => out.comment("limits.queue_timeout: 10s"),
+    }
     out.duration("drain", handler.drain);
     out.raw("keep", handler.keep);
     out.quoted(
@@ -142,7 +155,7 @@ fn print_grants(grants: &Grants, out: &mut Section<'_>) {
 }
 
 /// One table, as text.
-struct Section<'a> {
+pub(super) struct Section<'a> {
     text: String,
     number: usize,
     written: &'a Written,
@@ -153,7 +166,7 @@ impl Section<'_> {
         self.text += &format!("{key} = {value}\n");
     }
 
-    fn comment(&mut self, text: &str) {
+    pub(super) fn comment(&mut self, text: &str) {
         self.text += &format!("# {text}\n");
     }
 
@@ -170,7 +183,7 @@ impl Section<'_> {
         self.line(key, self.quoted_value(key, value));
     }
 
-    fn raw(&mut self, key: &str, value: impl Display) {
+    pub(super) fn raw(&mut self, key: &str, value: impl Display) {
         self.line(key, self.written(key).unwrap_or_else(|| value.to_string()));
     }
 
@@ -180,13 +193,13 @@ impl Section<'_> {
         self.line(key, format_args!("[{}]", values.join(", ")));
     }
 
-    fn size(&mut self, key: &str, bytes: u64) {
+    pub(super) fn size(&mut self, key: &str, bytes: u64) {
         // Rounded for people where it is no round number.
         let text = format_size(bytes);
         self.quoted(key, if text.contains('.') { bytes.to_string() } else { text });
     }
 
-    fn duration(&mut self, key: &str, duration: Duration) {
+    pub(super) fn duration(&mut self, key: &str, duration: Duration) {
         self.quoted(key, humantime::format_duration(duration));
     }
 
@@ -210,6 +223,18 @@ impl Section<'_> {
         if texts.is_empty() {
             self.comment(&format!("{key}: none"));
         }
+    }
+
+    fn tls(&mut self, certificates: &[CertificateFiles]) {
+        if certificates.is_empty() {
+            return self.comment("tls: none");
+        }
+        let entry = |(index, files): (usize, &CertificateFiles)| {
+            let quoted = |key, path: &Path| self.quoted_value(&format!("tls[{index}].{key}"), path.display());
+            format!("{{ cert = {}, key = {} }}", quoted("cert", &files.cert), quoted("key", &files.key))
+        };
+        let entries: Vec<String> = certificates.iter().enumerate().map(entry).collect();
+        self.line("tls", format_args!("[{}]", entries.join(", ")));
     }
 
     fn outbound(&self, index: usize, rule: &OutboundRule) -> String {

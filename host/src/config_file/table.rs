@@ -152,6 +152,22 @@ impl Table<'_> {
         values.into_iter().enumerate().map(|(index, value)| (format!("{name}[{index}]"), value)).collect()
     }
 
+    /// A table, or a list of at least one: each with its name.
+    pub(super) fn table_or_tables(&mut self, key: &str) -> Vec<(String, toml::Table)> {
+        let name = self.name(key);
+        let values = match self.take(key) {
+            None => Vec::new(),
+            Some(value @ Value::Table(_)) => vec![value],
+            Some(Value::Array(values)) if !values.is_empty() => values,
+            Some(other) => self.mismatch(&name, "a table or a list of tables", &other).unwrap_or_default(),
+        };
+        let table = |(index, value)| match (format!("{name}[{index}]"), value) {
+            (name, Value::Table(entries)) => Some((name, entries)),
+            (name, other) => self.mismatch(&name, "a table", &other),
+        };
+        values.into_iter().enumerate().filter_map(table).collect()
+    }
+
     /// The text in a value that has been taken out of this table, of which `parse` makes something.
     pub(super) fn value_of<T>(
         &self,

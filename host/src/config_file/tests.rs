@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::*;
+use crate::config::ClientLimits;
 use crate::guest::{DirGrant, HostPattern, OutboundRule};
 
 /// A directory with an `astra.toml`, removed when the test is over.
@@ -67,15 +68,30 @@ fn with_handler(lines: &str) -> String {
 
 const EVERYTHING: &str = r#"
 [server]
-listen = ["127.0.0.1:8080", "[::1]:0"]
+listen = ["http://127.0.0.1:8080", "https://[::1]:0"]
+tls = [{ cert = "tls/${env:DIR}.pem", key = "tls/key.pem" }, { cert = "/run/both.pem", key = "/run/both.pem" }]
 control = "run/astra.sock"
 control_tcp = "127.0.0.1:9000"
 control_token_file = "token"
 max_module = "16MiB"
 trusted_proxies = ["10.0.0.0/8", "::1"]
+proxy_protocol = "192.0.2.0/24"
 max_body = 65537
 body_timeout = "1m 30s"
 max_workers = "${env:WORKERS}"
+header_timeout = "5s"
+tls_handshake_timeout = "3s"
+idle_timeout = "2m"
+write_timeout = "7s"
+body_rate = "2KiB"
+max_header_size = "16KiB"
+max_headers = 50
+max_connections = 1000
+max_connections_per_peer = 20
+max_requests_per_connection = 10000
+max_connection_age = "1h"
+http2_max_streams = 100
+http2_max_control_frames = 500
 memory_budget = "2GiB"
 reset = "scan"
 cache = false
@@ -99,7 +115,7 @@ outbound = ["https://api.example.com/", { url = "https://*.Internal.example:8443
 network = { tcp = ["db.internal:5432", "[fd00::/8]:*", "${env:TOKEN}.internal:1"], dns = "*.internal" }
 config = { feature_x = "on", "a key" = "${file:secret}" }
 args = ["app.py", "--flag", "${env:TOKEN}"]
-limits = { deadline = "5s", stream_deadline = "1h", cpu = "100ms", memory = "64MiB" }
+limits = { deadline = "5s", stream_deadline = "1h", cpu = "100ms", memory = "64MiB", in_flight = 20, queue = 0, queue_timeout = "1s" }
 drain = "0s"
 keep = 1
 new_imports = "refuse"
@@ -122,13 +138,32 @@ fn every_key_is_read() {
     let (folder, file) = everything();
     let base = &folder.0;
     let server = &file.config.server;
-    assert_eq!(server.listen, ["127.0.0.1:8080", "[::1]:0"]);
+    assert_eq!(server.listen, ["127.0.0.1:8080", "https://[::1]:0"]);
+    let files = |cert: PathBuf, key: PathBuf| CertificateFiles { cert, key };
+    let both = || PathBuf::from("/run/both.pem");
+    assert_eq!(server.tls, [files(base.join("tls/modules.pem"), base.join("tls/key.pem")), files(both(), both())]);
     assert_eq!(server.control.socket, Some(base.join("run/astra.sock")));
     assert_eq!(server.control.tcp, Some(("127.0.0.1:9000".to_owned(), base.join("token"))));
     assert_eq!(server.control.max_module, 16 << 20);
-    assert_eq!(server.trusted_proxies.len(), 2);
+    assert_eq!((server.trusted_proxies.len(), server.proxy_protocol.len()), (2, 1));
     assert_eq!((server.max_body, server.body_timeout), (65_537, Duration::from_secs(90)));
     assert_eq!((server.max_workers, server.memory_budget), (7, Some(2 << 30)));
+    let clients = ClientLimits {
+        header_timeout: 5 * SECOND,
+        tls_handshake_timeout: 3 * SECOND,
+        idle_timeout: 120 * SECOND,
+        write_timeout: 7 * SECOND,
+        body_rate: 2048,
+        max_header_size: 16 << 10,
+        max_headers: 50,
+        max_connections: Some(1000),
+        max_connections_per_peer: Some(20),
+        max_requests_per_connection: Some(10_000),
+        max_connection_age: Some(HOUR),
+        http2_max_streams: 100,
+        http2_max_control_frames: 500,
+    };
+    assert_eq!(server.clients, clients);
     assert_eq!((server.reset, server.cache, server.trust_precompiled), (Reset::Scan, CacheMode::Off, true));
     assert_eq!(server.health.as_deref(), Some("/healthz"));
     assert_eq!((server.drain, server.state.clone()), (5 * SECOND, Some("/var/lib/astra".into())));
@@ -177,6 +212,8 @@ fn every_key_is_read() {
     assert_eq!(hello.grants.args, ["app.py", "--flag", "hunter2"]);
     assert_eq!((hello.limits.deadline, hello.limits.memory), (5 * SECOND, 64 << 20));
     assert_eq!((hello.limits.stream_deadline, hello.limits.cpu), (Some(HOUR), Some(100 * MILLISECOND)));
+    let admission = Admission { in_flight: Some(20), queue: Some(0), queue_timeout: Some(SECOND) };
+    assert_eq!((&hello.admission, &rest.admission), (&admission, &Admission::default()));
     assert_eq!((hello.drain, hello.keep, hello.new_imports), (Duration::ZERO, 1, NewImports::Refuse));
 
     assert_eq!(rest.module, Path::new("/srv/rest.wasm"));
@@ -190,6 +227,9 @@ fn what_is_left_out_has_a_default() {
     expected.server.listen = vec![DEFAULT_LISTEN.to_owned()];
     assert_eq!(file.config, expected);
     assert!(file.control_left_out && file.state_left_out);
+
+    let (_folder, file) = right(&format!("[[server.tls]]\ncert = \"c\"\nkey = \"k\"\n{}", with_handler("")));
+    assert_eq!(file.config.server.listen, [DEFAULT_LISTEN_TLS]);
 
     let (_folder, file) = right(&format!("[server]\ncontrol = false\nstate = false\n{}", with_handler("guard = {}")));
     assert!(!file.control_left_out && !file.state_left_out);
@@ -263,6 +303,9 @@ fn every_value_is_checked_and_blamed() {
         ("max_body = [\"1\"]", "`max_body` must be a text or a number, found a list"),
         ("body_timeout = 30", "`body_timeout` must be a duration"),
         ("body_timeout = 1979-05-27", "`body_timeout` must be a text or a number, found a date"),
+        ("max_header_size = \"1KiB\"", "`max_header_size` must be a size between 8KiB and 1MiB"),
+        ("max_connections_per_peer = 0", "`max_connections_per_peer` must be a whole number between 1 and 1000000"),
+        ("idle_timout = \"1s\"", "did you mean `idle_timeout`?"),
         ("max_workers = 0", "`max_workers` must be a whole number between 1 and 10000, found `0`"),
         ("max_workers = 1.5", "found `1.5`"),
         ("memory_budget = \"1\"", "`memory_budget` must be a size"),
@@ -275,7 +318,22 @@ fn every_value_is_checked_and_blamed() {
         ("compile = { memory = \"1KiB\" }", "`compile.memory` must be a size"),
         ("compile = { memry = \"1GiB\" }", "unknown key `compile.memry`; did you mean `compile.memory`?"),
         ("listn = \"a:1\"", "unknown key `listn`; did you mean `listen`?"),
-        ("tls = true", "unknown key `tls`; known are `listen`, `control`,"),
+        ("nginx = true", "unknown key `nginx`; known are `tls`, `listen`, `control`,"),
+        ("tls = true", "`tls` must be a table or a list of tables, found `true`"),
+        ("tls = []", "`tls` must be a table or a list of tables, found a list"),
+        ("tls = \"cert.pem\"", "`tls` must be a table or a list of tables, found a text"),
+        ("tls = [5]", "`tls[0]` must be a table, found an integer"),
+        ("tls = { cert = \"c\" }", "`tls[0].key` is missing"),
+        ("tls = [{ cert = \"c\", key = \"k\" }, { key = \"k\" }]", "`tls[1].cert` is missing"),
+        ("tls = { cert = \"c\", key = \"k\", sni = \"a\" }", "unknown key `tls[0].sni`; known are `cert`, `key`"),
+        (
+            "listen = \"a:1\"\ntls = { cert = \"c\", key = \"k\" }",
+            "`tls` is for addresses in `listen` that begin with `https://`",
+        ),
+        (
+            "listen = \"https://a:1\"",
+            "`listen` has an address that begins with `https://`: `tls` is missing, such as `{ cert = ",
+        ),
         ("\"li\\nsten\" = 1", "unknown key `li\\nsten`; did you mean `listen`?"),
     ] {
         let error = Folder::new(&format!("[server]\n{server}\n{}", with_handler(""))).error();
@@ -532,11 +590,13 @@ fn keys_that_need_a_restart_are_named() {
     assert_eq!(restart_keys(&old, &old), [] as [&str; 0]);
     let all = [
         "listen",
+        "tls",
         "control",
         "control_tcp",
         "control_token_file",
         "max_module",
         "trusted_proxies",
+        "proxy_protocol",
         "max_body",
         "body_timeout",
         "max_workers",
@@ -548,6 +608,19 @@ fn keys_that_need_a_restart_are_named() {
         "drain",
         "state",
         "compile",
+        "header_timeout",
+        "tls_handshake_timeout",
+        "idle_timeout",
+        "write_timeout",
+        "body_rate",
+        "max_header_size",
+        "max_headers",
+        "max_connections",
+        "max_connections_per_peer",
+        "max_requests_per_connection",
+        "max_connection_age",
+        "http2_max_streams",
+        "http2_max_control_frames",
     ];
     assert_eq!(restart_keys(&old, &ServerConfig::default()), all);
     let mut new = old.clone();

@@ -100,12 +100,12 @@ impl ControlShare {
     pub(crate) fn try_clone(&self) -> io::Result<Inherited> {
         let unix = match &self.unix {
             Some((sockets, lock)) => {
-                sockets.try_clone()?.pop().map(|socket| Ok::<_, io::Error>((socket, lock.try_clone()?)))
+                sockets.try_clone()?.pop().map(|socket| Ok::<_, io::Error>((socket.fd, lock.try_clone()?)))
             }
             None => None,
         };
         let tcp = self.tcp.as_ref().map_or_else(|| Ok(Vec::new()), Sockets::try_clone)?;
-        Ok(Inherited { unix: unix.transpose()?, tcp })
+        Ok(Inherited { unix: unix.transpose()?, tcp: tcp.into_iter().map(|socket| socket.fd).collect() })
     }
 
     /// What was inherited is this process's from now on.

@@ -234,6 +234,10 @@ impl RequestBody {
                 self.upload.end(UploadEnd::TooSlow);
                 Error::ConnectionReadTimeout
             }
+            io::ErrorKind::InvalidData => {
+                self.upload.end(UploadEnd::Malformed);
+                Error::HttpProtocolError
+            }
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
@@ -278,7 +282,8 @@ mod tests {
             (io::ErrorKind::FileTooLarge, Some(FailureKind::BodyTooLarge)),
             (io::ErrorKind::TimedOut, Some(FailureKind::ClientTooSlow)),
             (io::ErrorKind::ConnectionAborted, None),
-            (io::ErrorKind::InvalidData, None),
+            (io::ErrorKind::InvalidData, Some(FailureKind::BadRequest)),
+            (io::ErrorKind::Other, None),
         ] {
             let upload = Arc::<Upload>::default();
             let body = astra_server::Body::wrap_reader(Fails(kind));

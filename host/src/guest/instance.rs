@@ -74,6 +74,8 @@ pub(crate) enum UploadEnd {
     TooLarge,
     /// The client stopped sending.
     TooSlow,
+    /// Its framing is none.
+    Malformed,
     /// The client went away, or ended it early.
     ClientGone,
 }
@@ -98,6 +100,7 @@ impl Upload {
             UploadEnd::TooSlow => {
                 Some(Failure::new(FailureKind::ClientTooSlow, "the client stopped sending the request body"))
             }
+            UploadEnd::Malformed => Some(Failure::new(FailureKind::BadRequest, "the request body is malformed")),
             UploadEnd::ClientGone => None,
         }
     }

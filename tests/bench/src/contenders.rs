@@ -33,7 +33,7 @@ impl Contenders {
     pub(crate) fn prepare(options: &Options, scenarios: &[Scenario]) -> Result<Contenders> {
         let target = target_directory()?;
         cargo(&["build", "--release", "-p", "bench", "--bins"], None)?;
-        if scenarios.iter().any(|scenario| *scenario != Scenario::Native) {
+        if scenarios.iter().any(|scenario| !matches!(scenario, Scenario::Native | Scenario::Tls)) {
             if options.astra_host.is_none() {
                 cargo(&["build", "--release", "-p", "astra-host"], None)?;
             }
@@ -60,7 +60,17 @@ impl Contenders {
 
     /// astra-server, hyper on Tokio, the seed.
     pub(crate) fn native(&self) -> [Contender; 3] {
-        ["native_astra_server", "native_hyper_tokio", "native_astra_seed"].map(|name| Contender {
+        self.ours(["native_astra_server", "native_hyper_tokio", "native_astra_seed"])
+    }
+
+    /// astra-server and hyper on Tokio, both with TLS, and astra-server without.
+    pub(crate) fn tls(&self) -> [Contender; 3] {
+        self.ours(["native_astra_tls", "native_hyper_tls", "native_astra_server"])
+    }
+
+    /// Servers of this package.
+    fn ours<const N: usize>(&self, names: [&'static str; N]) -> [Contender; N] {
+        names.map(|name| Contender {
             name,
             program: self.target.join("release").join(name),
             arguments: vec!["{addr}".to_owned()],

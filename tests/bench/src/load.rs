@@ -35,7 +35,7 @@ pub(crate) fn run(server: &Server, path: &str, connections: u32, seconds: u32, p
     let output = command
         .args(["--latency", "--timeout", "10s", "-t", threads])
         .args(["-c", &connections.to_string(), "-d", &format!("{seconds}s")])
-        .arg(format!("http://{}{path}", server.addr))
+        .arg(format!("{}://{}{path}", if server.is_tls { "https" } else { "http" }, server.addr))
         .output()
         .context("cannot run `wrk`")?;
     let text = String::from_utf8_lossy(&output.stdout);

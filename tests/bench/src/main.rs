@@ -56,6 +56,8 @@ pub(crate) struct Options {
 enum Scenario {
     /// A native handler: astra-server, hyper on Tokio, the astra crate
     Native,
+    /// The same over TLS, on connections that are kept and on new ones: astra-server, hyper on Tokio
+    Tls,
     /// The hello guest: astra-host, `wasmtime serve` with default and with best flags
     Hello,
     /// 900 connections whose guests sleep 100 ms
@@ -126,6 +128,7 @@ fn main() -> anyhow::Result<()> {
     for scenario in chosen {
         match scenario {
             Scenario::Native => scenarios::native(&options, &contenders, &mut report)?,
+            Scenario::Tls => scenarios::tls(&options, &contenders, &mut report)?,
             Scenario::Hello => scenarios::hello(&options, &contenders, &mut report)?,
             Scenario::Sleep => scenarios::sleep(&options, &contenders, &mut report)?,
             Scenario::Idle => scenarios::idle(&options, &contenders, &mut report)?,

@@ -45,6 +45,8 @@ impl Contender {
 pub(crate) struct Server {
     child: Child,
     pub(crate) addr: SocketAddr,
+    /// It speaks TLS.
+    pub(crate) is_tls: bool,
 }
 
 impl Server {
@@ -63,13 +65,13 @@ impl Server {
         forward(stderr, sender);
 
         // From here on an early return kills the child.
-        let mut server = Server { child, addr: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        let mut server = Server { child, addr: SocketAddr::from(([127, 0, 0, 1], 0)), is_tls: false };
         let mut output = String::new();
         loop {
             match lines.recv_timeout(Duration::from_secs(60)) {
                 Ok(line) => {
                     if let Some(addr) = address_in(&line) {
-                        server.addr = addr;
+                        (server.addr, server.is_tls) = (addr, line.contains("https://"));
                         return Ok(server);
                     }
                     output.push_str(&line);
@@ -88,7 +90,7 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {}", contender.shown()))?;
-        Ok(Server { child, addr })
+        Ok(Server { child, addr, is_tls: false })
     }
 
     /// Resident memory in KiB.

@@ -197,7 +197,8 @@ fn runtime_dir() -> PathBuf {
 
 /// What a start-up line says about where the host listens, if it is about that.
 fn listening(line: &str) -> Option<SocketAddr> {
-    line.strip_prefix("listening on http://")?.parse().ok()
+    let url = line.strip_prefix("listening on ")?;
+    url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"))?.parse().ok()
 }
 
 impl Host {

@@ -1,6 +1,6 @@
 //! A blocking client of HTTP/2, over the crate h2: frames, resets and trailers by hand. Its connection moves on a thread of its own.
 
-use std::{future::Future, net::SocketAddr};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use h2::{
@@ -8,7 +8,13 @@ use h2::{
     client::{ResponseFuture, SendRequest},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
-use tokio::runtime::{Builder, Handle, Runtime};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    runtime::{Builder, Handle, Runtime},
+};
+use tokio_rustls::TlsConnector;
 
 use super::{Answer, PATIENCE};
 
@@ -29,12 +35,28 @@ fn wait<T>(runtime: &Handle, what: impl Future<Output = T>) -> T {
     runtime.block_on(async { tokio::time::timeout(PATIENCE, what).await }).expect("the host answers")
 }
 
+async fn tcp(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(addr).await.expect("the host accepts");
+    stream.set_nodelay(true).expect("TCP has nodelay");
+    stream
+}
+
 impl Http2 {
     pub(crate) fn connect(addr: SocketAddr) -> Self {
+        Self::over(tcp(addr))
+    }
+
+    /// With TLS, to a server called `name`.
+    pub(crate) fn connect_tls(addr: SocketAddr, name: ServerName<'static>, config: Arc<ClientConfig>) -> Self {
+        Self::over(async move {
+            TlsConnector::from(config).connect(name, tcp(addr).await).await.expect("the host is trusted")
+        })
+    }
+
+    fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: impl Future<Output = S>) -> Self {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let requests = wait(runtime.handle(), async {
-            let stream = tokio::net::TcpStream::connect(addr).await.expect("the host accepts");
-            stream.set_nodelay(true).expect("TCP has nodelay");
+            let stream = stream.await;
             let (requests, connection) = h2::client::handshake(stream).await.expect("the host speaks HTTP/2");
             // How the connection ends is told by the streams.
             tokio::spawn(async { drop(connection.await) });

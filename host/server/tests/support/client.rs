@@ -80,6 +80,15 @@ impl Client<UnixStream> {
 }
 
 impl<S: Read + Write> Client<S> {
+    /// Over something else, whose time-outs are the caller's business.
+    pub(crate) fn wrapping(stream: S) -> Self {
+        Client { stream, buffer: Vec::new() }
+    }
+
+    pub(crate) fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     pub(crate) fn stream(&self) -> &S {
         &self.stream
     }

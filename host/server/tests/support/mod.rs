@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 pub(crate) mod client;
+pub(crate) mod frames;
 
 use std::io;
 use std::net::SocketAddr;

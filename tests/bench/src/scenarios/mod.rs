@@ -39,6 +39,27 @@ pub(crate) fn native(options: &Options, contenders: &Contenders, report: &mut Re
     Ok(())
 }
 
+/// The same over TLS: on connections that are kept, beside the same without, and one request a connection.
+pub(crate) fn tls(options: &Options, contenders: &Contenders, report: &mut Report) -> Result<()> {
+    let all = contenders.tls();
+    for pin in options.pins() {
+        let turns = Turns { scenario: "tls", path: "/", connections: 32, pin };
+        let [ours, hyper, plain] = turns.take(&all, options, report)?[..] else {
+            unreachable!("three contenders, three results")
+        };
+        let (of_plain, of_hyper) = (ours.rate / plain.rate, ours.rate / hyper.rate);
+        report.at_least(format!("tls, {}: astra-server / the same without TLS", pin.name()), of_plain, 0.6);
+        report.at_least(format!("tls, {}: astra-server / hyper on Tokio", pin.name()), of_hyper, 0.9);
+        let turns = Turns { scenario: "handshake", path: "/close", connections: 32, pin };
+        let [ours, hyper] = turns.take(&all[..2], options, report)?[..] else {
+            unreachable!("two contenders, two results")
+        };
+        let name = format!("handshake, {}: astra-server / hyper on Tokio", pin.name());
+        report.at_least(name, ours.rate / hyper.rate, 0.9);
+    }
+    Ok(())
+}
+
 /// The hello guest, a fresh instance for each request.
 pub(crate) fn hello(options: &Options, contenders: &Contenders, report: &mut Report) -> Result<()> {
     let mut all = vec![
@@ -135,7 +156,9 @@ impl Turns<'_> {
     fn round(&self, contender: &Contender, options: &Options) -> Result<[f64; 4]> {
         let server = Server::start(contender, self.pin)?;
         let before = server.rss()?;
-        server.ask(self.path)?;
+        if !server.is_tls {
+            server.ask(self.path)?;
+        }
         load::run(&server, self.path, self.connections, 1, self.pin)?;
         let (load, peak) =
             watching_rss(&server, || load::run(&server, self.path, self.connections, options.seconds, self.pin))?;

@@ -1,0 +1,82 @@
+//! Many handlers and many clients in one host: what each may have of it, and that the others get theirs.
+
+use crate::harness::{Client, Host, Scratch, Setup, all_waiting, guest};
+
+/// A host with the handlers `slow` (at `/slow`) and `hello` (at `/hello`).
+fn two_handlers(dir: &Scratch, server: &str, limits: &str) -> Host {
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n{server}\n[[handler]]\nname = \"slow\"\nmodule = {slow:?}\nroute = \"/slow\"\nlimits = {{ \
+         {limits} }}\n[[handler]]\nname = \"hello\"\nmodule = {hello:?}\nroute = \"/hello\"\n",
+        slow = guest("slow"),
+        hello = guest("hello"),
+    );
+    Setup::run(dir.file("astra.toml", config)).flag("--control", dir.join("control")).start()
+}
+
+const HOUR: &str = "/slow?ms=3600000";
+
+#[test]
+fn a_slow_handler_leaves_the_others_their_workers_and_is_503_beyond_its_queue() {
+    let dir = Scratch::new();
+    let host =
+        two_handlers(&dir, "max_workers = 4", "in_flight = 2, queue = 1, queue_timeout = \"1h\", deadline = \"1h\"");
+    let mut slow: Vec<Client> = (0..2).map(|_| host.connect()).collect();
+    slow.iter_mut().for_each(|client| client.ask(HOUR));
+    all_waiting(&dir.join("control"), "sleep", 2);
+    let mut queued = host.connect();
+    queued.ask("/slow?ms=1");
+    // Served later than that has come, and so queued.
+    host.expect("/hello", 200, "ok");
+
+    let mut client = host.connect();
+    client.ask(HOUR);
+    let refused = client.answer();
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    let line = host.access(&refused);
+    assert_eq!((&line["handler"], &line["status"]), (&"slow".into(), &503.into()));
+    for _ in 0..10 {
+        host.expect("/hello", 200, "ok");
+    }
+    slow.into_iter().for_each(Client::reset);
+    assert_eq!(queued.answer().status, 200, "its turn, since the others are gone");
+}
+
+#[test]
+fn without_bounds_of_its_own_a_handler_leaves_a_quarter_to_others() {
+    let dir = Scratch::new();
+    let host = two_handlers(&dir, "max_workers = 8", "deadline = \"1h\"");
+    let mut slow: Vec<Client> = (0..10).map(|_| host.connect()).collect();
+    slow.iter_mut().for_each(|client| client.ask(HOUR));
+    all_waiting(&dir.join("control"), "sleep", 6);
+    for _ in 0..10 {
+        host.expect("/hello", 200, "ok");
+    }
+}
+
+#[test]
+fn a_proxy_says_who_its_client_is_and_the_log_knows_it() {
+    let dir = Scratch::new();
+    let host = two_handlers(&dir, "proxy_protocol = \"127.0.0.1\"", "");
+    let mut client = host.connect();
+    client.send(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x07\x1f\x90\x00\x50");
+    client.ask("/hello");
+    let answer = client.answer();
+    assert_eq!(answer.status, 200);
+    assert_eq!(host.access(&answer)["peer"], "192.0.2.1:8080");
+}
+
+#[test]
+fn what_clients_may_do_is_configured() {
+    let dir = Scratch::new();
+    let host = two_handlers(&dir, "max_requests_per_connection = 2\nmax_headers = 10\nmax_header_size = \"8KiB\"", "");
+    let mut client = host.connect();
+    client.ask("/hello");
+    assert_eq!(client.answer().header("connection"), None);
+    client.ask("/hello");
+    assert_eq!(client.answer().header("connection"), Some("close"));
+    for head in ["a: b\r\n".repeat(10), format!("a: {}\r\n", "b".repeat(9000))] {
+        let mut client = host.connect();
+        client.send(format!("GET /hello HTTP/1.1\r\nhost: test\r\n{head}\r\n"));
+        assert_eq!(client.answer().status, 431);
+    }
+}

@@ -24,7 +24,7 @@ pub struct Event {
     /// When, RFC 3339.
     pub time: String,
     /// What a receipt calls its action (`swap`, `rollback`, `canary`, `promote`, `abort`, `add`, `adjust`, `remove`), or `drained`, `guard`,
-    /// `reload`, `kill`, `state` (what is recorded), `failed`.
+    /// `reload`, `kill`, `upgrade`, `state` (what is recorded), `failed`.
     pub kind: String,
     /// The handler that it happened to; none if it concerns the host.
     pub handler: Option<String>,

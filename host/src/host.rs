@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use astra_server::{Handle, Server};
+use astra_server::{Handle, ListeningSocket, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
 
@@ -19,7 +19,7 @@ use crate::{
     certificates::Certificates,
     compiler::Compiler,
     config::{CertificateFiles, ClientLimits, Config, HTTPS, HandlerConfig, ServerConfig, Text},
-    control::{self, Control, Reserved},
+    control::{self, Control, Inherited, Reserved},
     dispatch::Dispatch,
     gate::{Gate, Probes},
     guest::{self, Compiled, DirGrant, Engine, EngineOptions, HostPattern, ModuleInfo, OutboundRule, TcpRule, inspect},
@@ -27,13 +27,14 @@ use crate::{
     host_error::HostError,
     in_flight::InFlight,
     log_writer::Log,
-    operator::{Attendant, Operator, Parts, ReadConfig, steward},
+    operator::{Attendant, Holdings, Operator, Parts, ReadConfig, Relaunch, steward},
     package,
     request_id::RequestIds,
     revision::Bell,
     router::Route,
     state_dir::StateDir,
     table::{Most, Table, Tables},
+    take_over::Estate,
     watcher::watcher,
 };
 
@@ -68,7 +69,15 @@ impl Host {
 
     /// A host in the making that does what `config` says.
     pub fn from_config(config: Config) -> HostBuilder {
-        HostBuilder { config, sockets: Vec::new(), log: None, file: None, read_config: None, stop: None }
+        HostBuilder {
+            config,
+            estate: Estate::default(),
+            relaunch: None,
+            log: None,
+            file: None,
+            read_config: None,
+            stop: None,
+        }
     }
 }
 
@@ -76,7 +85,8 @@ impl Host {
 #[must_use = "a builder does nothing until it is started"]
 pub struct HostBuilder {
     config: Config,
-    sockets: Vec<OwnedFd>,
+    estate: Estate,
+    relaunch: Option<Relaunch>,
     log: Option<Log>,
     file: Option<PathBuf>,
     read_config: Option<ReadConfig>,
@@ -100,15 +110,33 @@ impl HostBuilder {
         self
     }
 
-    /// One more certificate to show where TLS is spoken.
-    pub fn certificate(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        self.config.server.tls.push(CertificateFiles { cert: cert.into(), key: key.into() });
+    /// Listens on this stream socket, TCP or Unix, which listens already, and on no address that is configured.
+    pub fn socket(mut self, socket: impl Into<OwnedFd>) -> Self {
+        self.estate.sockets.push(ListeningSocket { fd: socket.into(), speaks_tls: false });
         self
     }
 
-    /// Listens on this stream socket, TCP or Unix, which listens already, and on no address that is configured.
-    pub fn socket(mut self, socket: OwnedFd) -> Self {
-        self.sockets.push(socket);
+    /// The same with TLS, on TCP.
+    pub fn tls_socket(mut self, socket: TcpListener) -> Self {
+        self.estate.sockets.push(ListeningSocket { fd: socket.into(), speaks_tls: true });
+        self
+    }
+
+    /// Takes over what a host before this one has passed on.
+    pub(crate) fn inherit(mut self, estate: Estate) -> Self {
+        self.estate = estate;
+        self
+    }
+
+    /// How a new host is started that takes this one's place.
+    pub(crate) fn relaunch(mut self, relaunch: Relaunch) -> Self {
+        self.relaunch = Some(relaunch);
+        self
+    }
+
+    /// One more certificate to show where TLS is spoken.
+    pub fn certificate(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.config.server.tls.push(CertificateFiles { cert: cert.into(), key: key.into() });
         self
     }
 
@@ -206,7 +234,8 @@ impl HostBuilder {
     /// # Errors
     /// When a grant, a module, a route or an address cannot be used; nothing is left running then.
     pub fn start(self) -> Result<RunningHost, HostError> {
-        let Self { mut config, sockets, log, file, read_config, stop } = self;
+        let Self { mut config, estate, relaunch, log, file, read_config, stop } = self;
+        let Estate { sockets, control: control_socket, control_tcp, state: inherited_state } = estate;
         if config.handlers.first().is_none_or(|first| first.module.as_os_str().is_empty()) {
             return Err(HostError::NoModule);
         }
@@ -218,7 +247,8 @@ impl HostBuilder {
         let router = Arc::new(config.router()?);
         let certificates = Certificates::new(&config.server.tls)?;
         let open_files = raise_open_files();
-        let control = Reserved::new(&config.server.control)?;
+        let inherited = Inherited { unix: control_socket, tcp: control_tcp };
+        let control = Reserved::new(&config.server.control, inherited)?;
 
         let server = Server::default();
         let options = EngineOptions { executor: server.executor(), ..engine_options(&config) };
@@ -232,7 +262,7 @@ impl HostBuilder {
             log: log.clone(),
             probes: Probes::default(),
         };
-        let state = open_state(config.server.state.as_deref())?;
+        let state = open_state(config.server.state.as_deref(), inherited_state)?;
         let uploads = match &state {
             Some(state) => state.uploads(),
             None if control.is_empty() => PathBuf::new(),
@@ -257,7 +287,7 @@ impl HostBuilder {
         let most = Most { in_flight: config.server.max_workers as usize, queued: QUEUE };
         let tables = Arc::new(Tables::new(table, most));
         let in_flight = Arc::<InFlight>::default();
-        let (server, listen) = bind(server, &config.server, &certificates, sockets)?;
+        let (server, listen) = bind(server, &config.server, sockets, &certificates)?;
         let ready = Arc::new(AtomicBool::new(true));
         let operator = Operator::new(Parts {
             gate,
@@ -272,6 +302,7 @@ impl HostBuilder {
             read_config,
             stop,
             ready: Arc::clone(&ready),
+            relaunch,
             server: config.server.clone(),
         });
         let trusted_proxies = config.server.trusted_proxies.clone();
@@ -281,14 +312,19 @@ impl HostBuilder {
         let steward = steward(&operator).map_err(HostError::Serve)?;
         let watcher = watcher(&operator, certificates).map_err(HostError::Serve)?;
         let control = control.open(&operator, &engine, config.server.control.max_module, &uploads);
-        let control = control.map_err(HostError::Serve)?;
+        let (control, share) = control.map_err(HostError::Serve)?;
+        operator.hold(Holdings { sockets: server.sockets(), control: share });
         Ok(RunningHost { server, watcher, steward, control, operator, loaded, engine, listen })
     }
 }
 
 /// The directory that outlives us, unless another host has it: two that serve the same thing do not share what they were given.
-fn open_state(path: Option<&Path>) -> Result<Option<StateDir>, HostError> {
+fn open_state(path: Option<&Path>, inherited: Option<(PathBuf, OwnedFd)>) -> Result<Option<StateDir>, HostError> {
     let Some(path) = path else { return Ok(None) };
+    if let Some((_, lock)) = inherited.filter(|(theirs, _)| theirs == path) {
+        let state = StateDir::open_with(path, Some(lock));
+        return state.map(Some).map_err(|source| HostError::State { path: path.to_owned(), source });
+    }
     // One that is just ending lets go of it last.
     let until = Instant::now() + HANDOVER;
     let opened = loop {
@@ -447,9 +483,9 @@ impl RunningHost {
         self.server.local_addrs()
     }
 
-    /// What it listens on, as URLs: `http://127.0.0.1:8080`, `https://` where TLS is spoken, `unix:/run/app.sock`.
+    /// The same as URLs: `http://127.0.0.1:8080`, or `https://` where TLS is spoken.
     #[must_use]
-    pub fn listens_on(&self) -> &[String] {
+    pub fn local_urls(&self) -> &[String] {
         &self.listen
     }
 
@@ -523,32 +559,25 @@ fn max_connections(open_files: Option<u64>) -> usize {
     open_files.map_or(MAX_CONNECTIONS, |files| (files / 4 * 3).clamp(16, MAX_CONNECTIONS as u64) as usize)
 }
 
-/// Takes the sockets if there are any, else binds the addresses. Also says what it listens on, as URLs.
+/// The server, and the URLs that it is at. Sockets, if there are any, are in the place of addresses.
 fn bind(
     mut server: Server,
     config: &ServerConfig,
+    sockets: Vec<ListeningSocket>,
     certificates: &Certificates,
-    sockets: Vec<OwnedFd>,
 ) -> Result<(Server, Vec<String>), HostError> {
-    if !config.tls.is_empty() && !config.speaks_tls() {
+    let speaks_tls = config.speaks_tls() || sockets.iter().any(|socket| socket.speaks_tls);
+    if !config.tls.is_empty() && !speaks_tls {
         log::warn!("no certificate is shown: no address begins with `{HTTPS}`");
     }
     let tls = (!config.tls.is_empty()).then(|| certificates.config()).transpose()?;
     if !sockets.is_empty() {
-        let shown = sockets.iter().map(|socket| shown(config, socket)).collect::<Vec<_>>();
-        for (socket, shown) in sockets.into_iter().zip(&shown) {
-            let listened = match &tls {
-                Some(tls) if shown.starts_with(HTTPS) => server.and_listen_tls(socket.into(), tls.clone()),
-                _ => server.and_listen(socket),
-            };
-            server = listened.map_err(HostError::Socket)?;
-        }
-        return Ok((server, shown));
+        return listen(server, sockets, tls.as_ref());
     }
     let mut urls = Vec::new();
     for listen in config.addresses() {
         let (scheme, address, tls) = match (listen.strip_prefix(HTTPS), &tls) {
-            (None, _) => (HTTP, listen, None),
+            (None, _) => ("http://", listen, None),
             (Some(address), Some(tls)) => (HTTPS, address, Some(tls)),
             (Some(_), None) => return Err(HostError::NoCertificate { address: listen.to_owned() }),
         };
@@ -563,6 +592,37 @@ fn bind(
     Ok((server, urls))
 }
 
+/// The same for sockets that listen already.
+fn listen(
+    mut server: Server,
+    sockets: Vec<ListeningSocket>,
+    tls: Option<&Arc<rustls::ServerConfig>>,
+) -> Result<(Server, Vec<String>), HostError> {
+    let mut urls = Vec::new();
+    for ListeningSocket { fd, speaks_tls } in sockets {
+        let scheme = if speaks_tls { HTTPS } else { "http://" };
+        let url = shown(&fd, scheme);
+        let listening = match (speaks_tls, tls) {
+            (false, _) => server.and_listen(fd),
+            (true, Some(tls)) => server.and_listen_tls(TcpListener::from(fd), tls.clone()),
+            (true, None) => return Err(HostError::NoCertificate { address: url }),
+        };
+        server = listening.map_err(HostError::Socket)?;
+        urls.push(url);
+    }
+    Ok((server, urls))
+}
+
+/// `http://127.0.0.1:8080`, `unix:/run/app.sock`.
+fn shown(socket: &OwnedFd, scheme: &str) -> String {
+    let Ok(address) = SockRef::from(socket).local_addr() else { return "unknown".to_owned() };
+    match (address.as_socket(), address.as_pathname()) {
+        (Some(address), _) => format!("{scheme}{address}"),
+        (None, Some(path)) => format!("unix:{}", path.display()),
+        (None, None) => "unix:".to_owned(),
+    }
+}
+
 fn bind_one(
     server: Server,
     address: impl ToSocketAddrs,
@@ -571,23 +631,6 @@ fn bind_one(
     match tls {
         Some(tls) => server.and_bind_tls(address, tls.clone()),
         None => server.and_bind(address),
-    }
-}
-
-const HTTP: &str = "http://";
-
-/// A socket that somebody has passed on, as a URL. TLS is spoken where `listen` has an address with the same port that says so.
-fn shown(config: &ServerConfig, socket: &OwnedFd) -> String {
-    let Ok(address) = SockRef::from(socket).local_addr() else { return "unknown".to_owned() };
-    match (address.as_socket(), address.as_pathname()) {
-        (Some(address), _) => {
-            let port = format!(":{}", address.port());
-            let is_tls = |listen: &str| listen.starts_with(HTTPS) && listen.ends_with(&port);
-            let scheme = if config.addresses().into_iter().any(is_tls) { HTTPS } else { HTTP };
-            format!("{scheme}{address}")
-        }
-        (None, Some(path)) => format!("unix:{}", path.display()),
-        (None, None) => "unix:".to_owned(),
     }
 }
 

@@ -46,6 +46,7 @@
 //! | `handler`, `table` | which revision is live, which has a share, which are kept; published by one pointer |
 //! | `farewell`, `guard`, `operator/steward` | draining and freeing; taking back what fails; the thread that sees to both |
 //! | `state_dir` | what outlives a restart |
+//! | `take_over`, `operator/upgrade` | what passes from a running host to a new process that takes its place |
 //! | [`receipt`], [`events`], [`status`] | what is told about all that |
 //!
 //! Before the first request there are [`cli`] (the only place that knows clap), [`config_file`] and [`config`] (TOML
@@ -172,6 +173,7 @@ mod request_id;
 mod revision;
 mod state_dir;
 mod table;
+mod take_over;
 mod watch;
 mod watcher;
 mod whole_file;

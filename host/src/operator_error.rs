@@ -78,6 +78,12 @@ pub enum OperatorError {
         /// What there is, for people.
         kept: String,
     },
+    /// No new host has taken this one's place.
+    #[error("the host was not upgraded, and serves on: {reason}")]
+    Upgrade {
+        /// Why not.
+        reason: String,
+    },
     /// The host is about to end.
     #[error("the host is stopping")]
     Stopping,
@@ -158,7 +164,8 @@ impl OperatorError {
             | Self::NoCanary { .. }
             | Self::NothingToRollBackTo { .. }
             | Self::NotKept { .. }
-            | Self::NothingToReload => Refusal::Conflict,
+            | Self::NothingToReload
+            | Self::Upgrade { .. } => Refusal::Conflict,
             Self::Stopping | Self::Build(BuildError::Cancelled { .. }) => Refusal::Stopping,
             Self::Build(_)
             | Self::Load(_)

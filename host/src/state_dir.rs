@@ -9,6 +9,7 @@ use std::{
     env,
     fs::{self, File, TryLockError},
     io::{self, Read, Write},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -30,7 +31,7 @@ pub(crate) struct StateDir {
     /// As `recorded.json` says. Held while files change, which is one at a time then.
     records: Mutex<Records>,
     /// Locked, by which other hosts know.
-    _lock: File,
+    held: File,
 }
 
 type Records = BTreeMap<String, Recorded>;
@@ -67,21 +68,22 @@ impl StateDir {
     /// It is not ours alone, another host has it, or the disk fails. A `recorded.json` that cannot be understood is reported, and as good
     /// as none.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        Self::open_with(path, None)
+    }
+
+    /// The same with the lock of the host that had it before, if that has passed it on.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn open_with(path: &Path, inherited: Option<OwnedFd>) -> io::Result<Self> {
         let uploads = path.join("uploads");
         for dir in [path, &path.join("modules"), &uploads] {
             private_dir::prepare(dir).map_err(io::Error::other)?;
         }
-        let lock = File::create(path.join("lock"))?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::Error(error) => error,
-            TryLockError::WouldBlock => io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                format!(
-                    "`{}` is another running host's; stop that one, or give this one a directory of its own",
-                    path.display()
-                ),
-            ),
-        })?;
+        let lock = match inherited {
+            Some(lock) => lock.into(),
+            None => take_lock(path)?,
+        };
         for dir in [path, &path.join("modules")] {
             for entry in fs::read_dir(dir)? {
                 let entry = entry?;
@@ -94,7 +96,7 @@ impl StateDir {
             fs::remove_file(entry?.path())?;
         }
         let records = Mutex::new(read_records(&path.join("recorded.json"))?);
-        Ok(Self { path: path.to_owned(), records, _lock: lock })
+        Ok(Self { path: path.to_owned(), records, held: lock })
     }
 
     /// Keeps a copy of `module`, a file whose SHA-256 is `sha256`, until [`Self::collect`].
@@ -203,6 +205,14 @@ impl StateDir {
         &self.path
     }
 
+    /// The same lock once more: it is held as long as anybody has it.
+    ///
+    /// # Errors
+    /// There are no more file descriptors to be had.
+    pub(crate) fn lock_again(&self) -> io::Result<OwnedFd> {
+        Ok(self.held.try_clone()?.into())
+    }
+
     /// Where modules are kept while they are swapped in.
     pub(crate) fn uploads(&self) -> PathBuf {
         self.path.join("uploads")
@@ -226,6 +236,21 @@ impl StateDir {
         // Nothing panics while the lock is held; if it did, the records would still be what the disk says.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn take_lock(path: &Path) -> io::Result<File> {
+    let lock = File::create(path.join("lock"))?;
+    lock.try_lock().map_err(|error| match error {
+        TryLockError::Error(error) => error,
+        TryLockError::WouldBlock => io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            format!(
+                "`{}` is another running host's; stop that one, or give this one a directory of its own",
+                path.display()
+            ),
+        ),
+    })?;
+    Ok(lock)
 }
 
 fn read_records(path: &Path) -> io::Result<Records> {

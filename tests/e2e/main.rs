@@ -38,6 +38,7 @@ mod swaps;
 mod systemd;
 mod terminal;
 mod tls;
+mod upgrade;
 mod wasi_versions;
 mod wasip3;
 mod wasip3_bodies;

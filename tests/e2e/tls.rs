@@ -247,3 +247,34 @@ fn certificates_that_cannot_be_used_are_found_by_check_and_refused_at_start() {
     let plain = flags("127.0.0.1:0").flag("--tls-cert", &cert).flag("--tls-key", &key).end();
     plain.expect_complaint(2, &["`--listen` must be an address that begins with `https://`"]);
 }
+
+#[test]
+fn a_host_that_is_replaced_by_a_new_process_goes_on_speaking_tls() {
+    /// Stops the new process, also when the test fails.
+    struct Stopped(PathBuf);
+    impl Drop for Stopped {
+        fn drop(&mut self) {
+            Setup::bare().arg("stop").arg("--no-wait").flag("--control", &self.0).end();
+        }
+    }
+
+    let mut folder = Folder::new();
+    folder.certificate("one", "test");
+    let listen = "listen = [\"https://127.0.0.1:0\", \"127.0.0.1:0\"]";
+    let mut host = folder.run(&format!("{listen}\ntls = {{ cert = \"one.pem\", key = \"one.key\" }}")).start();
+    let plain = host.stdout_where("the other address", |line| line.starts_with("listening on http://"));
+    let plain = plain["listening on http://".len()..].parse().expect("an address");
+    let control = folder.scratch.join("control");
+    let mut kept = folder.connect(host.addr(), "test");
+    assert_eq!(kept.get("/").text(), "Hello World!");
+    let upgraded = Setup::bare().arg("upgrade").flag("--control", &control).end();
+    let _stopped = Stopped(control);
+    assert_eq!(upgraded.code, Some(0), "{upgraded:?}");
+    let last = kept.get("/");
+    assert_eq!((last.text(), last.header("connection")), ("Hello World!", Some("close")));
+    drop(kept);
+    assert_eq!(host.exit_code(), Some(0));
+    assert_eq!(folder.connect(host.addr(), "test").get("/").text(), "Hello World!");
+    assert_eq!(folder.http2(host.addr(), "test").get("/").text(), "Hello World!");
+    assert_eq!(Client::connect(plain).get("/").text(), "Hello World!");
+}

@@ -312,8 +312,9 @@ impl Connection {
     fn timeout(&self, waiting: Waiting) -> Duration {
         let limits = &self.link.limits;
         match waiting {
-            Waiting::Handshake => limits.handshake_timeout,
             Waiting::Idle { .. } if self.hushed.load(Ordering::SeqCst) => limits.idle_timeout.min(QUIET),
+            Waiting::Handshake if self.hushed.load(Ordering::SeqCst) => limits.handshake_timeout.min(QUIET),
+            Waiting::Handshake => limits.handshake_timeout,
             Waiting::Idle { .. } => limits.idle_timeout,
             Waiting::Head { .. } => limits.head_timeout,
             Waiting::Write { .. } => limits.write_timeout,
@@ -485,7 +486,8 @@ impl Task for Connection {
 
     fn is_busy(&self) -> bool {
         let link = &self.link;
-        link.has_open() || link.in_head.load(Ordering::Relaxed) || link.write_blocked.load(Ordering::Relaxed)
+        [&link.in_head, &link.in_block, &link.write_blocked].iter().any(|is| is.load(Ordering::Relaxed))
+            || link.has_open()
     }
 
     fn hush(self: Arc<Self>) {

@@ -55,7 +55,7 @@ pub use crate::exchange::{Client, Exchange, Handler, Responder};
 pub use crate::executor::Executor;
 pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service, TlsInfo};
 pub use crate::lanes::Lane;
-pub use crate::server::{Handle, Server};
+pub use crate::server::{Handle, ListeningSocket, Server, Sockets};
 pub use crate::tcp_stream::TcpStream;
 pub use crate::wait::{Interrupted, blocking, flush, sleep_until, wait};
 pub use bytes::Bytes;

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, Type};
 
 use crate::reactor::{Ready, Told};
 use crate::run_state::RunState;
-use crate::server::Shared;
+use crate::server::{ListeningSocket, Shared};
 use crate::socket::Listening;
 use crate::sync::lock;
 use crate::tls;
@@ -115,8 +115,10 @@ impl Listener {
     }
 
     /// The same socket once more; none once closed.
-    pub(crate) fn try_clone(&self) -> io::Result<Option<OwnedFd>> {
-        lock(&self.socket).as_ref().map(|socket| socket.as_fd().try_clone_to_owned()).transpose()
+    pub(crate) fn try_clone(&self) -> io::Result<Option<ListeningSocket>> {
+        let speaks_tls = self.tls.is_some();
+        let again = |socket: &Listening| Ok(ListeningSocket { fd: socket.as_fd().try_clone_to_owned()?, speaks_tls });
+        lock(&self.socket).as_ref().map(again).transpose()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -167,8 +169,8 @@ impl Task for Listener {
             if may_accept && self.shared.is_full() {
                 return;
             }
-            let accepted = || self.ready.read.attempt(|| Ok((socket.accept()?, true)));
-            match may_accept.then(accepted).flatten() {
+            let accept = || self.ready.read.attempt(|| Ok((socket.accept()?, true)));
+            match may_accept.then(accept).flatten() {
                 None if drains => {
                     drop(locked);
                     return self.close();

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use socket2::Domain;
@@ -110,7 +110,7 @@ impl Server {
     ///
     /// As [`try_bind`](Self::try_bind).
     pub fn and_bind(self, addr: impl ToSocketAddrs) -> io::Result<Self> {
-        listener::bind(addr)?.into_iter().try_fold(self, |server, listener| server.and_listen(listener))
+        listener::bind(addr)?.into_iter().try_fold(self, Self::and_listen)
     }
 
     /// Binds to a Unix stream socket at `path`, which stays behind when the server ends.
@@ -152,7 +152,7 @@ impl Server {
         Ok(self)
     }
 
-    /// Listens on one more stream socket, TCP or Unix, that listens already: one that systemd or another process has passed on.
+    /// Listens on one more stream socket, TCP or Unix, that listens already: perhaps one that systemd or another process has passed on.
     ///
     /// # Errors
     ///
@@ -388,6 +388,41 @@ impl Drop for SocketCount {
     }
 }
 
+/// A socket that listens, from [`Sockets::try_clone`].
+#[derive(Debug)]
+pub struct ListeningSocket {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// Whether its connections speak TLS.
+    pub speaks_tls: bool,
+}
+
+/// The sockets that a server listens on, see [`Handle::sockets`]. They keep no server alive.
+#[derive(Clone)]
+pub struct Sockets(Weak<Shared>);
+
+impl Sockets {
+    /// The same sockets once more, to be passed on to another process; none once the server does not listen any more.
+    ///
+    /// # Errors
+    ///
+    /// If there are no more file descriptors to be had.
+    pub fn try_clone(&self) -> io::Result<Vec<ListeningSocket>> {
+        let Some(shared) = self.0.upgrade() else { return Ok(Vec::new()) };
+        let listeners = lock(&shared.listeners);
+        listeners.iter().filter_map(|listener| listener.try_clone().transpose()).collect()
+    }
+
+    /// Closes them; the server goes on with the connections it has. What is in a backlog is for whoever else has the socket; where nobody
+    /// has, it is reset.
+    pub fn close(&self) {
+        let Some(shared) = self.0.upgrade() else { return };
+        for listener in lock(&shared.listeners).iter() {
+            listener.close();
+        }
+    }
+}
+
 /// A running server. Dropped, it cuts what is under way; [`shutdown`](Self::shutdown) does it kindly.
 #[must_use = "dropping the handle stops the server"]
 pub struct Handle {
@@ -407,22 +442,9 @@ impl Handle {
         self.shared.peers.as_ref().map_or(0, Peers::turned_away)
     }
 
-    /// The sockets it listens on, to be passed on to another process; none once it does not listen any more.
-    ///
-    /// # Errors
-    ///
-    /// If there are no more file descriptors to be had.
-    pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
-        let listeners = lock(&self.shared.listeners);
-        listeners.iter().filter_map(|listener| listener.try_clone().transpose()).collect()
-    }
-
-    /// Closes the sockets it listens on, and goes on serving the connections it has. What is in the backlog is for whoever else has the
-    /// sockets; where nobody has, it is reset.
-    pub fn stop_accepting(&self) {
-        for listener in lock(&self.shared.listeners).iter() {
-            listener.close();
-        }
+    /// The sockets it listens on, for whoever passes them on to another process.
+    pub fn sockets(&self) -> Sockets {
+        Sockets(Arc::downgrade(&self.shared))
     }
 
     /// Takes what is in the backlog and stops accepting; tells connections that they end (with `connection: close` on their next

@@ -5,11 +5,13 @@ mod support;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
-use astra_server::{Body, Exchange, Response};
+use astra_server::{Body, Exchange, ListeningSocket, Request, Response, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{
-    Client, HandlerFn, alone, is_child, serve, server, signals, spawn_child, start, start_handler, threads, until,
+    Client, HandlerFn, PATIENCE, alone, is_child, serve, server, signals, spawn_child, start, start_handler, threads,
+    until,
 };
 
 const OUT_OF_DESCRIPTORS: &str = "accept_survives_running_out_of_descriptors";
@@ -82,6 +84,40 @@ fn two_thousand_idle_connections_add_no_threads() {
         }
         drop(few);
     });
+}
+
+#[test]
+fn a_socket_is_passed_on_to_another_server_while_the_first_serves_its_connections() {
+    let says = |text: &'static str| move |_req: Request, _info| Response::new(Body::new(text));
+    let first = serve(says("first"));
+    let addr = first.addr;
+    let mut client = first.connect();
+    assert_eq!(client.get("/").text(), "first");
+    let handle = first.into_handle();
+    let sockets = handle.sockets();
+    let passed = sockets.try_clone().expect("there are descriptors");
+    assert!(passed.iter().all(|socket| !socket.speaks_tls));
+    let listen = |server: Server, socket: ListeningSocket| server.and_listen(socket.fd);
+    let second = passed.into_iter().try_fold(Server::default(), listen).expect("they listen");
+    let second = start(second, says("second"));
+    assert_eq!(second.addr, addr);
+    sockets.close();
+    assert!(sockets.try_clone().expect("there are descriptors").is_empty());
+    for _ in 0..100 {
+        assert_eq!(Client::connect(addr).get("/").text(), "second");
+    }
+    assert_eq!(client.get("/").text(), "first");
+    assert!(handle.shutdown(PATIENCE));
+    assert_eq!(second.connect().get("/").text(), "second");
+}
+
+#[test]
+fn only_a_stream_socket_that_listens_is_taken() {
+    let connected = std::os::unix::net::UnixStream::pair().expect("a pair").0;
+    let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    for socket in [OwnedFd::from(connected), OwnedFd::from(datagrams)] {
+        assert!(Server::default().and_listen(socket).is_err());
+    }
 }
 
 #[test]

@@ -687,14 +687,17 @@ fn shutdown_finishes_an_answer_and_ends_what_is_idle_with_close_notify() {
     assert_eq!(idle.get("/").text(), "whole");
     busy.ask("/hold");
     asks.next();
+    let addr = server.addr;
     let handle = server.into_handle();
     let stopping = std::thread::spawn(move || handle.shutdown(PATIENCE));
+    support::until("new connections are refused", || std::net::TcpStream::connect(addr).is_err());
     gate.open();
     assert_eq!(busy.answer().text(), "whole");
-    for client in [&mut busy, &mut idle, &mut new] {
-        assert_eq!(until_end(client).expect("close_notify"), b"");
-    }
-    drop((busy, idle, new));
+    assert_eq!(until_end(&mut busy).expect("close_notify"), b"");
+    drop(busy);
+    assert_eq!(until_end(&mut idle).expect("close_notify"), b"");
+    assert_eq!(until_end(&mut new).expect("close_notify"), b"");
+    drop((idle, new));
     assert!(stopping.join().expect("shutdown returns"), "nothing had to be cut");
 }
 

@@ -34,15 +34,15 @@ impl Dev {
         if !path.exists() {
             bail!("`{}` is not there: `astra-host new NAME` makes a package", path.display());
         }
-        let run = Run { path, flags };
+        let run = Run { path, take_over: None, flags };
 
         let config = run.config()?;
         let log = run.start_log()?;
         let mut signals = catch_signals().context("cannot catch signals")?;
         let mut watched = Watched::new(&run.path);
         loop {
-            let error = match run.start(config.clone(), Vec::new(), &log) {
-                Ok(host) => return run.serve(host, &mut signals),
+            let error = match run.start(config.clone(), &log, |builder| builder) {
+                Ok(host) => return run.serve(host, &mut signals, None),
                 Err(error) => error,
             };
             if !matches!(error.downcast_ref(), Some(HostError::Build(_) | HostError::Load(_))) {

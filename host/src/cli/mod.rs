@@ -23,6 +23,7 @@ mod status;
 mod stop;
 mod swap;
 mod systemd;
+mod upgrade;
 
 use std::{
     io::{self, Write},
@@ -68,6 +69,7 @@ enum Command {
     Events(events::Events),
     Reload(reload::Reload),
     Stop(stop::Stop),
+    Upgrade(upgrade::Upgrade),
 }
 
 /// Runs the command that the process was started with.
@@ -96,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Events(events) => events.execute(),
         Command::Reload(reload) => reload.execute(),
         Command::Stop(stop) => stop.execute(),
+        Command::Upgrade(upgrade) => upgrade.execute(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

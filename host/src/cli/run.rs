@@ -4,8 +4,9 @@
 //! has to say. SIGINT and SIGTERM stop it, SIGHUP reads the configuration again.
 
 use std::{
-    env, io,
-    os::fd::OwnedFd,
+    env,
+    ffi::OsString,
+    io,
     path::PathBuf,
     sync::{
         Arc,
@@ -34,11 +35,12 @@ use crate::{
     config_file,
     control::socket,
     guest::{CacheMode, OutboundRule, Reset},
-    host::{Host, Loaded, RunningHost},
+    host::{Host, HostBuilder, Loaded, RunningHost},
     log_line::LogFormat,
     log_writer::LogWriter,
-    operator::Operator,
+    operator::{Operator, Relaunch},
     package, state_dir,
+    take_over::{Estate, TakeOver},
 };
 
 /// Serve a module, a Cargo package that is built first, or what a configuration file says
@@ -47,6 +49,9 @@ pub(super) struct Run {
     /// A .wasm file, the directory of a Cargo package that builds one, or a .toml file
     #[arg(value_name = "PATH")]
     pub(super) path: PathBuf,
+    /// Take the place of the running host with this control socket: its sockets, once the modules are loaded
+    #[arg(long, value_name = "CONTROL", overrides_with = "take_over")]
+    pub(super) take_over: Option<PathBuf>,
     #[command(flatten)]
     pub(super) flags: Flags,
 }
@@ -187,12 +192,37 @@ impl Run {
         let log = self.start_log()?;
         // Before the addresses are printed: a script may stop us as soon as it sees them.
         let mut signals = catch_signals().context("cannot catch signals")?;
-        let host = self.start(config, sockets, &log)?;
-        self.serve(host, &mut signals)
+        let (taken, estate) = match &self.take_over {
+            Some(control) => {
+                let (taken, estate) = TakeOver::ask(control)?;
+                (Some(taken), estate)
+            }
+            None => (None, Estate { sockets, ..Estate::default() }),
+        };
+        let started = self.start(config, &log, |builder| match relaunch() {
+            Ok(relaunch) => builder.inherit(estate).relaunch(relaunch),
+            Err(error) => {
+                log::warn!("this host cannot be upgraded: {error}");
+                builder.inherit(estate)
+            }
+        });
+        match (started, taken) {
+            (Ok(host), taken) => self.serve(host, &mut signals, taken),
+            (Err(error), None) => Err(error),
+            (Err(error), Some(taken)) => {
+                taken.failed(&format!("{error:#}"));
+                Err(error)
+            }
+        }
     }
 
     /// Starts a host that does what `config` says, and reads the same again when it is told to.
-    pub(super) fn start(&self, config: Config, sockets: Vec<OwnedFd>, log: &LogWriter) -> anyhow::Result<RunningHost> {
+    pub(super) fn start(
+        &self,
+        config: Config,
+        log: &LogWriter,
+        finish: impl FnOnce(HostBuilder) -> HostBuilder,
+    ) -> anyhow::Result<RunningHost> {
         let again = self.clone();
         let mut builder = Host::from_config(config)
             .log(log.log())
@@ -204,15 +234,26 @@ impl Run {
         if self.is_file() {
             builder = builder.config_file(&self.path);
         }
-        for socket in sockets {
-            builder = builder.socket(socket);
-        }
         let _spinner = (!self.flags.quiet).then(|| Spinner::start(format!("compiling {}", self.path.display())));
-        Ok(builder.start()?)
+        Ok(finish(builder).start()?)
     }
 
     /// Says where it listens, and waits until it is told to stop.
-    pub(super) fn serve(&self, host: RunningHost, signals: &mut Signals) -> anyhow::Result<()> {
+    pub(super) fn serve(
+        &self,
+        host: RunningHost,
+        signals: &mut Signals,
+        taken: Option<TakeOver>,
+    ) -> anyhow::Result<()> {
+        if let Some(taken) = taken {
+            if let Err(error) = taken.ready() {
+                // Requests may have come in already.
+                let drain = host.operator().drain();
+                host.shutdown(drain);
+                return Err(error.into());
+            }
+            host.operator().settle();
+        }
         self.report(&host);
         let notify = Arc::new(Notify::from_env());
         notify.ready();
@@ -222,7 +263,10 @@ impl Run {
             // If there is one to come already, that will do.
             let _ = reloads.wanted.try_send(());
         }
-        notify.stopping();
+        match host.operator().successor() {
+            Some(pid) => notify.main_pid(pid),
+            None => notify.stopping(),
+        }
         let drain = host.operator().drain();
         log::info!("finishing what runs, for at most {}; a second signal ends it", humantime::format_duration(drain));
         if !host.shutdown(drain) {
@@ -260,6 +304,7 @@ impl Run {
         let name = config.handlers.first().map_or("astra-host", |handler| handler.name.as_str());
         let name = if self.is_file() { config::handler_name(&self.path) } else { name.to_owned() };
         match &self.flags.places {
+            _ if let Some(path) = &self.take_over => server.control.socket = Some(std::path::absolute(path)?),
             Places { control: Some(path), .. } => server.control.socket = Some(std::path::absolute(path)?),
             Places { no_control: true, .. } => (server.control.socket, server.control.tcp) = (None, None),
             _ if control_left_out => match socket::default_path(&name) {
@@ -324,10 +369,21 @@ impl Run {
         for address in host.control_addrs() {
             say(&format!("control on http://{address}"));
         }
-        for place in host.listens_on() {
-            say(&format!("listening on {place}"));
+        for url in host.local_urls() {
+            say(&format!("listening on {url}"));
         }
     }
+}
+
+/// How this process was started, but for what was said about its predecessor.
+fn relaunch() -> io::Result<Relaunch> {
+    let mut arguments: Vec<OsString> = env::args_os().skip(1).collect();
+    if let [.., flag, _] = &arguments[..]
+        && flag == "--take-over"
+    {
+        arguments.truncate(arguments.len() - 2);
+    }
+    Ok(Relaunch { program: env::current_exe()?, arguments })
 }
 
 /// Reads the configuration again on a thread of its own, since that may compile for minutes: who stops us meanwhile is heard.

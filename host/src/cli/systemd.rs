@@ -3,35 +3,35 @@
 
 use std::{
     env, io,
-    os::{
-        fd::OwnedFd,
-        unix::net::{SocketAddr, UnixDatagram},
-    },
+    os::unix::net::{SocketAddr, UnixDatagram},
 };
 
 use anyhow::Context;
+use astra_server::ListeningSocket;
 use listenfd::ListenFd;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Takes the sockets that the process was started with, and removes from the environment what says so. To be called while there is
+/// Takes the sockets that the process was started with, TLS on those that are TCP and called `https`, and removes from the environment what says so. To be called while there is
 /// only one thread.
 ///
 /// # Errors
 /// One of them is no stream socket.
-pub(super) fn sockets() -> anyhow::Result<Vec<OwnedFd>> {
+pub(super) fn sockets() -> anyhow::Result<Vec<ListeningSocket>> {
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
     let mut passed = ListenFd::from_env();
-    (0..passed.len()).map(|index| take(&mut passed, index)).collect()
+    (0..passed.len()).map(|index| take(&mut passed, index, names.next() == Some("https"))).collect()
 }
 
-fn take(passed: &mut ListenFd, index: usize) -> anyhow::Result<OwnedFd> {
+fn take(passed: &mut ListenFd, index: usize, speaks_tls: bool) -> anyhow::Result<ListeningSocket> {
     if let Ok(Some(unix)) = passed.take_unix_listener(index) {
-        return Ok(unix.into());
+        return Ok(ListeningSocket { fd: unix.into(), speaks_tls: false });
     }
     let tcp = passed.take_tcp_listener(index).ok().flatten();
     let tcp = tcp.with_context(|| {
         format!("of the sockets that were passed, number {} is no stream socket: use `ListenStream=`", index + 1)
     })?;
-    Ok(tcp.into())
+    Ok(ListeningSocket { fd: tcp.into(), speaks_tls })
 }
 
 /// Tells systemd, or whoever has set `NOTIFY_SOCKET`.
@@ -57,6 +57,11 @@ impl Notify {
     pub(super) fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.tv_sec * 1_000_000 + now.tv_nsec / 1000));
+    }
+
+    /// Another process serves from now on.
+    pub(super) fn main_pid(&self, pid: u32) {
+        self.send(&format!("MAINPID={pid}"));
     }
 
     /// It ends, once what runs has finished.

@@ -26,16 +26,16 @@ mod upload;
 use std::{
     io,
     net::SocketAddr,
-    os::unix::net::UnixListener,
+    os::{fd::OwnedFd, unix::net::UnixListener},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use astra_server::{Handle, Server};
+use astra_server::{Handle, Server, Sockets};
 
 use self::{
     server::{Access, Settings},
-    socket::{ControlSocket, SocketError},
+    socket::{ControlSocket, LockShare, SocketError},
     token::{Token, TokenError},
 };
 use crate::{config::ControlConfig, guest::Engine, operator::Operator};
@@ -76,17 +76,77 @@ pub(crate) struct Control {
     socket: Option<ControlSocket>,
 }
 
+/// What a host before this one has passed on.
+#[derive(Default)]
+pub(crate) struct Inherited {
+    /// The socket, which listens, and its lock.
+    pub(crate) unix: Option<(OwnedFd, OwnedFd)>,
+    pub(crate) tcp: Vec<OwnedFd>,
+}
+
+/// What can be passed on to a host after this one.
+pub(crate) struct ControlShare {
+    /// Of the control socket, if there is one.
+    pub(crate) path: Option<PathBuf>,
+    unix: Option<(Sockets, LockShare)>,
+    tcp: Option<Sockets>,
+}
+
+impl ControlShare {
+    /// The same once more.
+    ///
+    /// # Errors
+    /// There are no more file descriptors to be had.
+    pub(crate) fn try_clone(&self) -> io::Result<Inherited> {
+        let unix = match &self.unix {
+            Some((sockets, lock)) => {
+                sockets.try_clone()?.pop().map(|socket| Ok::<_, io::Error>((socket.fd, lock.try_clone()?)))
+            }
+            None => None,
+        };
+        let tcp = self.tcp.as_ref().map_or_else(|| Ok(Vec::new()), Sockets::try_clone)?;
+        Ok(Inherited { unix: unix.transpose()?, tcp: tcp.into_iter().map(|socket| socket.fd).collect() })
+    }
+
+    /// What was inherited is this process's from now on.
+    pub(crate) fn settle(&self) {
+        if let Some((_, lock)) = &self.unix {
+            lock.settle();
+        }
+    }
+
+    /// It is another process's from now on. What is being answered still is.
+    pub(crate) fn leave(&self) {
+        if let Some((sockets, lock)) = &self.unix {
+            sockets.close();
+            lock.leave();
+        }
+        if let Some(sockets) = &self.tcp {
+            sockets.close();
+        }
+    }
+}
+
 impl Reserved {
     /// # Errors
     /// One of them cannot be had.
-    pub(crate) fn new(config: &ControlConfig) -> Result<Self, ControlError> {
-        let unix = config.socket.as_deref().map(ControlSocket::bind).transpose()?;
+    pub(crate) fn new(config: &ControlConfig, inherited: Inherited) -> Result<Self, ControlError> {
+        let unix = match (config.socket.as_deref(), inherited.unix) {
+            (Some(path), Some((socket, lock))) => Some(ControlSocket::inherit(path, socket, lock)),
+            (Some(path), None) => Some(ControlSocket::bind(path)?),
+            (None, _) => None,
+        };
         let tcp = match &config.tcp {
             None => None,
             Some((address, file)) => {
                 let token = Token::read(file)?;
                 let listen = |source| ControlError::Listen { address: address.clone(), source };
-                Some((Server::try_bind(address).map_err(listen)?, token))
+                let bound = if inherited.tcp.is_empty() {
+                    Server::try_bind(address)
+                } else {
+                    inherited.tcp.into_iter().try_fold(Server::default(), Server::and_listen)
+                };
+                Some((bound.map_err(listen)?, token))
             }
         };
         Ok(Self { unix, tcp })
@@ -97,7 +157,7 @@ impl Reserved {
         self.unix.is_none() && self.tcp.is_none()
     }
 
-    /// Answers operators from here on; modules that they send are kept in `uploads` meanwhile.
+    /// Answers operators from here on; modules that they send are kept in `uploads` meanwhile. Also says what can be passed on.
     ///
     /// # Errors
     /// There are no threads to be had.
@@ -107,7 +167,7 @@ impl Reserved {
         engine: &Engine,
         max_module: u64,
         uploads: &Path,
-    ) -> io::Result<Control> {
+    ) -> io::Result<(Control, ControlShare)> {
         let settings = || {
             let runtime = engine.runtime().clone();
             Settings {
@@ -120,17 +180,23 @@ impl Reserved {
                 uploads: uploads.to_owned(),
             }
         };
+        let mut share = ControlShare { path: None, unix: None, tcp: None };
         let mut control = Control { servers: Vec::new(), tcp: Vec::new(), socket: None };
         if let Some((listener, socket)) = self.unix {
-            control.socket = Some(socket);
             let bound = Server::default().and_listen_unix(listener)?;
-            control.servers.push(server::start(bound, Access::Owner, operator.clone(), settings())?);
+            let server = server::start(bound, Access::Owner, operator.clone(), settings())?;
+            share.path = Some(socket.path().to_owned());
+            share.unix = Some((server.sockets(), socket.lock()));
+            control.socket = Some(socket);
+            control.servers.push(server);
         }
         if let Some((bound, token)) = self.tcp {
             control.tcp = bound.local_addrs();
-            control.servers.push(server::start(bound, Access::Bearer(token), operator.clone(), settings())?);
+            let server = server::start(bound, Access::Bearer(token), operator.clone(), settings())?;
+            share.tcp = Some(server.sockets());
+            control.servers.push(server);
         }
-        Ok(control)
+        Ok((control, share))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the control socket asks of a host. [`Operator`] does it; the tests of this room have a host that only remembers.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use crate::{
     events::Events,
@@ -22,6 +22,8 @@ pub(crate) trait Operate: Send + Sync + 'static {
     fn wait_for_drain(&self, receipt: Receipt) -> Receipt;
     fn reload(&self) -> Result<Vec<Receipt>, OperatorError>;
     fn stop(&self);
+    fn upgrade(&self, program: Option<&Path>, within: Duration) -> Result<u32, OperatorError>;
+    fn hand_over(&self) -> Result<u32, OperatorError>;
     fn is_ready(&self) -> bool;
     fn events(&self) -> &Events;
 }
@@ -65,6 +67,14 @@ impl Operate for Operator {
 
     fn stop(&self) {
         self.stop();
+    }
+
+    fn upgrade(&self, program: Option<&Path>, within: Duration) -> Result<u32, OperatorError> {
+        self.upgrade(program, within)
+    }
+
+    fn hand_over(&self) -> Result<u32, OperatorError> {
+        self.hand_over()
     }
 
     fn is_ready(&self) -> bool {

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    ops::RangeInclusive,
     path::PathBuf,
     sync::{
         Arc,
@@ -38,6 +39,10 @@ const SEATS: usize = 2;
 const CONNECTIONS: usize = 64;
 const QUEUE: usize = 16;
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a new host may take to get ready, unless told otherwise, and at all: it may have to compile every module anew.
+const UPGRADE: Duration = Duration::from_secs(300);
+const WITHIN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// Swaps at once, those of which the module is still arriving included.
 pub(super) const SWAPS: usize = 8;
@@ -140,6 +145,16 @@ impl<O: Operate> Control<O> {
         }
     }
 
+    /// A token lets modules in, which are confined; programs of this machine, and its sockets, are its user's.
+    fn need_owner(&self, what: &str) -> Result<(), Refused> {
+        match self.access {
+            Access::Owner => Ok(()),
+            Access::Bearer(_) => {
+                Err(Refused::new(StatusCode::FORBIDDEN, format!("{what} is for the control socket, not for TCP")))
+            }
+        }
+    }
+
     fn answer(&self, asked: Asked, request: &mut Request) -> Result<Response, Refused> {
         let Asked { task, name, query } = asked;
         let no_wait = query.flag("no_wait")?;
@@ -157,6 +172,18 @@ impl<O: Operate> Control<O> {
             Task::Stop => {
                 operator.stop();
                 Ok(json(StatusCode::ACCEPTED, &json!({ "stopping": true })))
+            }
+            Task::Upgrade => {
+                let (program, within) = (program(&query)?, within(&query)?);
+                if program.is_some() {
+                    self.need_owner("`exe`")?;
+                }
+                let upgraded = operator.upgrade(program.as_deref(), within);
+                done(upgraded.map(|pid| json!({ "pid": pid })))
+            }
+            Task::TakeOver => {
+                self.need_owner("a take-over")?;
+                done(operator.hand_over().map(|pid| json!({ "pid": pid })))
             }
             Task::Events => self.follow(request.headers()),
             Task::Healthz => Ok(json(StatusCode::OK, &json!({ "alive": true }))),
@@ -209,6 +236,22 @@ impl<O: Operate> Control<O> {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(response)
     }
+}
+
+/// The program to upgrade to, if it is another one.
+fn program(query: &Query) -> Result<Option<PathBuf>, Refused> {
+    let program = query.text("exe").map(PathBuf::from);
+    if program.as_ref().is_some_and(|path| !path.is_absolute()) {
+        return Err(Refused::bad("`exe` must be an absolute path"));
+    }
+    Ok(program)
+}
+
+/// How long a new host may take.
+fn within(query: &Query) -> Result<Duration, Refused> {
+    let parse = |text| config::duration("within", text, WITHIN);
+    let within = query.text("within").map(parse).transpose().map_err(|error| Refused::bad(error.to_string()))?;
+    Ok(within.unwrap_or(UPGRADE))
 }
 
 fn done(result: Result<impl Serialize, OperatorError>) -> Result<Response, Refused> {

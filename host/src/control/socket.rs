@@ -7,12 +7,17 @@ use std::{
     env,
     fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError},
     io::{self, Read as _, Seek as _, Write as _},
+    os::fd::OwnedFd,
     os::unix::{
         fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
         net::{SocketAddr, UnixListener},
     },
     path::{Path, PathBuf},
     process,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -106,6 +111,19 @@ impl ControlSocket {
         fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
         socket.listen(BACKLOG).map_err(failed)?;
         Ok((socket.into(), made))
+    }
+
+    /// Shares a socket that listens at `path`, and the lock of that path, with the host that has passed them on; until
+    /// [`LockShare::settle`] they are still that one's.
+    pub(crate) fn inherit(path: &Path, socket: OwnedFd, lock: OwnedFd) -> (UnixListener, Self) {
+        let left = Arc::new(AtomicBool::new(true));
+        let lock = Lock { path: lock_path(path), file: Arc::new(lock.into()), left };
+        (socket.into(), Self { path: path.to_owned(), lock })
+    }
+
+    /// The lock, for whoever passes it on to another process.
+    pub(crate) fn lock(&self) -> LockShare {
+        LockShare { file: Arc::downgrade(&self.lock.file), left: Arc::clone(&self.lock.left) }
     }
 
     /// Where it is.
@@ -210,11 +228,41 @@ fn is_answered(path: &Path) -> bool {
     !connect().is_err_and(|error| matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound))
 }
 
+/// A share of a lock that does not keep it.
+pub(crate) struct LockShare {
+    file: Weak<File>,
+    left: Arc<AtomicBool>,
+}
+
+impl LockShare {
+    /// The same lock once more: it is held as long as anybody has it.
+    pub(crate) fn try_clone(&self) -> io::Result<OwnedFd> {
+        let file = self.file.upgrade().ok_or(io::ErrorKind::NotFound)?;
+        Ok(file.try_clone()?.into())
+    }
+
+    /// The lock, its file and the socket's are this process's from now on.
+    pub(crate) fn settle(&self) {
+        let Some(file) = self.file.upgrade() else { return };
+        if let Err(error) = write_pid(&file) {
+            log::warn!("the control socket's lock still names another process: {error}");
+        }
+        self.left.store(false, Ordering::SeqCst);
+    }
+
+    /// The lock, its file and the socket's are another process's from now on.
+    pub(crate) fn leave(&self) {
+        self.left.store(true, Ordering::SeqCst);
+    }
+}
+
 /// The lock of a socket's path. Dropped, it removes its file before the system lets go of it.
 #[derive(Debug)]
 struct Lock {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
+    /// Another process has it too, and sees to its file.
+    left: Arc<AtomicBool>,
 }
 
 impl Lock {
@@ -241,28 +289,24 @@ impl Lock {
             if read_pid(&file).map_err(failed)?.is_none() {
                 return Err(SocketError::NotOurs { path });
             }
-            let lock = Self { path: path.clone(), file };
+            let lock = Self { path: path.clone(), file: Arc::new(file), left: Arc::default() };
             // Whoever had it may have removed the file after we had opened it: then others do not see our lock.
             if !lock.is_seen() {
                 continue;
             }
-            lock.write_pid().map_err(failed)?;
+            write_pid(&lock.file).map_err(failed)?;
             return Ok(lock);
         }
     }
 
-    /// Whether the file at its path is still the one that is locked. As long as it is open, no other is taken for it.
+    /// Whether the file at its path is still the one that is locked, by us. As long as it is open, no other is taken for it.
     fn is_seen(&self) -> bool {
+        if self.left.load(Ordering::SeqCst) {
+            return false;
+        }
         let identity = |file: &Metadata| (file.dev(), file.ino());
         let Ok(locked) = self.file.metadata() else { return false };
         fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == identity(&locked))
-    }
-
-    fn write_pid(&self) -> io::Result<()> {
-        let mut file = &self.file;
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", process::id())
     }
 }
 
@@ -272,6 +316,12 @@ impl Drop for Lock {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+fn write_pid(mut file: &File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", process::id())
 }
 
 /// The process that wrote a lock file, 0 if none has yet; `None` if a host has not written it at all.

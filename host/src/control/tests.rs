@@ -136,6 +136,15 @@ impl Operate for Arc<Fake> {
         self.note("stop".to_owned());
     }
 
+    fn upgrade(&self, program: Option<&Path>, within: Duration) -> Result<u32, OperatorError> {
+        self.note(format!("upgrade {program:?} {within:?}"));
+        Ok(8)
+    }
+
+    fn hand_over(&self) -> Result<u32, OperatorError> {
+        Err(OperatorError::Upgrade { reason: "it is a test".to_owned() })
+    }
+
     fn is_ready(&self) -> bool {
         !self.is_stopping
     }
@@ -368,8 +377,11 @@ fn over_tcp_only_who_has_the_token_is_answered() {
     assert!(control.asked().is_empty());
     assert_eq!(control.ask("GET /healthz", "", "").status, 200);
     assert_eq!(control.ask("POST /readyz", "", "").status, 401);
-    assert_eq!(control.ask("POST /v1/stop", "authorization: Bearer 0123456789abcdef\r\n", "").status, 202);
-    assert_eq!(control.asked(), ["stop"]);
+    let with_token = |line: &str| control.ask(line, "authorization: Bearer 0123456789abcdef\r\n", "").status;
+    assert_eq!(with_token("POST /v1/stop"), 202);
+    assert_eq!(with_token("POST /v1/upgrade"), 200);
+    assert_eq!((with_token("POST /v1/upgrade?exe=%2Fbin%2Fnew"), with_token("POST /v1/take-over")), (403, 403));
+    assert_eq!(control.asked(), ["stop", "upgrade None 300s"]);
 }
 
 #[test]
@@ -379,6 +391,20 @@ fn whoever_asks_is_told_whether_it_lives_and_serves() {
         assert_eq!(control.ask("GET /healthz", "", "").status, 200);
         assert_eq!(control.ask("GET /readyz", "", "").status, status);
     }
+}
+
+#[test]
+fn an_upgrade_is_asked_for_and_answered_with_the_new_process() {
+    let control = Control::start();
+    let answer = control.ask("POST /v1/upgrade", "", "");
+    assert_eq!((answer.status, answer.body.trim()), (200, r#"{"pid":8}"#));
+    control.ask("POST /v1/upgrade?exe=%2Fbin%2Fnew&within=1m", "", "");
+    assert_eq!(control.asked(), ["upgrade None 300s", "upgrade Some(\"/bin/new\") 60s"]);
+    for (bad, key) in [("exe=new", "`exe`"), ("within=2days", "`within`"), ("exe=", "`exe`")] {
+        let refused = control.ask(&format!("POST /v1/upgrade?{bad}"), "", "");
+        assert_eq!((refused.status, refused.error().contains(key)), (400, true));
+    }
+    assert_eq!(control.ask("POST /v1/take-over", "", "").status, 409);
 }
 
 #[test]

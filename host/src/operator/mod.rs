@@ -2,20 +2,26 @@
 //!
 //! Everything that changes what is served goes through the one book, under its lock, and becomes visible to requests by one
 //! exchange of the table. Loading modules takes long and happens outside of the lock, one at a time for each handler. `swaps.rs` has
-//! what is done to one handler, `reload.rs` what is done to all, `steward.rs` what happens afterwards.
+//! what is done to one handler, `reload.rs` what is done to all, `steward.rs` what happens afterwards, `upgrade.rs` what is done to the host.
 
 mod attendant;
 mod book;
 mod reload;
 mod steward;
 mod swaps;
+mod upgrade;
 
-pub(crate) use self::{attendant::Attendant, steward::steward};
+pub(crate) use self::{
+    attendant::Attendant,
+    steward::steward,
+    upgrade::{Holdings, Relaunch},
+};
 
 use std::{
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -73,6 +79,7 @@ pub(crate) struct Parts {
     pub(crate) read_config: Option<ReadConfig>,
     pub(crate) stop: Option<Box<dyn Fn() + Send + Sync>>,
     pub(crate) ready: Arc<AtomicBool>,
+    pub(crate) relaunch: Option<Relaunch>,
 }
 
 struct Inner {
@@ -96,6 +103,12 @@ struct Inner {
     stop: Option<Box<dyn Fn() + Send + Sync>>,
     /// Whether requests are welcome. Written by [`Operator::begin_stop`], read by whoever asks.
     ready: Arc<AtomicBool>,
+    relaunch: Option<Relaunch>,
+    holdings: OnceLock<Holdings>,
+    /// The line to a new host that is not ready yet, by which it can be given up.
+    offer: Mutex<Option<UnixStream>>,
+    complaint: Mutex<Option<String>>,
+    successor: OnceLock<u32>,
 }
 
 impl Operator {
@@ -114,6 +127,7 @@ impl Operator {
             read_config,
             stop,
             ready,
+            relaunch,
         } = parts;
         let book = Mutex::new(Book::new(handlers, router));
         let (events, started) = (Events::default(), now());
@@ -135,6 +149,11 @@ impl Operator {
             read_config,
             stop,
             ready,
+            relaunch,
+            holdings: OnceLock::new(),
+            offer: Mutex::default(),
+            complaint: Mutex::default(),
+            successor: OnceLock::new(),
         }))
     }
 
@@ -316,7 +335,7 @@ impl Operator {
         self.0.ready.store(false, Ordering::SeqCst);
         {
             // Whoever is recording a swap publishes it, or finds that it is too late before that.
-            let _change = self.0.change();
+            let _change = self.0.change_at_last();
             self.0.lock().is_stopping = true;
         }
         self.0.builds.cancel();

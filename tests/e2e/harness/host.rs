@@ -430,6 +430,18 @@ impl Host {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
+    /// Waits until it ends by itself, whoever else still has its outputs; its exit code.
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is ours") {
+                return status.code();
+            }
+            assert!(started.elapsed() < PATIENCE, "the process does not end");
+            thread::yield_now();
+        }
+    }
+
     /// Waits until it ends by itself.
     pub(crate) fn ended(&mut self) -> Ended {
         self.ended_within(PATIENCE)

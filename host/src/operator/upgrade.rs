@@ -1,0 +1,193 @@
+//! The host makes way for a new process of itself: starts it, passes everything on, and stops once the new one serves.
+
+use std::{
+    ffi::OsString,
+    io,
+    net::Shutdown,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{MutexGuard, PoisonError, TryLockError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use astra_server::Sockets;
+
+use super::{Inner, Operator};
+use crate::{
+    control::{ControlShare, Inherited},
+    events::Urgency,
+    operator_error::OperatorError,
+    take_over::{self, Estate},
+};
+
+/// How long a new host may take to load its modules, whoever has started it.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How often it is looked whether the new process has ended.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// How this host was started: a new one is started the same way.
+#[derive(Debug, Clone)]
+pub(crate) struct Relaunch {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// What a host has to pass on, beside the state directory.
+pub(crate) struct Holdings {
+    pub(crate) sockets: Sockets,
+    pub(crate) control: ControlShare,
+}
+
+impl Operator {
+    /// What can be passed on from now on.
+    pub(crate) fn hold(&self, holdings: Holdings) {
+        // Once, by who starts the host.
+        let _ = self.0.holdings.set(holdings);
+    }
+
+    /// What was inherited is this host's from now on: the one before has let go.
+    pub(crate) fn settle(&self) {
+        if let Some(holdings) = self.0.holdings.get() {
+            holdings.control.settle();
+        }
+    }
+
+    /// The process that has taken this one's place.
+    pub fn successor(&self) -> Option<u32> {
+        self.0.successor.get().copied()
+    }
+
+    /// Starts a new host, from `program` or what this one was started from, which takes this one's place; returns its process id. Then
+    /// this one finishes what runs, and ends.
+    ///
+    /// # Errors
+    /// The new one did not get ready `within` that time, or at all; this one serves on.
+    pub fn upgrade(&self, program: Option<&Path>, within: Duration) -> Result<u32, OperatorError> {
+        let refused = |reason: &str| OperatorError::Upgrade { reason: reason.to_owned() };
+        let relaunch = self.0.relaunch.as_ref().ok_or_else(|| refused("it was not started by `astra-host run`"))?;
+        let control = self.0.holdings.get().and_then(|holdings| holdings.control.path.as_ref());
+        let control = control.ok_or_else(|| refused("it has no control socket"))?;
+        if std::process::id() == 1 {
+            return Err(refused("it is process 1, and with that its container would end: replace the container"));
+        }
+        let program = program.unwrap_or(&relaunch.program);
+        let mut command = Command::new(program);
+        command.args(&relaunch.arguments).arg("--take-over").arg(control).stdin(Stdio::null());
+        let cannot = |error: io::Error| OperatorError::Upgrade {
+            reason: format!("`{}` cannot be started: {error}", program.display()),
+        };
+        self.0.complaint().take();
+        let mut child = command.spawn().map_err(cannot)?;
+        self.0.events.tell(Urgency::Normal, "upgrade", None, format!("process {} is starting", child.id()), None);
+        let until = Instant::now() + within;
+        loop {
+            if let Some(pid) = self.successor() {
+                return Ok(pid);
+            }
+            if let Some(status) = child.try_wait().map_err(cannot)? {
+                // It may have become the successor before it ended.
+                if let Some(pid) = self.successor() {
+                    return Ok(pid);
+                }
+                let complaint = self.0.complaint().take();
+                let reason =
+                    complaint.unwrap_or_else(|| format!("it has ended ({status}); what it said is in the log"));
+                return self.not_upgraded(reason);
+            }
+            if Instant::now() >= until || self.is_stopping() {
+                // While this is held none can become the successor.
+                let _change = self.0.change_at_last();
+                if let Some(pid) = self.successor() {
+                    return Ok(pid);
+                }
+                let _ = child.kill();
+                let _ = child.wait();
+                if self.is_stopping() {
+                    return Err(OperatorError::Stopping);
+                }
+                return self.not_upgraded(format!("it was not ready within {}", humantime::format_duration(within)));
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    fn not_upgraded(&self, reason: String) -> Result<u32, OperatorError> {
+        self.0.events.tell(Urgency::Loud, "failed", None, format!("upgrade: {reason}"), None);
+        Err(OperatorError::Upgrade { reason })
+    }
+
+    /// Passes everything on to the process that has asked for it, and stops once that one serves; returns its id. Until then nothing is
+    /// swapped, since the new one has read what is recorded.
+    ///
+    /// # Errors
+    /// It does not serve; this one serves on.
+    pub(crate) fn hand_over(&self) -> Result<u32, OperatorError> {
+        let inner = &*self.0;
+        let holdings = inner.holdings.get().ok_or(OperatorError::Stopping)?;
+        if inner.stop.is_none() {
+            return Err(OperatorError::Upgrade { reason: "it does not know how to stop itself".to_owned() });
+        }
+        let _change = inner.change();
+        if self.is_stopping() {
+            return Err(OperatorError::Stopping);
+        }
+        let taken = self.passed_on(holdings).map_err(|error| error.to_string()).and_then(|stream| {
+            let kept = stream.try_clone().map_err(|error| error.to_string())?;
+            *inner.offer.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+            let taken = take_over::verdict(&stream, LONGEST);
+            inner.offer.lock().unwrap_or_else(PoisonError::into_inner).take();
+            taken
+        });
+        let pid = match taken {
+            Ok(pid) => pid,
+            Err(reason) => {
+                inner.events.tell(Urgency::Loud, "failed", None, format!("take-over: {reason}"), None);
+                *inner.complaint() = Some(reason.clone());
+                return Err(OperatorError::Upgrade { reason });
+            }
+        };
+        // From here on this process takes nothing new; what is in the backlogs is the new one's.
+        inner.lock().is_stopping = true;
+        holdings.control.leave();
+        holdings.sockets.close();
+        let _ = inner.successor.set(pid);
+        inner.events.tell(Urgency::Normal, "upgrade", None, format!("process {pid} has taken over"), None);
+        self.stop();
+        Ok(pid)
+    }
+
+    fn passed_on(&self, holdings: &Holdings) -> io::Result<std::os::unix::net::UnixStream> {
+        let control = &holdings.control;
+        let path = control.path.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let state =
+            self.0.state.as_ref().map(|state| Ok::<_, io::Error>((state.path().to_owned(), state.lock_again()?)));
+        let Inherited { unix, tcp } = control.try_clone()?;
+        let sockets = holdings.sockets.try_clone()?;
+        let estate = Estate { sockets, control: unix, control_tcp: tcp, state: state.transpose()? };
+        take_over::offer(path, &estate)
+    }
+}
+
+impl Inner {
+    /// As [`change`](Self::change), but does not wait for a new host to get ready: that one has to end.
+    pub(super) fn change_at_last(&self) -> MutexGuard<'_, ()> {
+        loop {
+            match self.changes.try_lock() {
+                Ok(change) => return change,
+                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            if let Some(stream) = self.offer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Why the last new host that has said something did not get ready.
+    fn complaint(&self) -> MutexGuard<'_, Option<String>> {
+        self.complaint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

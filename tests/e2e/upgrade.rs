@@ -1,0 +1,255 @@
+//! A host that is replaced by a new process of itself: nobody notices, or it serves on and says why.
+
+use std::{
+    fs,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            fs::PermissionsExt as _,
+            net::{UnixDatagram, UnixListener},
+        },
+    },
+    path::PathBuf,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::harness::{
+    Client, Ended, Host, Http, PATIENCE, Scratch, Setup, guest, version, version_bytes, version_file,
+};
+
+/// A host that can be replaced. Whatever processes have taken its place are ended with the test.
+struct Replaced {
+    scratch: Scratch,
+    first: Host,
+    later: Vec<Pid>,
+}
+
+impl Replaced {
+    /// Serves version 1 as handler `app`.
+    fn start() -> Self {
+        Self::start_with(|setup| setup)
+    }
+
+    fn start_with(change: impl FnOnce(Setup) -> Setup) -> Self {
+        let scratch = Scratch::short();
+        let module = scratch.file("app.wasm", version_bytes(1));
+        let setup = Setup::run(module).flag("--control", scratch.join("control"));
+        let first = change(setup.flag("--state", scratch.join("state"))).start();
+        Self { scratch, first, later: Vec::new() }
+    }
+
+    fn operate(&self, arguments: &[&str]) -> Ended {
+        let setup = arguments.iter().fold(Setup::bare(), |setup, argument| setup.arg(*argument));
+        setup.flag("--control", self.scratch.join("control")).end()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let ended = self.operate(&[arguments, &["--json"]].concat());
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        serde_json::from_str(&ended.stdout).expect("it is JSON")
+    }
+
+    /// Returns the new process.
+    fn upgrade(&mut self) -> u64 {
+        let upgraded = self.json(&["upgrade"]);
+        let pid = upgraded["pid"].as_u64().expect("a number");
+        self.later.push(Pid::from_raw(i32::try_from(pid).expect("is one")).expect("is not 0"));
+        pid
+    }
+
+    fn script(&self, text: &str) -> PathBuf {
+        let path = self.scratch.file("new-host", format!("#!/bin/sh\n{text}\n"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
+        path
+    }
+
+    fn get(&self) -> String {
+        self.first.get(Http::One, "/").text().to_owned()
+    }
+
+    /// Ends the host that serves now, and waits until it is gone with all that it had.
+    fn stop(&self) {
+        assert_eq!(self.operate(&["stop"]).code, Some(0));
+        let left: Vec<_> =
+            fs::read_dir(self.scratch.path()).expect("is there").map(|entry| entry.expect("is").file_name()).collect();
+        assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("control")), "{left:?}");
+    }
+}
+
+impl Drop for Replaced {
+    fn drop(&mut self) {
+        for pid in &self.later {
+            let _ = kill_process(*pid, Signal::KILL);
+        }
+    }
+}
+
+#[test]
+fn under_load_a_host_is_replaced_again_and_again_and_no_request_fails() {
+    let mut replaced = Replaced::start();
+    let addr = replaced.first.addr();
+    let (is_over, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let pids = thread::scope(|scope| {
+        for is_kept_alive in [true, true, false] {
+            let (is_over, answered) = (&is_over, &answered);
+            scope.spawn(move || {
+                let mut client = Client::connect(addr);
+                while !is_over.load(Ordering::Relaxed) {
+                    let answer = client.get("/");
+                    assert_eq!((answer.status, answer.text()), (200, &*version(1)));
+                    answered.fetch_add(1, Ordering::Relaxed);
+                    if !is_kept_alive || answer.header("connection") == Some("close") {
+                        client = Client::connect(addr);
+                    }
+                }
+            });
+        }
+        let _over = Over(&is_over);
+        let mut pids = vec![u64::from(replaced.first.pid())];
+        for _ in 0..3 {
+            pids.push(replaced.upgrade());
+            let before = answered.load(Ordering::Relaxed);
+            while answered.load(Ordering::Relaxed) < before + 50 {
+                thread::yield_now();
+            }
+        }
+        pids
+    });
+    assert_eq!(replaced.first.exit_code(), Some(0));
+    assert_eq!(replaced.json(&["status"])["pid"], *pids.last().expect("there are four"));
+    pids.iter().enumerate().for_each(|(at, pid)| assert!(!pids[..at].contains(pid), "{pids:?}"));
+    replaced.stop();
+}
+
+/// Ends the load, also when something fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_was_swapped_in_is_what_the_new_host_serves_and_it_can_swap_as_well() {
+    let mut replaced = Replaced::start();
+    let swap = |replaced: &Replaced, n| {
+        let file = version_file(&replaced.scratch, n).display().to_string();
+        assert_eq!(replaced.json(&["swap", "app", &file])["outlives_restart"], true);
+    };
+    swap(&replaced, 2);
+    replaced.upgrade();
+    assert_eq!(replaced.get(), version(2));
+    swap(&replaced, 3);
+    replaced.upgrade();
+    assert_eq!(replaced.get(), version(3));
+    replaced.stop();
+}
+
+#[test]
+fn a_new_host_that_does_not_get_ready_leaves_the_old_one_serving_and_says_why() {
+    let mut replaced = Replaced::start();
+    let exits = replaced.script("exit 3").display().to_string();
+    replaced.operate(&["upgrade", "--exe", &exits]).expect_complaint(1, &["serves on", "exit status: 3"]);
+    let hangs = replaced.script("exec sleep 1000").display().to_string();
+    let late = replaced.operate(&["upgrade", "--exe", &hangs, "--within", "1s"]);
+    late.expect_complaint(1, &["serves on", "not ready within 1s"]);
+    replaced.operate(&["upgrade", "--exe", "/nowhere"]).expect_complaint(1, &["`/nowhere` cannot be started"]);
+    fs::write(replaced.scratch.join("app.wasm"), "no module").expect("ours");
+    replaced.operate(&["upgrade"]).expect_complaint(1, &["serves on", "app.wasm"]);
+    assert_eq!(replaced.get(), version(1));
+    assert_eq!(replaced.json(&["status"])["pid"], replaced.first.pid());
+
+    let two = version_file(&replaced.scratch, 2).display().to_string();
+    replaced.json(&["swap", "app", &two]);
+    assert_eq!(replaced.get(), version(2));
+    fs::write(replaced.scratch.join("app.wasm"), version_bytes(3)).expect("ours");
+    replaced.upgrade();
+    assert_eq!(replaced.get(), version(3));
+    replaced.stop();
+}
+
+#[test]
+fn what_runs_finishes_on_the_old_host() {
+    let mut replaced = Replaced::start();
+    let mut client = replaced.first.connect();
+    client.ask("/stream?count=40&ms=25");
+    assert_eq!(client.head().status, 200);
+    client.chunk().expect("a part").expect("not the end");
+    replaced.upgrade();
+    while client.chunk().expect("a whole body").is_some() {}
+    assert_eq!(replaced.get(), version(1));
+    drop(client);
+    assert_eq!(replaced.first.exit_code(), Some(0));
+    replaced.stop();
+}
+
+#[test]
+fn a_host_that_is_stopped_while_a_new_one_starts_ends() {
+    let mut replaced = Replaced::start();
+    let hangs = replaced.script("echo begun; exec sleep 1000").display().to_string();
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| replaced.operate(&["upgrade", "--exe", &hangs]));
+        replaced.first.stdout_with("begun");
+        replaced.first.signal(Signal::TERM);
+        upgrade.join().expect("does not panic").expect_complaint(1, &[]);
+    });
+    assert_eq!(replaced.first.ended().code, Some(0));
+}
+
+#[test]
+fn systemd_is_told_which_process_is_the_main_one() {
+    let scratch = Scratch::short();
+    let socket = UnixDatagram::bind(scratch.join("notify")).expect("binds");
+    socket.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    let mut replaced = Replaced::start_with(|setup| setup.environment("NOTIFY_SOCKET", scratch.join("notify")));
+    let told = || {
+        let mut text = [0; 4096];
+        let length = socket.recv(&mut text).expect("somebody says something");
+        String::from_utf8_lossy(&text[..length]).into_owned()
+    };
+    assert_eq!(told(), format!("READY=1\nMAINPID={}", replaced.first.pid()));
+    let pid = replaced.upgrade();
+    let mut both = [told(), told()];
+    both.sort();
+    assert_eq!(both, [format!("MAINPID={pid}"), format!("READY=1\nMAINPID={pid}")]);
+    assert_eq!(replaced.first.exit_code(), Some(0));
+    replaced.stop();
+    assert_eq!(told(), "STOPPING=1");
+}
+
+#[test]
+fn operators_on_tcp_and_clients_of_a_unix_socket_are_handed_on_too() {
+    let scratch = Scratch::short();
+    let token = scratch.file("token", "0123456789abcdef");
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).expect("ours");
+    let module = guest("hello");
+    let text = "[server]\ncontrol_tcp = '127.0.0.1:0'\ncontrol_token_file = 'token'\nstate = false\n[[handler]]\nname = 'hello'\n";
+    let file = scratch.file("astra.toml", format!("{text}module = '{}'\n", module.display()));
+    let path = scratch.join("http");
+    let listener = UnixListener::bind(&path).expect("binds");
+    let passed = r#"exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@""#;
+    let setup = Setup::run(file).no_listen().flag("--control", scratch.join("control")).through_shell(passed);
+    let mut replaced = Replaced { scratch, first: setup.stdin(OwnedFd::from(listener)).begin(), later: Vec::new() };
+    let line = replaced.first.stdout_with("control on http://");
+    let operators = line.trim_start_matches("control on http://").parse().expect("an address");
+    replaced.first.stdout_with("listening on unix:");
+    replaced.upgrade();
+    assert_eq!(replaced.first.exit_code(), Some(0));
+    assert_eq!(Client::connect(operators).get("/readyz").status, 200);
+    assert_eq!(Client::connect_unix(&path).get("/").text(), "Hello World!");
+    replaced.stop();
+}
+
+#[test]
+fn there_must_be_a_host_to_take_the_place_of() {
+    let scratch = Scratch::short();
+    let run = Setup::run(guest("hello")).flag("--take-over", scratch.join("nobody")).end();
+    run.expect_complaint(1, &["cannot take over", "there is no control socket"]);
+    let without = Setup::bare().arg("upgrade").flag("--control", scratch.join("nobody")).end();
+    without.expect_complaint(1, &["there is no control socket"]);
+}

@@ -3,6 +3,9 @@
 mod gigabyte;
 mod idle;
 mod kinds;
+mod overload;
+mod slow;
+mod soak;
 mod start;
 mod swap;
 
@@ -14,6 +17,9 @@ use anyhow::{Context, Result};
 pub(crate) use gigabyte::gigabyte;
 pub(crate) use idle::idle;
 pub(crate) use kinds::{cgi, fetch, languages, upstreams, wasip3};
+pub(crate) use overload::overload;
+pub(crate) use slow::slow;
+pub(crate) use soak::soak;
 pub(crate) use start::start;
 pub(crate) use swap::swap;
 

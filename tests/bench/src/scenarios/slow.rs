@@ -14,7 +14,7 @@ use crate::contenders::Contenders;
 use crate::folder::Folder;
 use crate::load::Load;
 use crate::report::{Figure, Report, median};
-use crate::server::Server;
+use crate::server::{self, Server};
 use crate::{Options, Pin, load};
 
 const CONNECTIONS: u64 = 4000;
@@ -24,6 +24,13 @@ const SECONDS: &str = "600";
 
 /// What is asked for by those that read slowly.
 const FILE: usize = 1 << 20;
+
+/// Seconds of hello while slow connections come.
+const COMING: u32 = 2;
+
+/// The server has settled when it uses less than a quarter of a core for as long as `LOOK`; it has until `SETTLE`.
+const LOOK: Duration = Duration::from_millis(500);
+const SETTLE: Duration = Duration::from_secs(20);
 
 struct Attack {
     name: &'static str,
@@ -73,7 +80,7 @@ pub(crate) fn slow(options: &Options, contenders: &Contenders, report: &mut Repo
         }
         let rate = median(&rounds.beside.rate) / median(&rounds.alone.rate);
         let p99 = median(&rounds.beside.p99_ms) / median(&rounds.alone.p99_ms);
-        let errors: f64 = rounds.beside.errors.iter().sum();
+        let errors: f64 = rounds.beside.errors.iter().chain(&rounds.coming.errors).sum();
         report.row("slow", pin.name(), attack.name, &contender.shown(), &rounds.figures());
         let what = format!("slow {}: hello beside {CONNECTIONS} connections / alone", attack.name);
         report.at_least(what, rate, 0.9);
@@ -90,6 +97,10 @@ struct Rounds {
     beside: Loads,
     /// Beside a slowhttptest that talks to nobody.
     control: Loads,
+    /// While its connections come.
+    coming: Loads,
+    /// Seconds until then that the server had its peace.
+    settled: Vec<f64>,
     cpu: Vec<f64>,
     opened: Vec<f64>,
     left: Vec<f64>,
@@ -111,10 +122,20 @@ impl Rounds {
         // The kernel takes the connections, as many as the backlog has room for.
         let nobody = TcpListener::bind("127.0.0.1:0")?;
         let attacker = Attacker::start(attack, nobody.local_addr()?, pin)?;
+        if attack.stays {
+            attacker.has_opened()?;
+        }
         self.control.add(&hello(options.seconds)?);
         drop((attacker, nobody));
 
+        let started = Instant::now();
         let attacker = Attacker::start(attack, server.addr, pin)?;
+        if attack.stays {
+            self.coming.add(&hello(COMING)?);
+            attacker.has_opened()?;
+            settle(server)?;
+            self.settled.push(started.elapsed().as_secs_f64());
+        }
         self.opened.push(attacker.connections()? as f64);
         let (cpu, started) = (attacker.cpu()?, Instant::now());
         self.beside.add(&hello(options.seconds)?);
@@ -129,8 +150,8 @@ impl Rounds {
         Ok(())
     }
 
-    fn figures(self) -> [Figure; 10] {
-        [
+    fn figures(self) -> Vec<Figure> {
+        let mut figures = vec![
             Figure { name: "requests/s alone", rounds: self.alone.rate },
             Figure { name: "requests/s beside", rounds: self.beside.rate },
             Figure { name: "requests/s beside nothing", rounds: self.control.rate },
@@ -141,7 +162,15 @@ impl Rounds {
             Figure { name: "slow connections before", rounds: self.opened },
             Figure { name: "after", rounds: self.left },
             Figure { name: "slowhttptest % of a core", rounds: self.cpu },
-        ]
+        ];
+        if !self.settled.is_empty() {
+            figures.extend([
+                Figure { name: "requests/s while they come", rounds: self.coming.rate },
+                Figure { name: "p99 ms then", rounds: self.coming.p99_ms },
+                Figure { name: "settled after s", rounds: self.settled },
+            ]);
+        }
+        figures
     }
 }
 
@@ -153,11 +182,24 @@ impl Loads {
     }
 }
 
+/// Waits until the server is through with what the slow clients have asked for so far, and has only them to hold.
+fn settle(server: &Server) -> Result<()> {
+    let started = Instant::now();
+    while started.elapsed() < SETTLE {
+        let cpu = server.cpu()?;
+        std::thread::sleep(LOOK);
+        if server.cpu()?.saturating_sub(cpu) < LOOK / 4 {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// A running slowhttptest; killed when dropped.
 struct Attacker(Child);
 
 impl Attacker {
-    /// Starts it, on the core of the load, and waits until it has its connections if they are to stay.
+    /// Starts it, on the core of the load.
     fn start(attack: &Attack, addr: SocketAddr, pin: Pin) -> Result<Self> {
         let mut command = match pin {
             // taskset replaces itself with slowhttptest: the pid is its own.
@@ -172,17 +214,20 @@ impl Attacker {
         command.args(attack.flags).args(["-c", &CONNECTIONS.to_string(), "-r", &a_second.to_string()]);
         command.args(["-l", SECONDS, "-u", &format!("http://{addr}{}", attack.path)]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let attacker = Self(command.spawn().context("cannot start `slowhttptest`")?);
+        Ok(Self(command.spawn().context("cannot start `slowhttptest`")?))
+    }
+
+    /// Waits until it has its connections. Some are refused, so there may never be all of them.
+    fn has_opened(&self) -> Result<()> {
         let (mut most, mut grown) = (0, Instant::now());
-        // Some are refused, so there may never be all of them.
-        while attack.stays && most < CONNECTIONS && grown.elapsed() < Duration::from_secs(1) {
+        while most < CONNECTIONS && grown.elapsed() < Duration::from_secs(2) {
             std::thread::sleep(Duration::from_millis(20));
-            let now = attacker.connections()?;
+            let now = self.connections()?;
             if now > most {
                 (most, grown) = (now, Instant::now());
             }
         }
-        Ok(attacker)
+        Ok(())
     }
 
     /// Its descriptors but those that every process has.
@@ -192,13 +237,9 @@ impl Attacker {
         Ok(descriptors.map_or(0, |all| all.count().saturating_sub(3) as u64))
     }
 
-    /// What it has used.
+    /// CPU time that it has used.
     fn cpu(&self) -> Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        // User and system time (proc(5)), without the two fields up to the name; in hundredths of a second on every Linux.
-        let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
-        Ok(Duration::from_millis(ticks * 10))
+        server::cpu(self.0.id())
     }
 }
 

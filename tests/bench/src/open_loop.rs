@@ -15,7 +15,7 @@ use crate::Pin;
 use crate::http1::Connection;
 
 /// More than a host with default limits lets run and queue.
-const CONNECTIONS: usize = 1500;
+pub(crate) const CONNECTIONS: usize = 1500;
 
 const STACK: usize = 128 << 10;
 

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 
+use super::idle::raise_descriptors;
 use crate::contenders::Contenders;
 use crate::folder::Folder;
-use crate::open_loop::{OpenLoop, Outcome};
+use crate::open_loop::{CONNECTIONS, OpenLoop, Outcome};
 use crate::report::{Figure, Report, median};
 use crate::server::{Contender, Server};
 use crate::{Options, Pin, load};
@@ -22,6 +23,7 @@ const TURNS: u32 = 2_000_000;
 const OVERLOAD: f64 = 4.0;
 
 pub(crate) fn overload(options: &Options, contenders: &Contenders, report: &mut Report) -> Result<()> {
+    raise_descriptors(CONNECTIONS)?;
     let guest = contenders.example_guest("burns_cpu").display().to_string();
     let folder = Folder::new()?;
     let short =

@@ -80,10 +80,14 @@ pub(crate) fn slow(options: &Options, contenders: &Contenders, report: &mut Repo
         }
         let rate = median(&rounds.beside.rate) / median(&rounds.alone.rate);
         let p99 = median(&rounds.beside.p99_ms) / median(&rounds.alone.p99_ms);
+        let coming = median(&rounds.coming.rate) / median(&rounds.alone.rate);
         let errors: f64 = rounds.beside.errors.iter().chain(&rounds.coming.errors).sum();
         report.row("slow", pin.name(), attack.name, &contender.shown(), &rounds.figures());
         let what = format!("slow {}: hello beside {CONNECTIONS} connections / alone", attack.name);
         report.at_least(what, rate, 0.9);
+        if attack.stays {
+            report.at_least(format!("slow {}: hello while they come / alone", attack.name), coming, 0.9);
+        }
         report.at_most(format!("slow {}: p99 beside them / alone", attack.name), p99, 2.0);
         report.at_most(format!("slow {}: errors of hello", attack.name), errors, 0.0);
     }

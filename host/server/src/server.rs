@@ -319,12 +319,15 @@ impl Shared {
         let connection = self.workers.reactor.insert(socket, ready.clone(), |socket, token| {
             let (handler, limits) = (self.handler.clone(), self.limits.clone());
             let link = Link::new(self.workers.clone(), handler, limits, info, ready, (socket, session), count);
+            // Shutdown tells the connections that it finds in the table, after it has said that it drains; this one is not there yet, and
+            // may be served as soon as it is.
+            if self.drains() {
+                link.spend();
+            }
             let connection = Connection::new(link, self.clone(), token, is_announced);
             (connection.clone(), Told::Task(connection))
         });
         match connection {
-            // Shutdown tells the connections that it finds in the table, after it has said that it drains.
-            Ok(connection) if self.drains() => connection.drain(),
             // A first run sets its timer.
             Ok(connection) => connection.notify(),
             Err(error) => {

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
 use crate::Pin;
+use crate::http1::id_number;
 
 const HTTP1: usize = 24;
 const HTTP2: usize = 2;
@@ -32,6 +33,8 @@ pub(crate) struct Answers {
     pub(crate) failed: u64,
     /// Bodies of two revisions.
     pub(crate) mixed: u64,
+    /// The numbers in `x-request-id`: one for each answer that was as it should be.
+    pub(crate) ids: Vec<u64>,
     /// When an answer was first seen that differs from all before it, since the epoch.
     pub(crate) changes: Vec<Duration>,
     seconds: f64,
@@ -55,41 +58,47 @@ struct Shared {
     answers: Mutex<Answers>,
     /// What was answered last.
     current: Mutex<Bytes>,
+    pause: Duration,
     is_over: AtomicBool,
 }
 
-/// Asks for as long as `time`, and until `meanwhile`, which runs on a thread of its own, is done.
-pub(crate) fn ask<T: Send>(
-    addr: SocketAddr,
-    pin: Pin,
-    time: Duration,
-    meanwhile: impl FnOnce() -> Result<T> + Send,
-) -> Result<(Answers, T)> {
-    let shared = Arc::<Shared>::default();
-    let started = Instant::now();
-    let done = std::thread::scope(|scope| {
-        let meanwhile = scope.spawn(meanwhile);
-        let asking = scope.spawn(|| run(addr, pin, &shared));
-        std::thread::sleep(time);
-        let done = meanwhile.join().map_err(|_| anyhow!("a panic"))?;
-        shared.is_over.store(true, Ordering::Relaxed);
-        asking.join().map_err(|_| anyhow!("a panic"))??;
-        done
-    })?;
-    let mut answers = std::mem::take(&mut *shared.answers.lock().unwrap_or_else(PoisonError::into_inner));
-    answers.seconds = started.elapsed().as_secs_f64();
-    answers.changes.sort_unstable();
-    Ok((answers, done))
+/// How the clients ask.
+pub(crate) struct Clients {
+    pub(crate) addr: SocketAddr,
+    pub(crate) pin: Pin,
+    /// Between an answer and the next request.
+    pub(crate) pause: Duration,
+}
+
+impl Clients {
+    /// Asks for as long as `time`, and until `meanwhile`, which runs on a thread of its own, is done.
+    pub(crate) fn ask<T: Send>(
+        &self,
+        time: Duration,
+        meanwhile: impl FnOnce() -> Result<T> + Send,
+    ) -> Result<(Answers, T)> {
+        let shared = Arc::new(Shared { pause: self.pause, ..Shared::default() });
+        let started = Instant::now();
+        let done = std::thread::scope(|scope| {
+            let meanwhile = scope.spawn(meanwhile);
+            let asking = scope.spawn(|| run(self.addr, self.pin, &shared));
+            std::thread::sleep(time);
+            let done = meanwhile.join().map_err(|_| anyhow!("a panic"))?;
+            shared.is_over.store(true, Ordering::Relaxed);
+            asking.join().map_err(|_| anyhow!("a panic"))??;
+            done
+        })?;
+        let mut answers = std::mem::take(&mut *shared.answers.lock().unwrap_or_else(PoisonError::into_inner));
+        answers.seconds = started.elapsed().as_secs_f64();
+        answers.changes.sort_unstable();
+        Ok((answers, done))
+    }
 }
 
 fn run(addr: SocketAddr, pin: Pin, shared: &Arc<Shared>) -> Result<()> {
-    if pin == Pin::On {
-        let mut second = rustix::thread::CpuSet::new();
-        second.set(1);
-        rustix::thread::sched_setaffinity(None, &second)?;
-    }
+    pin.to_load();
     // One thread: on two cores the server needs the other.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut clients = tokio::task::JoinSet::new();
         for _ in 0..HTTP1 {
@@ -155,7 +164,7 @@ async fn ask_on(
     addr: SocketAddr,
     mut send: impl FnMut(Request<Empty<Bytes>>) -> Answer,
 ) -> hyper::Result<()> {
-    let mut latencies = Vec::new();
+    let (mut latencies, mut ids) = (Vec::new(), Vec::new());
     let (mut failed, mut mixed) = (0, 0);
     let mut number: u64 = 0;
     let result = async {
@@ -168,12 +177,18 @@ async fn ask_on(
             let started = Instant::now();
             let response = send(request).await?;
             let status = response.status();
+            let id = response.headers().get("x-request-id").and_then(|id| id_number(id.to_str().ok()?));
             let body = response.into_body().collect().await?.to_bytes();
             latencies.push(u32::try_from(started.elapsed().as_micros()).unwrap_or(u32::MAX));
             if status != 200 {
                 failed += 1;
             } else if !shared.is_whole(&body) {
                 mixed += 1;
+            } else {
+                ids.extend(id);
+            }
+            if !shared.pause.is_zero() {
+                tokio::time::sleep(shared.pause).await;
             }
         }
         Ok(())
@@ -181,6 +196,7 @@ async fn ask_on(
     .await;
     let mut answers = shared.answers.lock().unwrap_or_else(PoisonError::into_inner);
     answers.latencies_us.extend(latencies);
+    answers.ids.extend(ids);
     answers.failed += failed;
     answers.mixed += mixed;
     result

@@ -20,6 +20,17 @@ const BEST: &str =
 const ENLARGED: &str = "pooling-total-component-instances=2000,pooling-total-core-instances=8000,pooling-total-memories=2000,\
     pooling-total-tables=8000,pooling-total-stacks=2000,pooling-total-gc-heaps=2000";
 
+/// Guests of the tests.
+const EXAMPLES: [&str; 7] = [
+    "burns_cpu",
+    "calls_out",
+    "does_its_worst",
+    "loops_for_ever",
+    "says_its_version",
+    "trap_after_head",
+    "trap_before_head",
+];
+
 pub(crate) struct Contenders {
     /// Where Cargo puts what it builds.
     target: PathBuf,
@@ -32,16 +43,19 @@ impl Contenders {
     /// Builds what the chosen scenarios need.
     pub(crate) fn prepare(options: &Options, scenarios: &[Scenario]) -> Result<Contenders> {
         let target = target_directory()?;
-        cargo(&["build", "--release", "-p", "bench", "--bins"], None)?;
+        if scenarios.iter().any(|scenario| matches!(scenario, Scenario::Native | Scenario::Tls | Scenario::Fetch)) {
+            cargo(&["build", "--release", "-p", "bench", "--bins"], None)?;
+        }
         if scenarios.iter().any(|scenario| !matches!(scenario, Scenario::Native | Scenario::Tls)) {
             if options.astra_host.is_none() {
                 cargo(&["build", "--release", "-p", "astra-host"], None)?;
             }
             let guest = ["build", "--profile", "guest", "--target", "wasm32-wasip2"];
-            let packages = ["-p", "hello", "-p", "slow", "-p", "echo", "-p", "wasip3-app"];
+            let packages = ["-p", "hello", "-p", "slow", "-p", "echo", "-p", "files", "-p", "wasip3-app"];
             cargo(&[&guest[..], &packages].concat(), Some(GUEST_RUSTFLAGS))?;
-            let examples = ["says_its_version", "calls_out", "does_its_worst"].map(|name| ["--example", name]);
-            cargo(&[&guest[..], &["-p", "test-guests"], &examples.concat()].concat(), Some(GUEST_RUSTFLAGS))?;
+            let mut examples = vec!["-p", "test-guests"];
+            examples.extend(EXAMPLES.iter().flat_map(|example| ["--example", *example]));
+            cargo(&[&guest[..], &examples].concat(), Some(GUEST_RUSTFLAGS))?;
         }
         let wasmtime = options.wasmtime.clone().unwrap_or_else(|| "wasmtime".into());
         let wasmtime_version = Command::new(&wasmtime)
@@ -87,6 +101,14 @@ impl Contenders {
         }
     }
 
+    /// `astra-host run` of a configuration file. What it logs is left to `flags`.
+    pub(crate) fn astra_host_of(&self, name: &'static str, config: &Path, flags: &[&str]) -> Contender {
+        let config = config.display().to_string();
+        let arguments = ["run", &config, "--listen", "{addr}", "--no-state"];
+        let arguments = arguments.iter().chain(flags).map(ToString::to_string).collect();
+        Contender { name, program: self.astra_host.clone(), arguments }
+    }
+
     /// `wasmtime serve` of the same file; `None` if there is no wasmtime. `-S cli`: guests of Rust's standard library import it.
     pub(crate) fn wasmtime(&self, name: &'static str, guest: &str, flags: &[&str]) -> Option<Contender> {
         let arguments = ["serve", "--addr", "{addr}", "-S", "cli"].iter().chain(flags);
@@ -125,7 +147,7 @@ impl Contenders {
     }
 
     /// A package's module; a path is its own.
-    fn guest(&self, name: &str) -> String {
+    pub(crate) fn guest(&self, name: &str) -> String {
         let file = self.target.join("wasm32-wasip2/guest").join(name).with_extension("wasm");
         file.display().to_string()
     }

@@ -3,10 +3,14 @@
 
 mod clients;
 mod contenders;
+mod folder;
 #[path = "../../e2e/harness/hostility.rs"]
 #[allow(dead_code, reason = "the tests ask for each of its ways by itself")]
 mod hostility;
+mod http1;
 mod load;
+mod open_loop;
+mod operator;
 mod report;
 mod scenarios;
 mod server;
@@ -47,6 +51,9 @@ pub(crate) struct Options {
     /// Seconds in which they are made
     #[arg(long, default_value_t = 60)]
     swap_seconds: u32,
+    /// Seconds of the `soak` scenario
+    #[arg(long, default_value_t = 1800)]
+    soak_seconds: u32,
     /// Size of the body of the `gigabyte` scenario, in MiB
     #[arg(long, default_value_t = 1024)]
     body_mib: u64,
@@ -89,6 +96,12 @@ enum Scenario {
     Fetch,
     /// A thousand guests that wait for another server
     Upstreams,
+    /// Hello beside 4,000 slow connections of slowhttptest
+    Slow,
+    /// Four times as many requests as can be served
+    Overload,
+    /// Good and hostile clients and guests, swaps, reloads, kills, for a long time
+    Soak,
     /// Guests that do their worst, and what that does to the host's memory
     Hostile,
     /// Millions of guests that look for what others have left
@@ -137,6 +150,16 @@ impl Pin {
             Pin::Off => "unpinned",
         }
     }
+
+    /// Keeps this thread, which is load, to its core.
+    pub(crate) fn to_load(self) {
+        if self == Pin::On {
+            let mut second = rustix::thread::CpuSet::new();
+            second.set(1);
+            // `pins` has seen that there is a second core; where it is not ours, the kernel's choice is as good.
+            let _ = rustix::thread::sched_setaffinity(None, &second);
+        }
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -160,6 +183,9 @@ fn main() -> anyhow::Result<()> {
             Scenario::Languages => scenarios::languages(&options, &contenders, &mut report)?,
             Scenario::Fetch => scenarios::fetch(&options, &contenders, &mut report)?,
             Scenario::Upstreams => scenarios::upstreams(&options, &contenders, &mut report)?,
+            Scenario::Slow => scenarios::slow(&options, &contenders, &mut report)?,
+            Scenario::Overload => scenarios::overload(&options, &contenders, &mut report)?,
+            Scenario::Soak => scenarios::soak(&options, &contenders, &mut report)?,
             Scenario::Hostile => scenarios::hostile(&options, &contenders, &mut report)?,
             Scenario::Isolation => scenarios::isolation(&options, &contenders, &mut report)?,
         }

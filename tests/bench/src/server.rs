@@ -1,13 +1,15 @@
 //! A server under test: started with its command line, found by the address it prints, watched through /proc, killed by pid.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Pin;
 
@@ -52,17 +54,27 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `contender` on a free port and waits until it says where it listens.
     pub(crate) fn start(contender: &Contender, pin: Pin) -> Result<Server> {
+        Self::start_with(contender, pin, Stdio::piped())
+    }
+
+    /// The same; its standard error goes to a file.
+    pub(crate) fn start_logging(contender: &Contender, pin: Pin, log: &Path) -> Result<Server> {
+        Self::start_with(contender, pin, File::create(log)?.into())
+    }
+
+    fn start_with(contender: &Contender, pin: Pin, stderr: Stdio) -> Result<Server> {
         let mut child = contender
             .command("127.0.0.1:0", pin)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .with_context(|| format!("cannot start {}", contender.shown()))?;
         let (sender, lines) = mpsc::channel();
         let stdout = child.stdout.take().context("piped")?;
-        let stderr = child.stderr.take().context("piped")?;
         forward(stdout, sender.clone());
-        forward(stderr, sender);
+        if let Some(stderr) = child.stderr.take() {
+            forward(stderr, sender);
+        }
 
         // From here on an early return kills the child.
         let mut server = Server { child, addr: SocketAddr::from(([127, 0, 0, 1], 0)), is_tls: false };
@@ -107,6 +119,33 @@ impl Server {
         self.status("Threads:")
     }
 
+    /// Open descriptors.
+    pub(crate) fn descriptors(&self) -> Result<u64> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count() as u64)
+    }
+
+    /// CPU time that it has used.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        cpu(self.child.id())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
+    /// Ends it as an operator would; says whether it ended in order, which it has `time` for.
+    pub(crate) fn stop(mut self, time: Duration) -> Result<bool> {
+        self.signal(Signal::TERM)?;
+        let started = Instant::now();
+        while started.elapsed() < time {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.success());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(false)
+    }
+
     fn status(&self, key: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find(|line| line.starts_with(key));
@@ -132,6 +171,15 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// CPU time that a process has used.
+pub(crate) fn cpu(pid: u32) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    // User and system time (proc(5)), without the two fields up to the name; in hundredths of a second on every Linux.
+    let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// Reads lines for as long as there are any, also when nobody wants them: a full pipe would stop the server.

@@ -82,7 +82,7 @@ fn still_open(connections: &[TcpStream]) -> Result<bool> {
 }
 
 /// Raises the soft limit, which the servers inherit, to the hard one.
-fn raise_descriptors(connections: usize) -> Result<()> {
+pub(super) fn raise_descriptors(connections: usize) -> Result<()> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let enough = maximum.is_none_or(|most| most > connections as u64 + 100);
     ensure!(enough, "{connections} connections need `ulimit -Hn {}`", connections + 200);

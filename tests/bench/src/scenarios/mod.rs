@@ -5,6 +5,9 @@ mod hostile;
 mod idle;
 mod isolation;
 mod kinds;
+mod overload;
+mod slow;
+mod soak;
 mod start;
 mod swap;
 
@@ -18,6 +21,9 @@ pub(crate) use hostile::hostile;
 pub(crate) use idle::idle;
 pub(crate) use isolation::isolation;
 pub(crate) use kinds::{cgi, fetch, languages, upstreams, wasip3};
+pub(crate) use overload::overload;
+pub(crate) use slow::slow;
+pub(crate) use soak::soak;
 pub(crate) use start::start;
 pub(crate) use swap::swap;
 

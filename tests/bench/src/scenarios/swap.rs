@@ -2,17 +2,18 @@
 //!
 //! The guest says a text that is replaced in its file, so that each answer tells which module made it, and each of its parts does.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::clients::{self, Answers};
+use crate::clients::{Answers, Clients};
 use crate::contenders::Contenders;
+use crate::folder::Folder;
+use crate::operator::Operator;
 use crate::report::{Figure, Report, median};
-use crate::server::{Contender, Server};
+use crate::server::Server;
 use crate::{Options, Pin};
 
 /// Modules that take turns; more than are kept, so that each can be loaded anew.
@@ -37,32 +38,36 @@ pub(crate) fn swap(options: &Options, contenders: &Contenders, report: &mut Repo
 fn run(options: &Options, contenders: &Contenders, report: &mut Report, pin: Pin) -> Result<()> {
     let folder = Folder::new()?;
     let guest = std::fs::read(contenders.example_guest("says_its_version"))?;
-    let files = (1..=VERSIONS as u32).map(|n| folder.file(&version(&guest, n)?, n)).collect::<Result<Vec<_>>>()?;
-    let large = folder.file(&large(&guest), 0)?;
-    let control = folder.0.join("control");
+    let files = (1..=VERSIONS as u32)
+        .map(|n| folder.file(&format!("version-{n}.wasm"), version(&guest, n)?))
+        .collect::<Result<Vec<_>>>()?;
+    let large = folder.file("large.wasm", large(&guest))?;
+    let control = folder.path().join("control");
     let flags = ["--control", &control.display().to_string(), "--no-state"].map(str::to_owned);
     let mut contender = contenders.astra_host("astra-host", "hello", &[]);
     contender.arguments[1] = files[0].display().to_string();
     contender.arguments.extend(flags);
     let server = Server::start(&contender, pin)?;
-    let operator = Operator { contender: &contender, control: &control };
+    let operator = Operator { astra_host: &contender.program, control: &control };
+    let swap = |file: &PathBuf| operator.swap("version-1", file);
 
     // Everything is in the cache, every slot has been used.
     for file in files.iter().chain([&files[0]]) {
-        operator.swap(file)?;
+        swap(file)?;
     }
     let seconds = Duration::from_secs(options.swap_seconds.into());
-    clients::ask(server.addr, pin, Duration::from_secs(2), || Ok(()))?;
+    let clients = Clients { addr: server.addr, pin, pause: Duration::ZERO };
+    clients.ask(Duration::from_secs(2), || Ok(()))?;
     let rss_before = server.rss()?;
-    let before = clients::ask(server.addr, pin, seconds / 4, || Ok(()))?.0;
+    let before = clients.ask(seconds / 4, || Ok(()))?.0;
 
     // Back and forth between modules that are loaded, and then from the cache.
     let turns = |swaps: u32, time: Duration, files: &[PathBuf]| {
-        clients::ask(server.addr, pin, time, || {
+        clients.ask(time, || {
             let started = Instant::now();
             let mut receipts = Vec::new();
             for n in 0..swaps {
-                receipts.push(operator.swap(&files[(n as usize + 1) % files.len()])?);
+                receipts.push(swap(&files[(n as usize + 1) % files.len()])?);
                 std::thread::sleep((time / swaps * (n + 1)).saturating_sub(started.elapsed()));
             }
             Ok(receipts)
@@ -70,10 +75,10 @@ fn run(options: &Options, contenders: &Contenders, report: &mut Report, pin: Pin
     };
     let (during, receipts) = turns(options.swaps, seconds, &files[..KEPT])?;
     let (cached, from_cache) = turns(options.swaps / 4, seconds / 4, &files)?;
-    let after = clients::ask(server.addr, pin, seconds / 4, || Ok(()))?.0;
+    let after = clients.ask(seconds / 4, || Ok(()))?.0;
     let rss_after = server.rss()?;
 
-    let (compiling, compiled) = clients::ask(server.addr, pin, seconds / 4, || operator.swap(&large))?;
+    let (compiling, compiled) = clients.ask(seconds / 4, || swap(&large))?;
 
     let calm = median(&[before.p99_ms(), after.p99_ms()]);
     let all = [&during, &cached, &compiling];
@@ -134,29 +139,9 @@ fn first_answers(answers: &Answers, receipts: &[Value]) -> Vec<f64> {
     delays
 }
 
-/// Swaps by the command line, as an operator would.
-struct Operator<'a> {
-    contender: &'a Contender,
-    control: &'a Path,
-}
-
-impl Operator<'_> {
-    /// The receipt, with the time that the whole command took as `whole_ms`.
-    fn swap(&self, module: &Path) -> Result<Value> {
-        let started = Instant::now();
-        let mut command = Command::new(&self.contender.program);
-        command.args(["swap", "version-1"]).arg(module).arg("--json").arg("--control").arg(self.control);
-        let output = command.output().context("cannot run the swap command")?;
-        if !output.status.success() {
-            bail!("swap failed: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        let mut receipt: Value = serde_json::from_slice(&output.stdout)?;
-        receipt["whole_ms"] = (started.elapsed().as_secs_f64() * 1e3).into();
-        Ok(receipt)
-    }
-}
-
-fn version(guest: &[u8], n: u32) -> Result<Vec<u8>> {
+/// The guest with another text.
+pub(super) fn version(guest: &[u8], n: u32) -> Result<Vec<u8>> {
+    ensure!(guest.starts_with(b"\0asm"), "a guest is WebAssembly");
     let at = guest.windows(TEXT.len()).position(|window| window == TEXT).context("the guest does not say its text")?;
     let mut bytes = guest.to_vec();
     bytes[at..at + TEXT.len()].copy_from_slice(format!("version-{n:04}").as_bytes());
@@ -211,28 +196,4 @@ fn leb(out: &mut Vec<u8>, mut value: u32) {
         value >>= 7;
     }
     out.push(value as u8);
-}
-
-/// A folder for modules and the control socket, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("astra-bench-{}", std::process::id()));
-        std::fs::create_dir_all(&path)?;
-        Ok(Self(path))
-    }
-
-    fn file(&self, bytes: &[u8], n: u32) -> Result<PathBuf> {
-        ensure!(bytes.starts_with(b"\0asm"), "a guest is WebAssembly");
-        let path = self.0.join(format!("version-{n}.wasm"));
-        std::fs::write(&path, bytes)?;
-        Ok(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -1,0 +1,112 @@
+//! A connection of HTTP/1.1 that is kept, on a blocking socket: a request goes out, the whole answer is read.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Longer than anything a server may take: whoever waits as long has been forgotten.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Connection {
+    reader: BufReader<TcpStream>,
+    /// The server has said that it ends the connection.
+    pub(crate) is_over: bool,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
+    /// The number in the host's `x-request-id`.
+    pub(crate) id: Option<u64>,
+}
+
+impl Connection {
+    pub(crate) fn open(addr: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(addr).context("cannot connect")?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { reader: BufReader::with_capacity(4096, stream), is_over: false })
+    }
+
+    /// Sends a whole request (one that is not HEAD) and reads its answer.
+    pub(crate) fn ask(&mut self, request: &[u8]) -> Result<Answer> {
+        self.reader.get_mut().write_all(request).context("cannot send")?;
+        let line = self.line()?;
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let mut answer =
+            Answer { status: status.with_context(|| format!("no answer: {line:?}"))?, body: Vec::new(), id: None };
+        let mut length = None;
+        loop {
+            let line = self.line()?.to_ascii_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) = line.split_once(':').with_context(|| format!("no field: {line:?}"))?;
+            let value = value.trim();
+            match name {
+                "content-length" => length = Some(value.parse()?),
+                "connection" => self.is_over = value == "close",
+                "x-request-id" => answer.id = id_number(value),
+                _ => {}
+            }
+        }
+        match length {
+            Some(length) => self.body(&mut answer.body, length)?,
+            // What is neither one nor the other, the hosts here do not send.
+            None => {
+                while let size @ 1.. = u64::from_str_radix(&self.line()?, 16)? {
+                    self.body(&mut answer.body, size)?;
+                    ensure!(self.line()?.is_empty(), "a chunk is not what it says it is");
+                }
+                ensure!(self.line()?.is_empty(), "nobody asked for trailers");
+            }
+        }
+        Ok(answer)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).context("cannot receive")?;
+        match line.strip_suffix("\r\n") {
+            Some(line) => Ok(line.to_owned()),
+            None => bail!("cut: {line:?}"),
+        }
+    }
+
+    fn body(&mut self, body: &mut Vec<u8>, length: u64) -> Result<()> {
+        let seen = (&mut self.reader).take(length).read_to_end(body).context("cannot receive")?;
+        ensure!(seen as u64 == length, "cut within the body");
+        Ok(())
+    }
+}
+
+/// A host's ids differ in their last part only, a hexadecimal number that counts its requests.
+pub(crate) fn id_number(id: &str) -> Option<u64> {
+    u64::from_str_radix(id.rsplit('-').next()?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn answers_are_read_to_their_end_and_no_further() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut connection = Connection::open(listener.local_addr().expect("bound")).expect("it listens");
+        let (mut server, _) = listener.accept().expect("it has come");
+        let chunked = "HTTP/1.1 200 OK\r\nX-Request-Id: 1-2-00ff\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+        let sized = "HTTP/1.1 503 Service Unavailable\r\nempty:\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno";
+        server.write_all(format!("{chunked}{sized}").as_bytes()).expect("there is room");
+        let first = connection.ask(b"one").expect("an answer");
+        assert_eq!((first.status, &first.body[..], first.id), (200, &b"abcde"[..], Some(255)));
+        assert!(!connection.is_over);
+        let second = connection.ask(b"two").expect("an answer");
+        assert_eq!((second.status, &second.body[..], second.id), (503, &b"no"[..], None));
+        assert!(connection.is_over);
+    }
+}

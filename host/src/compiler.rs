@@ -163,8 +163,8 @@ impl Compiler {
             Ok(status) => status,
             Err(error) => return CompileError::Other(format!("nobody knows what became of the compiler: {error}")),
         };
-        // Rust's words when an allocation fails, the system's when a mapping does, glibc's when a thread's data has no room, rayon's when there is no room for a thread's stack; a
-        // kill that is not ours is the system's too.
+        // Rust's words when an allocation fails, the system's when a mapping does, glibc's when there is no room for a thread's data, rayon's
+        // when there is none for its stack; a kill that is not ours is the system's too.
         let out_of_memory = ["memory allocation of", "annot allocate memory", "out of memory", "ThreadPoolBuildError"];
         let is_killed = status.signal() == Some(9);
         if is_killed || out_of_memory.iter().any(|words| complaint.contains(words)) {

@@ -24,7 +24,7 @@ use crate::service::{Cloned, Serviced};
 use crate::socket::{Listening, Socket};
 use crate::sync::lock;
 use crate::tls;
-use crate::workers::{Task, Workers};
+use crate::workers::Workers;
 
 /// How often shutdown looks whether all is done.
 const SHUTDOWN_POLL: Duration = Duration::from_millis(2);

@@ -690,7 +690,7 @@ fn shutdown_finishes_an_answer_and_ends_what_is_idle_with_close_notify() {
     let addr = server.addr;
     let handle = server.into_handle();
     let stopping = std::thread::spawn(move || handle.shutdown(PATIENCE));
-    support::until("new connections are refused", || Client::try_connect(addr).is_err());
+    support::until("new connections are refused", || TcpStream::connect(addr).is_err());
     gate.open();
     assert_eq!(busy.answer().text(), "whole");
     assert_eq!(until_end(&mut busy).expect("close_notify"), b"");

@@ -75,7 +75,7 @@ pub enum FailureKind {
     MethodNotAllowed,
     /// No route matches.
     NotFound,
-    /// All workers, queue places or instance slots are taken, or all memory for guests.
+    /// All workers, queue places or instance slots are taken, or all memory for guests or of the machine.
     Overload,
     /// The host itself failed: a bug, or the machine is out of something.
     Host,
@@ -155,6 +155,9 @@ impl Failure {
     }
 
     /// The status of the answer, if no head has been sent yet. A client that is gone gets none: 499 is for the log.
+    ///
+    /// 504 is for time that has passed (`deadline`), for whatever reason; 503 for what there was too little of. CPU time is that, as memory
+    /// is: another request, or the same at another time, may need less.
     pub fn status(&self) -> StatusCode {
         match self.kind {
             FailureKind::Deadline | FailureKind::Drained | FailureKind::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,

@@ -100,7 +100,13 @@ fn a_stream_that_nobody_reads_is_cut_at_its_stream_deadline() {
     let mut client = host.connect();
     client.ask("/");
     let head = client.head();
-    let access = host.access_of(head.header("x-request-id").expect("every answer has an id"));
+    let id = head.header("x-request-id").expect("every answer has an id");
+    host.json("that it was cut", |line| {
+        line["message"].as_str().is_some_and(|text| text.contains(id) && text.contains("`stream_deadline` passed"))
+    });
+    // Its line is written when the connection ends, which without this would be when it has not read for `write_timeout`.
+    drop(client);
+    let access = host.access_of(id);
     assert_eq!((&access["status"], &access["outcome"]), (&200.into(), &"deadline".into()));
 }
 

@@ -21,6 +21,8 @@ mod failures;
 mod faults;
 mod grants;
 mod heads;
+mod hostile_guests;
+mod isolation;
 mod languages;
 mod limits;
 mod logs;

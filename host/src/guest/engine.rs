@@ -22,7 +22,15 @@ use wasmtime::{
     Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker,
 };
 
-use super::{cache, instance::State, linker, memory_budget::MemoryBudget, preview1, runtime::Runtime};
+use super::{
+    cache,
+    instance::State,
+    limits::{TABLE_ENTRIES, TABLES},
+    linker,
+    memory_budget::MemoryBudget,
+    preview1,
+    runtime::Runtime,
+};
 
 /// The stack that a guest may use, in bytes.
 const WASM_STACK: usize = 512 * 1024;
@@ -36,12 +44,10 @@ const MIN_INSTANCES: u32 = 128;
 const CORE_INSTANCES_EACH: u32 = 20;
 const MEMORIES_EACH: u32 = 2;
 const TABLES_EACH: u32 = 6;
-/// Entries of a table. Interpreters compiled to Wasm have tens of thousands.
-const TABLE_ENTRIES: usize = 100_000;
 /// Memory of a free slot that stays mapped and is copied back from the image, rather than unmapped and faulted in
 /// again; of a smaller guest, all of it. Python starts with 12.3 MiB, JavaScript with 9.1: unmapping a part of that,
 /// with the interrupts to other cores that it takes, cost half of their rates.
-const MEMORY_KEPT: usize = 16 << 20;
+const MEMORY_KEPT: u64 = 16 << 20;
 const TABLE_KEPT: usize = 128 << 10;
 
 /// How exactly deadlines are kept where nobody is served yet.
@@ -165,10 +171,10 @@ impl Engine {
         }
         let mut notes = Vec::new();
         let cache = open_cache(options.cache, &mut notes);
-        let blocking = World::new(Calls::Blocking, options, cache.clone(), &mut notes)?;
+        let memory = options.memory_budget.map_or_else(MemoryBudget::of_this_machine, MemoryBudget::new);
+        let blocking = World::new(Calls::Blocking, options, &memory, cache.clone(), &mut notes)?;
         let runtime = Runtime::start().map_err(EngineError::Runtime)?;
         let compiling = Mutex::new(());
-        let memory = options.memory_budget.map_or_else(MemoryBudget::of_this_machine, MemoryBudget::new);
         let (concurrent, options) = (OnceLock::new(), options.clone());
         Ok(Self(Arc::new(Inner { blocking, concurrent, options, runtime, cache, compiling, memory, notes })))
     }
@@ -230,7 +236,7 @@ impl Engine {
             return Ok(world);
         }
         let mut notes = Vec::new();
-        let world = World::new(calls, &self.0.options, self.0.cache.clone(), &mut notes)?;
+        let world = World::new(calls, &self.0.options, &self.0.memory, self.0.cache.clone(), &mut notes)?;
         for note in notes {
             log::warn!("for WASI 0.3, {note}");
         }
@@ -300,10 +306,11 @@ impl World {
     fn new(
         calls: Calls,
         options: &EngineOptions,
+        memory: &MemoryBudget,
         cache: Option<Cache>,
         notes: &mut Vec<String>,
     ) -> Result<Self, EngineError> {
-        let wasmtime = start(calls, options, cache, notes)?;
+        let wasmtime = start(calls, options, memory, cache, notes)?;
         let linker = linker::new(&wasmtime, calls).map_err(EngineError::Wasmtime)?;
         let modules = preview1::linker(&wasmtime).map_err(EngineError::Wasmtime)?;
         Ok(Self { wasmtime, linker, modules })
@@ -314,11 +321,12 @@ impl World {
 fn start(
     calls: Calls,
     options: &EngineOptions,
+    memory: &MemoryBudget,
     cache: Option<Cache>,
     notes: &mut Vec<String>,
 ) -> Result<wasmtime::Engine, EngineError> {
     let mut config = config(calls, cache);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options, memory)));
     let refused = match wasmtime::Engine::new(&config) {
         Ok(engine) => return Ok(engine),
         Err(error) => error,
@@ -363,8 +371,9 @@ fn config(calls: Calls, cache: Option<Cache>) -> Config {
     config
 }
 
-fn pool(options: &EngineOptions) -> PoolingAllocationConfig {
+fn pool(options: &EngineOptions, memory: &MemoryBudget) -> PoolingAllocationConfig {
     let instances = options.instances.max(MIN_INSTANCES);
+    let warm_slots = warm_slots(options.handlers).min(instances);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES_EACH))
@@ -372,7 +381,7 @@ fn pool(options: &EngineOptions) -> PoolingAllocationConfig {
         .total_tables(instances.saturating_mul(TABLES_EACH))
         .max_core_instances_per_component(CORE_INSTANCES_EACH * 10)
         .max_memories_per_component(MEMORIES_EACH * 2)
-        .max_tables_per_component(TABLES_EACH * 10)
+        .max_tables_per_component(TABLES)
         .total_stacks(instances)
         .max_component_instance_size(16 << 20)
         .max_core_instance_size(16 << 20)
@@ -380,8 +389,8 @@ fn pool(options: &EngineOptions) -> PoolingAllocationConfig {
         .max_memories_per_module(MEMORIES_EACH)
         .table_elements(TABLE_ENTRIES)
         .max_memory_size(usize::try_from(options.max_memory).unwrap_or(usize::MAX))
-        .max_unused_warm_slots(warm_slots(options.handlers).min(instances))
-        .linear_memory_keep_resident(MEMORY_KEPT)
+        .max_unused_warm_slots(warm_slots)
+        .linear_memory_keep_resident(memory_kept(memory.limit(), warm_slots))
         .table_keep_resident(TABLE_KEPT)
         .pagemap_scan(match options.reset {
             Reset::Copy => Enabled::No,
@@ -393,14 +402,30 @@ fn pool(options: &EngineOptions) -> PoolingAllocationConfig {
 /// Free slots that keep their memory before a module that has none free takes another's. A module's own come first in
 /// any case: this is what modules that come and go leave behind, 128 KiB a slot, so it is not the number of all slots.
 /// And not so few that handlers which take turns take each other's slots each time.
-fn warm_slots(handlers: u32) -> u32 {
+pub(super) fn warm_slots(handlers: u32) -> u32 {
     let cores = thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
     cores.saturating_mul(2).saturating_mul(handlers.max(4))
+}
+
+/// What a free slot keeps, in bytes: so much that in as many slots as keep theirs it is a tenth of what all guests may have, whatever
+/// they make of it. It is not counted in the budget. After a time with more guests at once than that, there are more such slots.
+fn memory_kept(budget: u64, warm_slots: u32) -> usize {
+    let share = budget / 10 / u64::from(warm_slots.max(1));
+    // Both fit: the most is 16 MiB. Whole pages, of any size in use.
+    usize::try_from(share.min(MEMORY_KEPT) & !0xffff).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn free_slots_keep_a_tenth_at_the_most() {
+        assert_eq!(memory_kept(u64::MAX, 16), 16 << 20);
+        assert_eq!(memory_kept(16 << 30, 16), 16 << 20);
+        assert_eq!(memory_kept(400 << 20, 16), 5 << 19);
+        assert_eq!(memory_kept(1 << 20, 16), 0);
+    }
 
     #[test]
     fn scanning_is_refused_where_there_is_paging_space() {

@@ -31,7 +31,7 @@ use super::{
     heads,
     http::{self as wasi_http, RequestBody},
     http03,
-    limits::{Clock, Cut, Limits, Memory, Phase},
+    limits::{self, Clock, Cut, Limits, Memory, Phase},
     loaded_module::LoadedModule,
     memory_budget::MemoryBudget,
     network::Network,
@@ -56,7 +56,7 @@ pub struct Report {
     pub cpu: Duration,
     /// Bytes of the request's body that the guest has taken in.
     pub bytes_in: u64,
-    /// Most linear memory that the guest had asked for, in bytes.
+    /// Most memory that the guest had asked for, linear memories and tables, in bytes.
     pub peak_memory: u64,
 }
 
@@ -454,6 +454,9 @@ fn classify(error: &wasmtime::Error, state: &State, complete: bool) -> Option<Fa
     if let Some(all) = state.memory.refused_by_host() {
         let text = format!("all guests together may have {} MiB, then: {reason}{}", all >> 20, Frames(error));
         return failure(FailureKind::Overload, text);
+    }
+    if limits::is_of_machine(error) || state.memory.refused_by_machine() {
+        return failure(FailureKind::Overload, format!("the machine has no more memory: {reason}{}", Frames(error)));
     }
     if let Some(limit) = state.memory.refused() {
         let text = format!("asked for more than {} MiB, then: {reason}{}", limit >> 20, Frames(error));

@@ -4,17 +4,25 @@
 //! its guest. Nothing here acts: `instance.rs` asks at every tick and `blocking.rs` at every wait, both the same clock.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use rustix::io::Errno;
 use wasmtime::ResourceLimiter;
 
 use super::{
     memory_budget::MemoryBudget,
     watch::{CutBy, Watch},
 };
+
+/// Entries that a table may have. Interpreters compiled to Wasm have tens of thousands.
+pub(crate) const TABLE_ENTRIES: usize = 100_000;
+/// Tables that one guest may have, which may be many core instances.
+pub(crate) const TABLES: u32 = 60;
+/// What an entry takes, in bytes: a pointer.
+const ENTRY: u64 = 8;
 
 /// A guest may go on for so long after a response that took longer than `deadline` to end, or whose client is gone.
 pub(crate) const AFTERWARDS: Duration = Duration::from_secs(1);
@@ -29,7 +37,7 @@ pub struct Limits {
     pub stream_deadline: Option<Duration>,
     /// CPU time of the whole request; none by default.
     pub cpu: Option<Duration>,
-    /// Linear memory in bytes, the sum over a guest's memories.
+    /// Memory in bytes, the sum over a guest's linear memories and tables.
     pub memory: u64,
     /// Resource handles (streams, bodies, descriptors…) that are open at a time.
     pub handles: u32,
@@ -217,21 +225,25 @@ pub(crate) fn thread_cpu_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// One request's linear memory. Dropped when its guest has none any more: then others may have it.
+/// One request's linear memories and tables. Dropped when its guest has none any more: then others may have it.
 pub(crate) struct Memory {
     limit: u64,
     used: u64,
+    /// What was added last, which the kernel may not have.
+    last: u64,
     refused: bool,
     host: MemoryBudget,
     refused_by_host: bool,
+    refused_by_machine: bool,
 }
 
 impl Memory {
     pub(crate) fn new(limit: u64, host: &MemoryBudget) -> Self {
-        Self { limit, used: 0, refused: false, host: host.clone(), refused_by_host: false }
+        let host = host.clone();
+        Self { limit, used: 0, last: 0, refused: false, host, refused_by_host: false, refused_by_machine: false }
     }
 
-    /// Bytes asked for, over all memories. Wasm memories never shrink, so this is the peak too.
+    /// Bytes asked for, over all memories and tables. Neither ever shrinks, so this is the peak too.
     pub(crate) fn peak(&self) -> u64 {
         self.used
     }
@@ -246,6 +258,31 @@ impl Memory {
     pub(crate) fn refused_by_host(&self) -> Option<u64> {
         self.refused_by_host.then_some(self.host.limit())
     }
+
+    fn take(&mut self, more: u64) -> bool {
+        let used = self.used.saturating_add(more);
+        if used > self.limit {
+            self.refused = true;
+            return false;
+        }
+        if !self.host.take(more) {
+            self.refused_by_host = true;
+            return false;
+        }
+        self.used = used;
+        true
+    }
+
+    /// Whether the guest may have had what it asked for, but the kernel had no more of it.
+    pub(crate) fn refused_by_machine(&self) -> bool {
+        self.refused_by_machine
+    }
+}
+
+/// Whether the kernel has no more memory, which is no fault of a guest's. wasmtime says so in two ways.
+pub(crate) fn is_of_machine(error: &wasmtime::Error) -> bool {
+    let kind = error.downcast_ref().map(io::Error::kind);
+    kind == Some(io::ErrorKind::OutOfMemory) || error.downcast_ref() == Some(&Errno::NOMEM)
 }
 
 impl Drop for Memory {
@@ -256,26 +293,28 @@ impl Drop for Memory {
 
 impl ResourceLimiter for Memory {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.last = desired.saturating_sub(current) as u64;
+        Ok(self.take(self.last))
+    }
+
+    /// No more than the pool's slots have (`engine.rs`): there may be no pool.
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current) as u64;
-        let used = self.used.saturating_add(more);
-        if used > self.limit {
+        Ok(desired <= TABLE_ENTRIES && self.take(more.saturating_mul(ENTRY)))
+    }
+
+    fn tables(&self) -> usize {
+        TABLES as usize
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        if !is_of_machine(&error) {
             self.refused = true;
-            return Ok(false);
+            return Ok(());
         }
-        if !self.host.take(more) {
-            self.refused_by_host = true;
-            return Ok(false);
-        }
-        self.used = used;
-        Ok(true)
-    }
-
-    fn table_growing(&mut self, _current: usize, _desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(true) // the pool's slots bound tables (engine.rs)
-    }
-
-    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.refused = true;
+        self.refused_by_machine = true;
+        self.host.give_back(self.last);
+        self.used -= std::mem::take(&mut self.last);
         Ok(())
     }
 }
@@ -313,6 +352,33 @@ mod tests {
         assert!(memory.memory_growing(0, 60, None).expect("never an error"));
         assert!(!memory.memory_growing(0, 60, None).expect("never an error"));
         assert_eq!((memory.peak(), memory.refused()), (60, Some(100)));
+    }
+
+    #[test]
+    fn memory_that_the_kernel_does_not_have_is_not_the_guests() {
+        let host = MemoryBudget::new(100);
+        let (mut one, mut other) = (Memory::new(80, &host), Memory::new(80, &host));
+        assert!(one.memory_growing(0, 20, None).expect("never an error"));
+        assert!(one.memory_growing(20, 60, None).expect("never an error"));
+        one.memory_grow_failed(Errno::NOMEM.into()).expect("never an error");
+        assert_eq!((one.peak(), one.refused(), one.refused_by_machine()), (20, None, true));
+        assert!(other.memory_growing(0, 80, None).expect("never an error"));
+        assert!(is_of_machine(&io::Error::from(Errno::NOMEM).into()));
+        one.memory_grow_failed(wasmtime::format_err!("more than its type allows")).expect("never an error");
+        assert_eq!(one.refused(), Some(80));
+    }
+
+    #[test]
+    fn a_table_has_no_more_entries_than_a_slot_and_is_memory() {
+        let host = MemoryBudget::new(1 << 20);
+        let mut memory = Memory::new(1 << 20, &host);
+        assert!(memory.table_growing(0, TABLE_ENTRIES, None).expect("never an error"));
+        assert!(!memory.table_growing(TABLE_ENTRIES, TABLE_ENTRIES + 1, None).expect("never an error"));
+        assert_eq!((memory.peak(), memory.refused()), (TABLE_ENTRIES as u64 * ENTRY, None));
+        assert!(!memory.table_growing(0, TABLE_ENTRIES, None).expect("never an error"));
+        assert_eq!(memory.refused(), Some(1 << 20));
+        drop(memory);
+        assert!(host.take(1 << 20));
     }
 
     #[test]

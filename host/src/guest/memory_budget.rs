@@ -1,4 +1,4 @@
-//! The linear memory of all guests together: what the host may give, and what it has given. Pure but for finding the default.
+//! The linear memory and the tables of all guests together: what the host may give, and what it has given. Pure but for finding the default.
 //!
 //! Each guest has a limit of its own (`limits.rs`), which says nothing about a thousand of them. Workers charge what their guests ask
 //! for, whether they write to it or not, and give it back when the guest has ended.

@@ -2,6 +2,8 @@
 //!
 //! Each guest is one core function, in WebAssembly text, put into a component that has what it needs of WASI.
 
+mod faults;
+
 use std::{
     path::PathBuf,
     pin::Pin,

@@ -40,8 +40,8 @@ impl Contenders {
             let guest = ["build", "--profile", "guest", "--target", "wasm32-wasip2"];
             let packages = ["-p", "hello", "-p", "slow", "-p", "echo", "-p", "wasip3-app"];
             cargo(&[&guest[..], &packages].concat(), Some(GUEST_RUSTFLAGS))?;
-            let examples = ["-p", "test-guests", "--example", "says_its_version", "--example", "calls_out"];
-            cargo(&[&guest[..], &examples].concat(), Some(GUEST_RUSTFLAGS))?;
+            let examples = ["says_its_version", "calls_out", "does_its_worst"].map(|name| ["--example", name]);
+            cargo(&[&guest[..], &["-p", "test-guests"], &examples.concat()].concat(), Some(GUEST_RUSTFLAGS))?;
         }
         let wasmtime = options.wasmtime.clone().unwrap_or_else(|| "wasmtime".into());
         let wasmtime_version = Command::new(&wasmtime)

@@ -3,6 +3,9 @@
 
 mod clients;
 mod contenders;
+#[path = "../../e2e/harness/hostility.rs"]
+#[allow(dead_code, reason = "the tests ask for each of its ways by itself")]
+mod hostility;
 mod load;
 mod report;
 mod scenarios;
@@ -18,7 +21,7 @@ use crate::report::Report;
 /// Measures astra-server and astra-host against their peers.
 #[derive(Parser)]
 pub(crate) struct Options {
-    /// What to measure; everything if none is named
+    /// What to measure; everything but `isolation` if none is named
     scenarios: Vec<Scenario>,
     /// Seconds of load a round
     #[arg(long, default_value_t = 5)]
@@ -47,6 +50,12 @@ pub(crate) struct Options {
     /// Size of the body of the `gigabyte` scenario, in MiB
     #[arg(long, default_value_t = 1024)]
     body_mib: u64,
+    /// Seconds of the `hostile` scenario
+    #[arg(long, default_value_t = 60)]
+    hostile_seconds: u32,
+    /// Guests of the `isolation` scenario, in each setting; a tenth of them where pages are scanned
+    #[arg(long, default_value_t = 10_000_000)]
+    isolation_guests: u64,
     /// Where to write the figures
     #[arg(long, default_value = "target/bench.json")]
     json: PathBuf,
@@ -80,6 +89,18 @@ enum Scenario {
     Fetch,
     /// A thousand guests that wait for another server
     Upstreams,
+    /// Guests that do their worst, and what that does to the host's memory
+    Hostile,
+    /// Millions of guests that look for what others have left
+    Isolation,
+}
+
+impl Scenario {
+    /// Those of a run that names none: not what takes an hour.
+    fn usual() -> Vec<Self> {
+        let all = Self::value_variants().iter().copied();
+        all.filter(|scenario| !matches!(scenario, Self::Isolation)).collect()
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -120,10 +141,9 @@ impl Pin {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let all = Scenario::value_variants();
-    let chosen = if options.scenarios.is_empty() { all } else { &options.scenarios };
+    let chosen = if options.scenarios.is_empty() { Scenario::usual() } else { options.scenarios.clone() };
     load::check_wrk()?;
-    let contenders = Contenders::prepare(&options, chosen)?;
+    let contenders = Contenders::prepare(&options, &chosen)?;
     let mut report = Report::new(&contenders)?;
     for scenario in chosen {
         match scenario {
@@ -140,6 +160,8 @@ fn main() -> anyhow::Result<()> {
             Scenario::Languages => scenarios::languages(&options, &contenders, &mut report)?,
             Scenario::Fetch => scenarios::fetch(&options, &contenders, &mut report)?,
             Scenario::Upstreams => scenarios::upstreams(&options, &contenders, &mut report)?,
+            Scenario::Hostile => scenarios::hostile(&options, &contenders, &mut report)?,
+            Scenario::Isolation => scenarios::isolation(&options, &contenders, &mut report)?,
         }
         // After each scenario, so that an interrupted run leaves what it has.
         report.write(&options.json)?;

@@ -31,6 +31,7 @@ pub(crate) struct Setup {
     module: Option<OsString>,
     listen: bool,
     log: bool,
+    one_core: bool,
     environment: Vec<(OsString, Option<OsString>)>,
     stdin: Stdio,
     stderr: Option<Stdio>,
@@ -62,6 +63,7 @@ impl Setup {
             module: None,
             listen: false,
             log: false,
+            one_core: false,
             environment: vec![
                 // Modules are compiled once for all tests, and the user's own cache is left alone.
                 ("XDG_CACHE_HOME".into(), Some(target_dir().join("cache").into())),
@@ -103,6 +105,12 @@ impl Setup {
     /// Without `--access-log json`.
     pub(crate) fn no_log(mut self) -> Self {
         self.log = false;
+        self
+    }
+
+    /// On one core there is one seat: guests that do not wait have the same thread, and the same slot, one after the other. On Linux.
+    pub(crate) fn on_one_core(mut self) -> Self {
+        self.one_core = true;
         self
     }
 
@@ -161,7 +169,8 @@ impl Setup {
         }
         let stderr = self.stderr.unwrap_or_else(Stdio::piped);
         command.current_dir(root()).stdin(self.stdin).stdout(Stdio::piped()).stderr(stderr);
-        let mut child = command.spawn().expect("astra-host can be started");
+        let mut start = || command.spawn().expect("astra-host can be started");
+        let mut child = if self.one_core { on_one_core(start) } else { start() };
         let stdout = Lines::of(child.stdout.take().expect("piped"));
         let stderr = child.stderr.take().map_or_else(|| Lines::of(io::empty()), Lines::of);
         (child, stdout, stderr)
@@ -186,6 +195,29 @@ impl Setup {
         let patience = self.patience();
         self.begin().ended_within(patience)
     }
+}
+
+/// Calls `start` on a thread that may use one core, which is passed on to what it starts.
+#[cfg(target_os = "linux")]
+fn on_one_core<T: Send>(start: impl FnOnce() -> T + Send) -> T {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    let pinned = || {
+        let allowed = sched_getaffinity(None).expect("of this thread");
+        let mut one = CpuSet::new();
+        // Not the same for all tests.
+        let which = std::process::id() % allowed.count();
+        let mut allowed = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core));
+        one.set(allowed.nth(which as usize).expect("it runs on one"));
+        sched_setaffinity(None, &one).expect("it may use that one");
+        start()
+    };
+    thread::scope(|scope| scope.spawn(pinned).join().expect("starts"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn on_one_core<T>(start: impl FnOnce() -> T) -> T {
+    start()
 }
 
 /// Where control sockets are by default: a path that is short, as those of sockets have to be.
@@ -428,6 +460,12 @@ impl Host {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).expect("Linux has it");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    /// How many threads it has.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs").count()
     }
 }
 

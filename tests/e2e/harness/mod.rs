@@ -8,6 +8,7 @@
 mod client;
 mod guests;
 mod host;
+pub(crate) mod hostility;
 mod http2;
 pub(crate) mod origin;
 mod scratch;

@@ -1,7 +1,9 @@
 //! One function a scenario. Those under load take turns: in each round every contender is started, warmed up, loaded and stopped.
 
 mod gigabyte;
+mod hostile;
 mod idle;
+mod isolation;
 mod kinds;
 mod start;
 mod swap;
@@ -12,7 +14,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 pub(crate) use gigabyte::gigabyte;
+pub(crate) use hostile::hostile;
 pub(crate) use idle::idle;
+pub(crate) use isolation::isolation;
 pub(crate) use kinds::{cgi, fetch, languages, upstreams, wasip3};
 pub(crate) use start::start;
 pub(crate) use swap::swap;

@@ -71,6 +71,7 @@ impl Host {
     pub fn from_config(config: Config) -> HostBuilder {
         HostBuilder {
             config,
+            sockets: Vec::new(),
             estate: Estate::default(),
             relaunch: None,
             log: None,
@@ -85,6 +86,7 @@ impl Host {
 #[must_use = "a builder does nothing until it is started"]
 pub struct HostBuilder {
     config: Config,
+    sockets: Vec<OwnedFd>,
     estate: Estate,
     relaunch: Option<Relaunch>,
     log: Option<Log>,
@@ -110,18 +112,6 @@ impl HostBuilder {
         self
     }
 
-    /// Listens on this stream socket, TCP or Unix, which listens already, and on no address that is configured.
-    pub fn socket(mut self, socket: impl Into<OwnedFd>) -> Self {
-        self.estate.sockets.push(ListeningSocket { fd: socket.into(), speaks_tls: false });
-        self
-    }
-
-    /// The same with TLS, on TCP.
-    pub fn tls_socket(mut self, socket: TcpListener) -> Self {
-        self.estate.sockets.push(ListeningSocket { fd: socket.into(), speaks_tls: true });
-        self
-    }
-
     /// Takes over what a host before this one has passed on.
     pub(crate) fn inherit(mut self, estate: Estate) -> Self {
         self.estate = estate;
@@ -137,6 +127,12 @@ impl HostBuilder {
     /// One more certificate to show where TLS is spoken.
     pub fn certificate(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.config.server.tls.push(CertificateFiles { cert: cert.into(), key: key.into() });
+        self
+    }
+
+    /// Listens on this stream socket, TCP or Unix, which listens already, and on no address that is configured.
+    pub fn socket(mut self, socket: OwnedFd) -> Self {
+        self.sockets.push(socket);
         self
     }
 
@@ -234,7 +230,7 @@ impl HostBuilder {
     /// # Errors
     /// When a grant, a module, a route or an address cannot be used; nothing is left running then.
     pub fn start(self) -> Result<RunningHost, HostError> {
-        let Self { mut config, estate, relaunch, log, file, read_config, stop } = self;
+        let Self { mut config, sockets: passed, estate, relaunch, log, file, read_config, stop } = self;
         let Estate { sockets, control: control_socket, control_tcp, state: inherited_state } = estate;
         if config.handlers.first().is_none_or(|first| first.module.as_os_str().is_empty()) {
             return Err(HostError::NoModule);
@@ -287,7 +283,9 @@ impl HostBuilder {
         let most = Most { in_flight: config.server.max_workers as usize, queued: QUEUE };
         let tables = Arc::new(Tables::new(table, most));
         let in_flight = Arc::<InFlight>::default();
-        let (server, listen) = bind(server, &config.server, sockets, &certificates)?;
+        let passed = passed.into_iter().map(|fd| ListeningSocket { speaks_tls: speaks_tls(&config.server, &fd), fd });
+        let sockets = sockets.into_iter().chain(passed).collect();
+        let (server, listen) = bind(server, &config.server, &certificates, sockets)?;
         let ready = Arc::new(AtomicBool::new(true));
         let operator = Operator::new(Parts {
             gate,
@@ -483,9 +481,9 @@ impl RunningHost {
         self.server.local_addrs()
     }
 
-    /// The same as URLs: `http://127.0.0.1:8080`, or `https://` where TLS is spoken.
+    /// What it listens on, as URLs: `http://127.0.0.1:8080`, `https://` where TLS is spoken, `unix:/run/app.sock`.
     #[must_use]
-    pub fn local_urls(&self) -> &[String] {
+    pub fn listens_on(&self) -> &[String] {
         &self.listen
     }
 
@@ -559,12 +557,12 @@ fn max_connections(open_files: Option<u64>) -> usize {
     open_files.map_or(MAX_CONNECTIONS, |files| (files / 4 * 3).clamp(16, MAX_CONNECTIONS as u64) as usize)
 }
 
-/// The server, and the URLs that it is at. Sockets, if there are any, are in the place of addresses.
+/// Takes the sockets if there are any, else binds the addresses. Also says what it listens on, as URLs.
 fn bind(
     mut server: Server,
     config: &ServerConfig,
-    sockets: Vec<ListeningSocket>,
     certificates: &Certificates,
+    sockets: Vec<ListeningSocket>,
 ) -> Result<(Server, Vec<String>), HostError> {
     let speaks_tls = config.speaks_tls() || sockets.iter().any(|socket| socket.speaks_tls);
     if !config.tls.is_empty() && !speaks_tls {
@@ -577,7 +575,7 @@ fn bind(
     let mut urls = Vec::new();
     for listen in config.addresses() {
         let (scheme, address, tls) = match (listen.strip_prefix(HTTPS), &tls) {
-            (None, _) => ("http://", listen, None),
+            (None, _) => (HTTP, listen, None),
             (Some(address), Some(tls)) => (HTTPS, address, Some(tls)),
             (Some(_), None) => return Err(HostError::NoCertificate { address: listen.to_owned() }),
         };
@@ -632,6 +630,17 @@ fn bind_one(
         Some(tls) => server.and_bind_tls(address, tls.clone()),
         None => server.and_bind(address),
     }
+}
+
+const HTTP: &str = "http://";
+
+/// Whether TLS is spoken on a socket that was passed on: `listen` has an address with the same port that says so.
+fn speaks_tls(config: &ServerConfig, socket: &OwnedFd) -> bool {
+    let Some(address) = SockRef::from(socket).local_addr().ok().and_then(|address| address.as_socket()) else {
+        return false;
+    };
+    let port = format!(":{}", address.port());
+    config.addresses().into_iter().any(|listen| listen.starts_with(HTTPS) && listen.ends_with(&port))
 }
 
 /// `localhost` is both families, whatever the machine's files say; the server passes over the one that does not exist.

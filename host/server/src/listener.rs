@@ -169,8 +169,8 @@ impl Task for Listener {
             if may_accept && self.shared.is_full() {
                 return;
             }
-            let accept = || self.ready.read.attempt(|| Ok((socket.accept()?, true)));
-            match may_accept.then(accept).flatten() {
+            let accepted = || self.ready.read.attempt(|| Ok((socket.accept()?, true)));
+            match may_accept.then(accepted).flatten() {
                 None if drains => {
                     drop(locked);
                     return self.close();

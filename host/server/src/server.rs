@@ -110,7 +110,7 @@ impl Server {
     ///
     /// As [`try_bind`](Self::try_bind).
     pub fn and_bind(self, addr: impl ToSocketAddrs) -> io::Result<Self> {
-        listener::bind(addr)?.into_iter().try_fold(self, Self::and_listen)
+        listener::bind(addr)?.into_iter().try_fold(self, |server, listener| server.and_listen(listener))
     }
 
     /// Binds to a Unix stream socket at `path`, which stays behind when the server ends.

@@ -197,13 +197,16 @@ impl Run {
                 let (taken, estate) = TakeOver::ask(control)?;
                 (Some(taken), estate)
             }
-            None => (None, Estate { sockets, ..Estate::default() }),
+            None => (None, Estate::default()),
         };
-        let started = self.start(config, &log, |builder| match relaunch() {
-            Ok(relaunch) => builder.inherit(estate).relaunch(relaunch),
-            Err(error) => {
-                log::warn!("this host cannot be upgraded: {error}");
-                builder.inherit(estate)
+        let started = self.start(config, &log, |builder| {
+            let builder = sockets.into_iter().fold(builder, HostBuilder::socket).inherit(estate);
+            match relaunch() {
+                Ok(relaunch) => builder.relaunch(relaunch),
+                Err(error) => {
+                    log::warn!("this host cannot be upgraded: {error}");
+                    builder
+                }
             }
         });
         match (started, taken) {
@@ -369,8 +372,8 @@ impl Run {
         for address in host.control_addrs() {
             say(&format!("control on http://{address}"));
         }
-        for url in host.local_urls() {
-            say(&format!("listening on {url}"));
+        for place in host.listens_on() {
+            say(&format!("listening on {place}"));
         }
     }
 }

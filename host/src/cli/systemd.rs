@@ -3,35 +3,35 @@
 
 use std::{
     env, io,
-    os::unix::net::{SocketAddr, UnixDatagram},
+    os::{
+        fd::OwnedFd,
+        unix::net::{SocketAddr, UnixDatagram},
+    },
 };
 
 use anyhow::Context;
-use astra_server::ListeningSocket;
 use listenfd::ListenFd;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Takes the sockets that the process was started with, TLS on those that are TCP and called `https`, and removes from the environment what says so. To be called while there is
+/// Takes the sockets that the process was started with, and removes from the environment what says so. To be called while there is
 /// only one thread.
 ///
 /// # Errors
 /// One of them is no stream socket.
-pub(super) fn sockets() -> anyhow::Result<Vec<ListeningSocket>> {
-    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let mut names = names.split(':');
+pub(super) fn sockets() -> anyhow::Result<Vec<OwnedFd>> {
     let mut passed = ListenFd::from_env();
-    (0..passed.len()).map(|index| take(&mut passed, index, names.next() == Some("https"))).collect()
+    (0..passed.len()).map(|index| take(&mut passed, index)).collect()
 }
 
-fn take(passed: &mut ListenFd, index: usize, speaks_tls: bool) -> anyhow::Result<ListeningSocket> {
+fn take(passed: &mut ListenFd, index: usize) -> anyhow::Result<OwnedFd> {
     if let Ok(Some(unix)) = passed.take_unix_listener(index) {
-        return Ok(ListeningSocket { fd: unix.into(), speaks_tls: false });
+        return Ok(unix.into());
     }
     let tcp = passed.take_tcp_listener(index).ok().flatten();
     let tcp = tcp.with_context(|| {
         format!("of the sockets that were passed, number {} is no stream socket: use `ListenStream=`", index + 1)
     })?;
-    Ok(ListeningSocket { fd: tcp.into(), speaks_tls })
+    Ok(tcp.into())
 }
 
 /// Tells systemd, or whoever has set `NOTIFY_SOCKET`.

@@ -6,6 +6,8 @@ use std::future::poll_fn;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::Sender;
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
@@ -171,6 +173,21 @@ fn a_spawned_future_goes_on_while_nobody_asks() {
     assert_eq!(server.connect().get("/").text(), "spawned");
     assert_eq!(told.next(), b"late");
     thread.join().expect("no panic");
+}
+
+#[test]
+fn what_a_handler_asks_for_does_not_wait_for_the_end_of_its_computing() {
+    let server = asking(|executor| {
+        let is_done = Arc::new(AtomicBool::new(false));
+        let done = is_done.clone();
+        executor.spawn(async move { done.store(true, SeqCst) });
+        let end = Instant::now() + PATIENCE;
+        while !is_done.load(SeqCst) && Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        std::future::ready(Ok(is_done.load(SeqCst).to_string()))
+    });
+    assert_eq!(server.connect().get("/").text(), "true");
 }
 
 #[test]

@@ -412,6 +412,9 @@ fn serve(
     server.start(dispatch).map_err(HostError::Serve)
 }
 
+/// What the URL of an address begins with where TLS is not spoken.
+const HTTP: &str = "http://";
+
 /// How long a body may bring less than `body_rate` while its guest waits for it.
 const BODY_RATE_GRACE: Duration = Duration::from_secs(10);
 
@@ -598,7 +601,7 @@ fn listen(
 ) -> Result<(Server, Vec<String>), HostError> {
     let mut urls = Vec::new();
     for ListeningSocket { fd, speaks_tls } in sockets {
-        let scheme = if speaks_tls { HTTPS } else { "http://" };
+        let scheme = if speaks_tls { HTTPS } else { HTTP };
         let url = shown(&fd, scheme);
         let listening = match (speaks_tls, tls) {
             (false, _) => server.and_listen(fd),
@@ -631,8 +634,6 @@ fn bind_one(
         None => server.and_bind(address),
     }
 }
-
-const HTTP: &str = "http://";
 
 /// Whether TLS is spoken on a socket that was passed on: `listen` has an address with the same port that says so.
 fn speaks_tls(config: &ServerConfig, socket: &OwnedFd) -> bool {

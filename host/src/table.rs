@@ -94,7 +94,7 @@ impl Tables {
         Self { table: ArcSwap::from_pointee(table), most }
     }
 
-    /// The bounds that a request shares with others of its handler, and that handler. `None`: there is no route.
+    /// The bounds that a request shares with others of its handler. `None`: there is no route.
     pub(crate) fn lane(&self, host: Option<&str>, path: &str) -> Option<Lane> {
         let table = self.table.load();
         let has_others = table.entries.len() > 1;

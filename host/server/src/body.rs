@@ -17,10 +17,11 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::link::{Limits, Open};
+use crate::limits::Limits;
+use crate::link::Open;
 use crate::outgoing::Channel;
 use crate::slot::Slot;
-use crate::timer::{Millis, Sleep};
+use crate::timer::Sleep;
 use crate::upload::{Upload, Wait};
 use crate::wait::{flush, wait};
 use crate::workers::Workers;
@@ -164,15 +165,9 @@ impl Body {
     }
 
     /// Ready: the handler that will read it may start; false if there is no room for it, even to wait.
-    pub(crate) fn poll_start(
-        &mut self,
-        since: Millis,
-        queue_timeout: Duration,
-        wait: &mut Option<Wait>,
-        cx: &mut Context<'_>,
-    ) -> Poll<bool> {
+    pub(crate) fn poll_start(&mut self, wait: &mut Wait, cx: &mut Context<'_>) -> Poll<bool> {
         let Kind::Incoming(incoming) = &mut self.kind else { return Poll::Ready(true) };
-        let may = ready!(incoming.body.poll_start(since, queue_timeout, wait, cx));
+        let may = ready!(incoming.body.poll_start(wait, cx));
         if let Some(whole) = incoming.body.take_whole(incoming.left) {
             self.kind = Kind::Bytes(whole);
         }

@@ -11,8 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue};
@@ -165,8 +164,9 @@ pub(crate) struct Queued {
     slot: Arc<Slot>,
     open: Open,
     lane: Lane,
-    since: Millis,
-    /// Set while it may not be queued yet.
+    /// After that it is refused, if it has not been started.
+    until: Millis,
+    /// Of one with a body, until it may be queued.
     wait: Option<Wait>,
     /// Taken once it may be queued.
     place: Option<Place>,
@@ -192,22 +192,15 @@ impl Queued {
 
     /// Nobody waits for it, or it has waited for too long.
     pub(crate) fn is_over(&self) -> bool {
-        let waited = self.slot.link.workers.reactor.timers.recent().saturating_sub(self.since);
-        self.slot.is_gone() || waited > millis(self.queue_timeout())
-    }
-
-    fn queue_timeout(&self) -> Duration {
-        self.lane.queue_timeout.unwrap_or(self.slot.link.workers.options.queue_timeout)
+        self.slot.is_gone() || self.slot.link.workers.reactor.timers.recent() > self.until
     }
 
     /// Ready: its handler may start; false if it must be refused.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let timeout = self.queue_timeout();
-        let may = self.request.body_mut().poll_start(self.since, timeout, &mut self.wait, cx);
-        if may.is_ready() {
-            self.wait = None;
-        }
-        may
+        let Some(wait) = &mut self.wait else { return Poll::Ready(true) };
+        let may = ready!(self.request.body_mut().poll_start(wait, cx));
+        self.wait = None;
+        Poll::Ready(may)
     }
 
     /// Answers 503: it waited too long, or there was no room to wait.
@@ -220,7 +213,7 @@ impl Queued {
 
     /// Runs the handler on this thread.
     pub(crate) fn run(self) {
-        let Self { request, slot, open, lane: _, since: _, wait: _, place } = self;
+        let Self { request, slot, open, lane: _, until: _, wait: _, place } = self;
         drop(place);
         let link = slot.link.clone();
         if slot.is_gone() {
@@ -266,11 +259,14 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
                 take_host_of_target(&mut request);
                 let since = link.workers.reactor.timers.recent();
                 let lane = link.handler.lane(request.uri(), request.headers());
+                let timeout = lane.queue_timeout.unwrap_or(link.workers.options.queue_timeout);
+                let until = since.saturating_add(millis(timeout));
                 let has_body = !request.body().is_end_stream();
                 let expects_continue = has_body && expects_continue(&request);
                 let body = |body| Body::incoming(body, expects_continue, slot.clone());
                 let request = request.map(|incoming| if has_body { body(incoming) } else { Body::empty() });
-                State::New(Box::new(Queued { request, slot, open, lane, since, wait: None, place: None }))
+                let wait = has_body.then(|| Wait::new(link.clone(), since, until));
+                State::New(Box::new(Queued { request, slot, open, lane, until, wait, place: None }))
             }
         };
         ReplyFuture { state, link, turn: None }

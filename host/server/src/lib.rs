@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `server`, `options` | binding, what can be set, starting, the [`Handle`] |
 //! | `listener`, `peers`, `proxy`, `socket` | accepting, which never dies; how many connections a peer has; who a proxy's client is; TCP and Unix sockets as one |
-//! | `connection`, `link`, `frames` | one connection: protocol, deadlines, close; its socket and counters; HTTP/2 frames that are counted |
+//! | `connection`, `link`, `limits`, `frames` | one connection: protocol, deadlines, close; its socket and counters; what its client may do; HTTP/2 frames that are counted |
 //! | `executor`, `tcp_stream` | other futures on the same workers (HTTP/2 streams, clients that handlers use); sockets to elsewhere |
 //! | `tls` | the layer between that socket and hyper (`no_tls` in its place without the feature) |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
@@ -21,6 +21,7 @@ mod executor;
 mod frames;
 mod http;
 mod lanes;
+mod limits;
 mod link;
 mod listener;
 mod monitor;

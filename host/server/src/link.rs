@@ -3,13 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use hyper::rt::ReadBufCursor;
 
@@ -17,6 +15,7 @@ use crate::connection::Connection;
 use crate::exchange::Handler;
 use crate::frames::{Fault, Frames};
 use crate::http::ConnectionInfo;
+use crate::limits::Limits;
 use crate::reactor::Ready;
 use crate::server::SocketCount;
 use crate::socket::Socket;
@@ -28,42 +27,6 @@ use crate::workers::{Task, Workers};
 /// Bytes and reads that one run of a connection may take before it goes to the back of the queue.
 const READ_BUDGET: usize = 64 * 1024;
 const READ_CALLS: usize = 16;
-
-/// What one read may take: a buffer of that size is on the stack, of which only what is read into gets touched.
-const READ: usize = 16 * 1024;
-
-/// Bounds on a connection, each documented at its option of [`Server`](crate::Server).
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    pub(crate) head_timeout: Duration,
-    pub(crate) idle_timeout: Duration,
-    pub(crate) write_timeout: Duration,
-    pub(crate) handshake_timeout: Duration,
-    pub(crate) body_read_timeout: Duration,
-    pub(crate) body_rate: BodyRate,
-    pub(crate) max_body: u64,
-    /// Fields of a head, on HTTP/2; on HTTP/1 hyper counts.
-    pub(crate) max_headers: usize,
-    pub(crate) max_requests: u64,
-    pub(crate) max_age: Duration,
-    /// HTTP/2 frames a second that are no part of a request.
-    pub(crate) max_control_frames: u32,
-}
-
-/// How slowly a request body may come while it is waited for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BodyRate {
-    pub(crate) bytes_per_second: u32,
-    pub(crate) grace: Duration,
-}
-
-impl BodyRate {
-    /// How long so many bytes may have been waited for, all in all.
-    pub(crate) fn allowed(self, bytes: u64) -> Duration {
-        let millis = bytes.saturating_mul(1000).checked_div(u64::from(self.bytes_per_second));
-        millis.map_or(Duration::MAX, |millis| self.grace.saturating_add(Duration::from_millis(millis)))
-    }
-}
 
 pub(crate) struct Link {
     pub(crate) workers: Arc<Workers>,
@@ -449,20 +412,7 @@ impl Link {
 
     /// As `poll_read_with`, past the layer above the socket.
     pub(crate) fn poll_read_plain(&self, max: usize, take: impl FnOnce(&[u8])) -> Poll<io::Result<usize>> {
-        let mut buffer = [MaybeUninit::uninit(); READ];
-        let buffer = &mut buffer[..max.min(READ)];
-        let room = buffer.len();
-        let mut take = Some(take);
-        let read = self.ready.read.attempt(|| {
-            let (bytes, _) = rustix::io::read(&self.socket, &mut *buffer)?;
-            if let Some(take) = take.take() {
-                take(bytes);
-            }
-            // Also a read that drained the socket leaves the end of the stream to be read.
-            let is_drained = (1..room).contains(&bytes.len()) && self.socket.is_drained_by_short_reads();
-            Ok((bytes.len(), !is_drained || self.ready.read_closed.load(Ordering::SeqCst)))
-        });
-        read.map_or(Poll::Pending, Poll::Ready)
+        self.ready.read_from(&self.socket, max, take).map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Follows the frames of HTTP/2 in what was read. After an error hyper reads no more, and resets what is open.
@@ -588,19 +538,5 @@ impl hyper::rt::Write for Stream {
         std::task::ready!(self.link.poll_flush())?;
         self.link.shut_write();
         Poll::Ready(Ok(()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_may_be_waited_for_as_long_as_what_has_come_of_it_allows() {
-        let rate = BodyRate { bytes_per_second: 500, grace: Duration::from_secs(10) };
-        assert_eq!(rate.allowed(0), Duration::from_secs(10));
-        assert_eq!(rate.allowed(250), Duration::from_millis(10_500));
-        assert!(rate.allowed(u64::MAX) > Duration::from_secs(1 << 40));
-        assert_eq!(BodyRate { bytes_per_second: 0, ..rate }.allowed(0), Duration::MAX);
     }
 }

@@ -5,7 +5,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use crate::executor::Executor;
-use crate::link::{BodyRate, Limits};
+use crate::limits::{BodyRate, Limits};
 use crate::seats::Bounds;
 use crate::server::{Protocols, Server};
 use crate::workers;

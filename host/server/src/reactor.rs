@@ -4,6 +4,7 @@
 //! Tokens are slab index and generation: an event for a socket that is gone finds nobody.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -15,6 +16,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use slab::Slab;
 
 use crate::readiness::Readiness;
+use crate::socket::Socket;
 use crate::sync::lock;
 use crate::tcp_stream::Waiting;
 use crate::timer::{NEVER, Timers};
@@ -37,6 +39,9 @@ pub(crate) struct Ready {
     pub(crate) gone: AtomicBool,
 }
 
+/// What one read may take: a buffer of that size is on the stack, of which only what is read into gets touched.
+const READ: usize = 16 * 1024;
+
 impl Ready {
     /// A new socket: nothing has come yet, and there is room to write.
     pub(crate) fn new() -> Self {
@@ -46,6 +51,24 @@ impl Ready {
             read_closed: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         }
+    }
+
+    /// Reads once from the socket whose readiness this is, at most `max` bytes, and passes them on. None: it is not ready, and an edge
+    /// will come.
+    pub(crate) fn read_from(&self, socket: &Socket, max: usize, take: impl FnOnce(&[u8])) -> Option<io::Result<usize>> {
+        let mut buffer = [MaybeUninit::uninit(); READ];
+        let buffer = &mut buffer[..max.min(READ)];
+        let room = buffer.len();
+        let mut take = Some(take);
+        self.read.attempt(|| {
+            let (bytes, _) = rustix::io::read(socket, &mut *buffer)?;
+            if let Some(take) = take.take() {
+                take(bytes);
+            }
+            // Also a read that drained the socket leaves the end of the stream to be read.
+            let is_drained = (1..room).contains(&bytes.len()) && socket.is_drained_by_short_reads();
+            Ok((bytes.len(), !is_drained || self.read_closed.load(Ordering::SeqCst)))
+        })
     }
 }
 

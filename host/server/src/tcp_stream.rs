@@ -3,29 +3,25 @@
 //! Unlike a client's connection it has no task of its own: it wakes whoever polled it last.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll, Waker};
 
 use hyper::rt::ReadBufCursor;
 use mio::Token;
+use socket2::SockRef;
 
 use crate::reactor::{Ready, Told};
-use crate::readiness::Readiness;
+use crate::socket::Socket;
 use crate::sync::lock;
 use crate::workers::Workers;
-
-/// What one read may take: a buffer of that size is on the stack, of which only what is read into gets touched.
-const READ: usize = 16 * 1024;
 
 /// A TCP connection to somewhere else, see [`Executor::connect`](crate::Executor::connect).
 #[derive(Debug)]
 pub struct TcpStream {
-    socket: mio::net::TcpStream,
+    socket: Socket,
     ready: Arc<Ready>,
     waiting: Arc<Waiting>,
     workers: Weak<Workers>,
@@ -52,25 +48,26 @@ impl TcpStream {
     pub(crate) async fn connect(workers: Weak<Workers>, address: SocketAddr) -> io::Result<Self> {
         let this = Self::start(&workers, address)?;
         poll_fn(|cx| {
-            this.poll(cx, &this.ready.write, &this.waiting.writer, || {
-                if let Some(error) = this.socket.take_error()? {
+            this.poll_write_with(cx, |socket| {
+                let socket = SockRef::from(socket);
+                if let Some(error) = socket.take_error()? {
                     return Err(error);
                 }
-                match this.socket.peer_addr() {
+                match socket.peer_addr() {
                     Err(error) if error.kind() == io::ErrorKind::NotConnected => Err(io::ErrorKind::WouldBlock.into()),
-                    result => result.map(|_| ((), true)),
+                    result => result.map(drop),
                 }
             })
         })
         .await?;
-        this.socket.set_nodelay(true)?;
+        this.socket.set_nodelay()?;
         Ok(this)
     }
 
     fn start(workers: &Weak<Workers>, address: SocketAddr) -> io::Result<Self> {
         let running =
             workers.upgrade().ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the server does not run"))?;
-        let socket = mio::net::TcpStream::connect(address)?;
+        let socket = Socket::Tcp(mio::net::TcpStream::connect(address)?);
         let (ready, waiting) = (Arc::new(Ready::new()), Arc::<Waiting>::default());
         let told = Told::Waiting(waiting.clone());
         running.reactor.insert(socket, ready.clone(), |socket, token| {
@@ -78,15 +75,13 @@ impl TcpStream {
         })
     }
 
-    /// Makes `call` if the socket is ready for it, or has `waker` hold who polls; see [`Readiness::attempt`].
+    /// Makes `attempt`, or has `waker` hold who polls, if that says that the socket is not ready.
     fn poll<R>(
-        &self,
         cx: &Context<'_>,
-        ready: &Readiness,
         waker: &Mutex<Option<Waker>>,
-        mut call: impl FnMut() -> io::Result<(R, bool)>,
+        mut attempt: impl FnMut() -> Option<io::Result<R>>,
     ) -> Poll<io::Result<R>> {
-        if let Some(result) = ready.attempt(&mut call) {
+        if let Some(result) = attempt() {
             return Poll::Ready(result);
         }
         let mut waker = lock(waker);
@@ -95,15 +90,12 @@ impl TcpStream {
         }
         drop(waker);
         // The poller sets it first, and looks for somebody to wake second.
-        ready.attempt(call).map_or(Poll::Pending, Poll::Ready)
+        attempt().map_or(Poll::Pending, Poll::Ready)
     }
 
-    fn poll_write_with(
-        &self,
-        cx: &Context<'_>,
-        write: impl Fn(&mut &mio::net::TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        self.poll(cx, &self.ready.write, &self.waiting.writer, || Ok((write(&mut &self.socket)?, true)))
+    fn poll_write_with<R>(&self, cx: &Context<'_>, write: impl Fn(&Socket) -> io::Result<R>) -> Poll<io::Result<R>> {
+        let attempt = || self.ready.write.attempt(|| Ok((write(&self.socket)?, true)));
+        Self::poll(cx, &self.waiting.writer, attempt)
     }
 }
 
@@ -117,16 +109,8 @@ impl Drop for TcpStream {
 
 impl hyper::rt::Read for TcpStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let mut buffer = [MaybeUninit::uninit(); READ];
-        let buffer = &mut buffer[..cursor.remaining().min(READ)];
-        let room = buffer.len();
-        self.poll(cx, &self.ready.read, &self.waiting.reader, || {
-            let (bytes, _) = rustix::io::read(&self.socket, &mut *buffer)?;
-            cursor.put_slice(bytes);
-            // One that has left room has taken all there was, but for the end.
-            let is_drained = cfg!(target_os = "linux") && (1..room).contains(&bytes.len());
-            Ok(((), !is_drained || self.ready.read_closed.load(Ordering::SeqCst)))
-        })
+        let attempt = || self.ready.read_from(&self.socket, cursor.remaining(), |bytes| cursor.put_slice(bytes));
+        Self::poll(cx, &self.waiting.reader, attempt).map_ok(drop)
     }
 }
 
@@ -152,9 +136,7 @@ impl hyper::rt::Write for TcpStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(match self.socket.shutdown(Shutdown::Write) {
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-            result => result,
-        })
+        self.socket.shutdown(Shutdown::Write);
+        Poll::Ready(Ok(()))
     }
 }

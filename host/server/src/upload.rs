@@ -49,23 +49,16 @@ impl Upload {
     }
 
     /// Takes in what there is. Ready: the handler may start; false if there is no room, even to wait.
-    pub(crate) fn poll_start(
-        &mut self,
-        since: Millis,
-        queue_timeout: Duration,
-        wait: &mut Option<Wait>,
-        cx: &mut Context<'_>,
-    ) -> Poll<bool> {
+    pub(crate) fn poll_start(&mut self, wait: &mut Wait, cx: &mut Context<'_>) -> Poll<bool> {
         let before = self.data.len();
         if self.place.is_some() || self.incoming.is_end_stream() || (!self.expects_continue && self.take_in(cx)) {
             return Poll::Ready(true);
         }
         let workers = &self.link.workers;
         let now = workers.reactor.timers.recent();
-        let wait = wait.get_or_insert_with(|| Wait { link: self.link.clone(), timer: None, turn: None });
-        let mut due = since.saturating_add(millis(PATIENCE));
+        let mut due = wait.patient_until;
         if self.expects_continue || self.data.len() >= AHEAD || now >= due {
-            due = since.saturating_add(millis(queue_timeout));
+            due = wait.until;
             match workers.uploads.enter(&mut wait.turn, cx.waker()) {
                 Entry::Granted => {
                     self.place = Some(Place(self.link.clone()));
@@ -172,11 +165,19 @@ impl Drop for Upload {
 /// What a request needs while its handler may not start: one timer, and a turn once it waits for a place.
 pub(crate) struct Wait {
     link: Arc<Link>,
+    /// When its handler may start without the rest, and when it must be refused.
+    patient_until: Millis,
+    until: Millis,
     timer: Option<TimerKey>,
     turn: Option<u64>,
 }
 
 impl Wait {
+    /// For a request that came `since` then, and is refused if it has to wait after `until`.
+    pub(crate) fn new(link: Arc<Link>, since: Millis, until: Millis) -> Self {
+        Self { link, patient_until: since.saturating_add(millis(PATIENCE)), until, timer: None, turn: None }
+    }
+
     fn set_timer(&mut self, due: Millis, waker: &Waker) {
         if self.timer.is_none_or(|timer| timer.at() != due) {
             self.cancel_timer();

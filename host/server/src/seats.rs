@@ -4,7 +4,8 @@
 //! A *seat* is the right to be running; there are as many as cores. A seated worker runs tasks, or polls the reactor, or parks.
 //! A worker whose request waits gives its seat up (`leave`); whoever ends the wait asks for one on its behalf (`wake`), so that
 //! its thread sleeps until it may run. Two kinds of task: *polls* are ours and short, *requests* run handlers and may take any
-//! time. The *relief* is a worker without a seat that the monitor sends when every seat is stuck in a request: it takes polls only.
+//! time. The *relief* is a worker without a seat that the monitor sends when every seat is stuck in a request: it takes polls only, and between
+//! two looks at the reactor it rests, since each look interrupts what computes.
 //!
 //! The rule that everything here serves: no lost wake-up. Whoever adds work from outside of the worker loop is told whom to
 //! wake; the loop itself need not be, because it looks again before it parks.
@@ -133,6 +134,8 @@ pub(crate) enum Step<T, R> {
     React {
         wait: bool,
     },
+    /// Sleeps for a tick, then asks again with `Done::Polled`.
+    Rest,
     /// Parks on its own parker, then asks again with `Done::Arrived`.
     Park,
     Exit,
@@ -193,6 +196,8 @@ struct State<T, R> {
     /// A worker has been called and has not looked at the queue yet; never more than one at a time.
     arriving: bool,
     relief: bool,
+    /// The relief has polled the reactor since it rested.
+    is_tired: bool,
     closed: bool,
     steps: u64,
 }
@@ -230,6 +235,7 @@ impl<T, R> Seats<T, R> {
             polling: Polling::Nobody,
             arriving: false,
             relief: false,
+            is_tired: false,
             closed: false,
             steps: 0,
         };
@@ -358,6 +364,10 @@ impl<T, R> Seats<T, R> {
         }
         let may_poll = *role == Role::Relief || !self.returnable(s);
         if may_poll && s.polling == Polling::Nobody {
+            if std::mem::take(&mut s.is_tired) && *role == Role::Relief {
+                return Some(Step::Rest);
+            }
+            s.is_tired = *role == Role::Relief;
             s.polling = Polling::Somebody(*role);
             return Some(Step::React { wait: true });
         }
@@ -532,7 +542,7 @@ impl<T, R> Seats<T, R> {
         Pulse {
             steps: s.steps,
             idle: s.open == s.waiting && s.requests.queued() == 0 && !work && s.polling != Polling::Nobody,
-            unattended: !s.closed && (work || s.polling == Polling::Nobody),
+            unattended: !s.closed && (work || (s.polling == Polling::Nobody && !s.relief)),
         }
     }
 

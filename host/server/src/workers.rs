@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::exchange::{Queued, panic_text};
 use crate::lanes::{Held, Nanos, Turn};
+use crate::monitor::TICK;
 use crate::reactor::Reactor;
 use crate::run_state::RunState;
 use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
@@ -439,6 +440,10 @@ impl Workers {
                 Step::React { wait } => {
                     tasks = 0;
                     Done::Reacted(self.reactor.poll(wait))
+                }
+                Step::Rest => {
+                    std::thread::sleep(TICK);
+                    Done::Polled
                 }
                 Step::Park => {
                     let parker = me.member.parker();

@@ -69,6 +69,10 @@ impl Pool {
                     Done::Request(turn, Held::Unknown)
                 }
                 Step::Send => unreachable!("nothing is held"),
+                Step::Rest => {
+                    thread::yield_now();
+                    Done::Polled
+                }
                 Step::React { wait } => {
                     let mut woken = lock(&self.woken);
                     while wait && !*woken {

@@ -17,11 +17,15 @@ const TICK: Duration = Duration::from_millis(1);
 /// Idle ticks before it goes to sleep.
 const IDLE_TICKS: u32 = 20;
 
+/// Ticks between two looks at all that is queued, which may be thousands.
+const TICKS_PER_SWEEP: u64 = 8;
+
 impl Workers {
     /// The monitor: ticks while requests run, and looks for work that nobody attends to.
     pub(crate) fn watch(self: &Arc<Self>) {
         let mut idle = 0;
         let mut steps = 0;
+        let mut ticks: u64 = 0;
         let mut clocks = HashMap::new();
         while !self.closed.load(Ordering::SeqCst) {
             if idle >= IDLE_TICKS {
@@ -45,17 +49,21 @@ impl Workers {
                 clocks.clear();
             }
             steps = pulse.steps;
+            ticks += 1;
             // What the embedder has us call must not end the monitor.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.tick())) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.tick(ticks))) {
                 log::error!("a callback panicked: {}", panic_text(&*panic));
             }
         }
     }
 
-    fn tick(self: &Arc<Self>) {
+    fn tick(self: &Arc<Self>, number: u64) {
         (self.options.on_tick)();
         self.reactor.timers.fire();
         self.announce_old_notes();
+        if !number.is_multiple_of(TICKS_PER_SWEEP) {
+            return;
+        }
         for request in self.seats.expire(|request| request.is_over()) {
             // To nobody, if its client has gone.
             if !request.slot().is_gone() {

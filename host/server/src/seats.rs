@@ -12,9 +12,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::lanes::{Lane, Lanes};
+use crate::lanes::{Held, Lane, Lanes, Nanos, Turn};
 use crate::parker::Parker;
 use crate::sync::{AtomicBool, AtomicU8, Mutex, Ordering, lock};
+
+/// Before a request that is expected to hold its seat for longer, somebody else is called to watch the reactor.
+const SLOW_REQUEST: Nanos = 50_000;
 
 /// Bounds that never change.
 #[derive(Clone, Copy, Debug)]
@@ -104,8 +107,8 @@ pub(crate) enum Done<T> {
     /// It was started, or called while parked.
     Arrived,
     Polled,
-    /// One of that lane has ended.
-    Request(u64),
+    /// It has ended, and held its seat for so long at last.
+    Request(Turn, Held),
     /// It polled the reactor, and this is what became runnable.
     Reacted(Vec<T>),
 }
@@ -115,8 +118,6 @@ pub(crate) enum Done<T> {
 pub(crate) struct Pace {
     /// The reactor has not been polled for long.
     pub(crate) overdue: bool,
-    /// Requests are expected to take long enough that the reactor should not be left alone meanwhile.
-    pub(crate) slow: bool,
     /// The worker has something to send before it polls the reactor or parks.
     pub(crate) holds: bool,
 }
@@ -125,8 +126,7 @@ pub(crate) struct Pace {
 #[derive(Debug)]
 pub(crate) enum Step<T, R> {
     Poll(T),
-    /// And the lane that it is of.
-    Request(R, u64),
+    Request(R, Turn),
     /// Sends what it holds, then asks again with `Done::Polled`: there is no task that it may do.
     Send,
     /// Polls the reactor; without waiting if there is other work.
@@ -255,15 +255,16 @@ impl<T, R> Seats<T, R> {
                 s.polling = Polling::Nobody;
                 s.polls.extend(tasks);
             }
-            Done::Request(lane) => {
-                s.requests.end(lane);
+            Done::Request(turn, held) => {
                 s.open -= 1;
                 if me.place() == DISPLACED {
                     // Its seat went to another while it was blocked: it is as if it came from a park, uncalled.
                     s.seated += 1;
                 } else {
                     s.running -= 1;
+                    s.requests.pay(turn, held);
                 }
+                s.requests.end(turn);
                 me.go(LOOP);
             }
             Done::Arrived => {
@@ -276,7 +277,8 @@ impl<T, R> Seats<T, R> {
         }
         self.settle(&mut s, role);
         if let Some(step) = self.choose(&mut s, me, role, pace, polled) {
-            let unwatched = matches!(step, Step::Request(..)) && pace.slow && s.polling == Polling::Nobody;
+            let is_slow = matches!(&step, Step::Request(_, turn) if turn.expected > SLOW_REQUEST);
+            let unwatched = is_slow && s.polling == Polling::Nobody;
             let call = match step {
                 // Polls may follow each other for ever: those that return need not wait for the end of them.
                 Step::Poll(_) if polled && self.returnable(&s) => s.seat_next(),
@@ -344,12 +346,12 @@ impl<T, R> Seats<T, R> {
         {
             return Some(Step::Poll(task));
         }
-        if may_start && let Some((request, lane)) = s.requests.start() {
+        if may_start && let Some((request, turn)) = s.requests.start() {
             s.turns = 0;
             s.running += 1;
             s.open += 1;
             me.go(REQUEST);
-            return Some(Step::Request(request, lane));
+            return Some(Step::Request(request, turn));
         }
         if pace.holds {
             return Some(Step::Send);
@@ -455,10 +457,10 @@ impl<T, R> Seats<T, R> {
         }
     }
 
-    /// The request that `me` runs is going to wait: gives up its seat. `until_woken`: `wake` may ask for it back; otherwise only
+    /// The request that `me` runs is going to wait: gives up its seat, which it has held for so long. `until_woken`: `wake` may ask for it back; otherwise only
     /// `come_back` does. Either way the thread parks on its own parker, and has the seat when it is unparked. A thread that was woken
     /// before it left must come back by itself.
-    pub(crate) fn leave(&self, me: &Arc<Member>, until_woken: bool) -> Call {
+    pub(crate) fn leave(&self, me: &Arc<Member>, until_woken: bool, turn: Turn, held: Held) -> Call {
         let mut s = lock(&self.state);
         s.steps += 1;
         s.waiting += 1;
@@ -468,6 +470,7 @@ impl<T, R> Seats<T, R> {
             return Call::Nobody;
         }
         s.running -= 1;
+        s.requests.pay(turn, held);
         self.hand_over(&mut s)
     }
 

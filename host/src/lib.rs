@@ -26,6 +26,7 @@
 //! |---|---|
 //! | crate `astra_server` | sockets, HTTP, workers and seats; hands each request to [`dispatch`](self) on a worker |
 //! | `dispatch` | the spine: request id, route, revision, forwarding headers, guest, answer |
+//! | `listeners` | the sockets that requests come in by: bound, passed on, or inherited |
 //! | `certificates` | what TLS listeners show, read again when a file changes |
 //! | `table`, [`router`], `revision` | what every request reads: routes, who serves each handler; pinning a revision |
 //! | `in_flight` | the requests that are in guests now, to be listed and cut |
@@ -168,6 +169,7 @@ mod guard;
 mod handler;
 mod hop_by_hop;
 mod in_flight;
+mod listeners;
 mod private_dir;
 mod request_id;
 mod revision;

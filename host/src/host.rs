@@ -25,7 +25,7 @@ use crate::{
     handler::Handler,
     host_error::HostError,
     in_flight::InFlight,
-    listeners,
+    listeners::{self, Listeners},
     log_writer::Log,
     operator::{Attendant, Holdings, Operator, Parts, ReadConfig, Relaunch, steward},
     package,
@@ -35,6 +35,7 @@ use crate::{
     state_dir::StateDir,
     table::{Most, Table, Tables},
     take_over::Estate,
+    unix_socket::SocketFiles,
     watcher::watcher,
 };
 
@@ -106,7 +107,8 @@ impl HostBuilder {
     }
 
     /// Listens on one more address, `HOST:PORT`, or `https://HOST:PORT` to speak TLS there; `127.0.0.1:8080` when there is none. Port 0
-    /// lets the system choose; `localhost` is both 127.0.0.1 and ::1.
+    /// lets the system choose; `localhost` is both 127.0.0.1 and ::1. Or on a Unix socket, `unix:PATH`, of mode 0666: one that a dead
+    /// process has left there is replaced, and it is removed at the end.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.config.server.listen.push(address.into());
         self
@@ -231,7 +233,7 @@ impl HostBuilder {
     /// When a grant, a module, a route or an address cannot be used; nothing is left running then.
     pub fn start(self) -> Result<RunningHost, HostError> {
         let Self { mut config, sockets: passed, estate, relaunch, log, file, read_config, stop } = self;
-        let Estate { sockets, control: control_socket, control_tcp, state: inherited_state } = estate;
+        let Estate { sockets, files, control: control_socket, control_tcp, state: inherited_state } = estate;
         if config.handlers.first().is_none_or(|first| first.module.as_os_str().is_empty()) {
             return Err(HostError::NoModule);
         }
@@ -283,7 +285,8 @@ impl HostBuilder {
         let most = Most { in_flight: config.server.max_workers as usize, queued: QUEUE };
         let tables = Arc::new(Tables::new(table, most));
         let in_flight = Arc::<InFlight>::default();
-        let (server, listen) = listeners::open(server, &config.server, &certificates, sockets, passed)?;
+        let listeners = listeners::open(server, &config.server, &certificates, (sockets, files), passed)?;
+        let Listeners { server, urls: listen, files } = listeners;
         let ready = Arc::new(AtomicBool::new(true));
         let operator = Operator::new(Parts {
             gate,
@@ -309,8 +312,8 @@ impl HostBuilder {
         let watcher = watcher(&operator, certificates).map_err(HostError::Serve)?;
         let control = control.open(&operator, &engine, config.server.control.max_module, &uploads);
         let (control, share) = control.map_err(HostError::Serve)?;
-        operator.hold(Holdings { sockets: server.sockets(), control: share });
-        Ok(RunningHost { server, watcher, steward, control, operator, loaded, engine, listen })
+        operator.hold(Holdings { sockets: server.sockets(), files: files.share(), control: share });
+        Ok(RunningHost { files, server, watcher, steward, control, operator, loaded, engine, listen })
     }
 }
 
@@ -445,7 +448,8 @@ fn bounded(server: Server, clients: &ClientLimits, open_files: Option<u64>) -> S
 /// A host that serves. Dropping it stops it at once, cutting what runs; [`shutdown`](Self::shutdown) is kinder.
 #[must_use = "a host that is dropped stops serving"]
 pub struct RunningHost {
-    // Dropped in this order: the workers that run guests before the engine they run in.
+    // Dropped in this order: files of sockets before those close, the workers that run guests before the engine they run in.
+    files: SocketFiles,
     server: Handle,
     watcher: Attendant,
     steward: Attendant,
@@ -519,6 +523,7 @@ impl RunningHost {
     /// file call for five more seconds. True when nothing was cut.
     pub fn shutdown(self, drain: Duration) -> bool {
         self.operator.begin_stop();
+        drop(self.files);
         let is_whole = self.server.shutdown(drain);
         drop(self.watcher);
         drop(self.steward);

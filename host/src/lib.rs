@@ -26,7 +26,7 @@
 //! |---|---|
 //! | crate `astra_server` | sockets, HTTP, workers and seats; hands each request to [`dispatch`](self) on a worker |
 //! | `dispatch` | the spine: request id, route, revision, forwarding headers, guest, answer |
-//! | `listeners` | the sockets that requests come in by: bound, passed on, or inherited |
+//! | `listeners`, `unix_socket` | the sockets that requests come in by: bound, passed on, or inherited; a Unix socket's file |
 //! | `certificates` | what TLS listeners show, read again when a file changes |
 //! | `table`, [`router`], `revision` | what every request reads: routes, who serves each handler; pinning a revision |
 //! | `in_flight` | the requests that are in guests now, to be listed and cut |
@@ -176,6 +176,7 @@ mod revision;
 mod state_dir;
 mod table;
 mod take_over;
+mod unix_socket;
 mod watch;
 mod watcher;
 mod whole_file;

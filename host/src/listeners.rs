@@ -4,7 +4,10 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs},
-    os::fd::OwnedFd,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixListener,
+    },
     sync::Arc,
 };
 
@@ -13,18 +16,34 @@ use socket2::SockRef;
 
 use crate::{
     certificates::Certificates,
-    config::{HTTPS, ServerConfig},
+    config::{HTTPS, ServerConfig, UNIX},
     host_error::HostError,
+    unix_socket::{self, Obstacle, SocketFile, SocketFiles},
 };
 
 /// What the URL of an address begins with where TLS is not spoken.
 const HTTP: &str = "http://";
 
+/// Whoever may enter the directories above may connect, as with a port of the machine's; nginx and systemd do the same.
+const MODE: u32 = 0o666;
+
+/// Connections that may wait to be accepted; the kernel caps this itself (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
 /// What TLS is spoken with, where it is.
 type Tls = Arc<rustls::ServerConfig>;
 
-/// Lets `server` listen on the sockets that were `inherited` or `passed`, if there are any, else on the addresses that `config` has. Also
-/// says on what, as URLs.
+/// What a server listens on.
+pub(crate) struct Listeners {
+    pub(crate) server: Server,
+    /// On what, as URLs.
+    pub(crate) urls: Vec<String>,
+    /// What it has made for that.
+    pub(crate) files: SocketFiles,
+}
+
+/// Lets `server` listen on the sockets that were `inherited`, the files of some of them too, or `passed`, if there are any, else on what
+/// `config` says.
 ///
 /// # Errors
 /// One of them cannot be listened on, or should speak TLS and there is no certificate.
@@ -32,37 +51,65 @@ pub(crate) fn open(
     server: Server,
     config: &ServerConfig,
     certificates: &Certificates,
-    inherited: Vec<ListeningSocket>,
+    inherited: (Vec<ListeningSocket>, Vec<SocketFile>),
     passed: Vec<OwnedFd>,
-) -> Result<(Server, Vec<String>), HostError> {
+) -> Result<Listeners, HostError> {
+    let (sockets, files) = inherited;
     let passed = passed.into_iter().map(|fd| ListeningSocket { speaks_tls: speaks_tls(config, &fd), fd });
-    let sockets: Vec<_> = inherited.into_iter().chain(passed).collect();
+    let sockets: Vec<_> = sockets.into_iter().chain(passed).collect();
     let speaks_tls = config.speaks_tls() || sockets.iter().any(|socket| socket.speaks_tls);
     if !config.tls.is_empty() && !speaks_tls {
         log::warn!("no certificate is shown: no address begins with `{HTTPS}`");
     }
     let tls = (!config.tls.is_empty()).then(|| certificates.config()).transpose()?;
-    if sockets.is_empty() { bind(server, config, tls.as_ref()) } else { listen(server, sockets, tls.as_ref()) }
+    if sockets.is_empty() {
+        return bind(server, config, tls.as_ref());
+    }
+    let (server, urls) = listen(server, sockets, tls.as_ref())?;
+    Ok(Listeners { server, urls, files: SocketFiles::inherited(files) })
 }
 
-/// On the configured addresses.
-fn bind(mut server: Server, config: &ServerConfig, tls: Option<&Tls>) -> Result<(Server, Vec<String>), HostError> {
-    let mut urls = Vec::new();
+/// On the configured addresses and paths.
+fn bind(mut server: Server, config: &ServerConfig, tls: Option<&Tls>) -> Result<Listeners, HostError> {
+    let (mut urls, mut files) = (Vec::new(), SocketFiles::default());
     for listen in config.addresses() {
+        let failed = |source| HostError::Listen { address: listen.to_owned(), source };
+        if let Some(path) = listen.strip_prefix(UNIX) {
+            let (listener, file) = bind_unix(path).map_err(failed)?;
+            files.add(file);
+            urls.push(shown(&listener, HTTP));
+            server = server.and_listen_unix(listener).map_err(failed)?;
+            continue;
+        }
         let (scheme, address, tls) = match (listen.strip_prefix(HTTPS), tls) {
             (None, _) => (HTTP, listen, None),
             (Some(address), Some(tls)) => (HTTPS, address, Some(tls)),
             (Some(_), None) => return Err(HostError::NoCertificate { address: listen.to_owned() }),
         };
+        let before = server.local_addrs().len();
         let bound = match localhost(address) {
             Some(both) => bind_one(server, &both[..], tls),
             None => bind_one(server, address, tls),
         };
-        server = bound.map_err(|source| HostError::Listen { address: listen.to_owned(), source })?;
-        let new = &server.local_addrs()[urls.len()..];
-        urls.extend(new.iter().map(|address| format!("{scheme}{address}")));
+        server = bound.map_err(failed)?;
+        urls.extend(server.local_addrs()[before..].iter().map(|address| format!("{scheme}{address}")));
     }
-    Ok((server, urls))
+    Ok(Listeners { server, urls, files })
+}
+
+fn bind_unix(path: &str) -> io::Result<(UnixListener, SocketFile)> {
+    let path = std::path::absolute(path)?;
+    let bound = unix_socket::bind(&path, MODE, BACKLOG).map_err(|obstacle| match obstacle {
+        Obstacle::InUse { .. } => io::Error::new(io::ErrorKind::AddrInUse, "a process listens there already"),
+        Obstacle::NotASocket { path } => {
+            let found = format!("`{}` is not the file of a socket, so it was left alone", path.display());
+            io::Error::new(io::ErrorKind::AlreadyExists, found)
+        }
+        Obstacle::TooLong => io::Error::new(io::ErrorKind::InvalidFilename, "the path is too long for a socket"),
+        Obstacle::System(error) => error,
+    });
+    let (listener, _lock) = bound?;
+    Ok((listener, SocketFile::at(&path)?))
 }
 
 fn bind_one(server: Server, address: impl ToSocketAddrs, tls: Option<&Tls>) -> io::Result<Server> {
@@ -99,12 +146,12 @@ fn listen(
 }
 
 /// `http://127.0.0.1:8080`, `unix:/run/app.sock`.
-fn shown(socket: &OwnedFd, scheme: &str) -> String {
+fn shown(socket: &impl AsFd, scheme: &str) -> String {
     let Ok(address) = SockRef::from(socket).local_addr() else { return "unknown".to_owned() };
     match (address.as_socket(), address.as_pathname()) {
         (Some(address), _) => format!("{scheme}{address}"),
-        (None, Some(path)) => format!("unix:{}", path.display()),
-        (None, None) => "unix:".to_owned(),
+        (None, Some(path)) => format!("{UNIX}{}", path.display()),
+        (None, None) => UNIX.to_owned(),
     }
 }
 

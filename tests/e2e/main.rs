@@ -38,6 +38,7 @@ mod swaps;
 mod systemd;
 mod terminal;
 mod tls;
+mod unix;
 mod upgrade;
 mod wasi_versions;
 mod wasip3;

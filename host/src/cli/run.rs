@@ -7,7 +7,7 @@ use std::{
     env,
     ffi::OsString,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::AtomicBool,
@@ -76,7 +76,7 @@ pub(super) struct Flags {
 /// Where this host is, which differs from run to run: these flags go before what a configuration file says.
 #[derive(Args, Clone)]
 pub(super) struct Places {
-    /// Address to listen on, with https:// before it to speak TLS there; port 0 takes a free one; may be repeated [default: 127.0.0.1:8080, or https://127.0.0.1:8443 with --tls-cert]
+    /// Address to listen on, with https:// before it to speak TLS there, or unix:PATH; port 0 takes a free one; may be repeated [default: 127.0.0.1:8080, or https://127.0.0.1:8443 with --tls-cert]
     #[arg(long, value_name = "HOST:PORT")]
     listen: Vec<String>,
     /// The control socket [default: one in the user's runtime directory]
@@ -114,7 +114,7 @@ pub(super) struct ServerFlags {
     /// Compile the module anew and keep nothing on disk
     #[arg(long)]
     no_cache: bool,
-    /// A proxy whose `forwarded` and `x-forwarded-*` are believed, as address or range; may be repeated
+    /// A proxy whose `forwarded` and `x-forwarded-*` are believed, as address or range, or unix: for those that come over Unix sockets; may be repeated
     #[arg(long, value_name = "IP[/BITS]")]
     trusted_proxy: Vec<String>,
     /// How long running requests may take to finish after a swap, and after SIGINT or SIGTERM [default: 30s]
@@ -294,7 +294,7 @@ impl Run {
         };
         let server = &mut config.server;
         if !self.flags.places.listen.is_empty() {
-            let addresses = self.flags.places.listen.iter().map(|text| config::listen("--listen", text));
+            let addresses = self.flags.places.listen.iter().map(|text| config::listen("--listen", text, Path::new("")));
             server.listen = addresses.collect::<Result<_, _>>()?;
         }
         if !self.flags.server.tls_cert.is_empty() && !server.speaks_tls() {
@@ -431,7 +431,7 @@ impl ServerFlags {
             server.tls.push(CertificateFiles { cert: cert.clone(), key: key.clone() });
         }
         for text in &self.trusted_proxy {
-            server.trusted_proxies.push(config::network("--trusted-proxy", text)?);
+            server.trusted_proxies.push(config::proxy("--trusted-proxy", text)?);
         }
         if let Some(text) = &self.max_body {
             server.max_body = config::size("--max-body", text, config::BODY)?;

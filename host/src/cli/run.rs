@@ -22,7 +22,6 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
     flag,
     iterator::Signals,
-    low_level::raise,
 };
 
 use super::{
@@ -199,7 +198,7 @@ impl Run {
             }
             None => (None, Estate::default()),
         };
-        let started = self.start(config, &log, |builder| {
+        let started = self.start(config, &log, &signals, |builder| {
             let builder = sockets.into_iter().fold(builder, HostBuilder::socket).inherit(estate);
             match relaunch() {
                 Ok(relaunch) => builder.relaunch(relaunch),
@@ -219,21 +218,20 @@ impl Run {
         }
     }
 
-    /// Starts a host that does what `config` says, and reads the same again when it is told to.
+    /// Starts a host that does what `config` says, and reads the same again when it is told to. An operator stops it by ending `signals`.
     pub(super) fn start(
         &self,
         config: Config,
         log: &LogWriter,
+        signals: &Signals,
         finish: impl FnOnce(HostBuilder) -> HostBuilder,
     ) -> anyhow::Result<RunningHost> {
-        let again = self.clone();
+        let (again, stop) = (self.clone(), signals.handle());
         let mut builder = Host::from_config(config)
             .log(log.log())
             .reload_with(move || again.config().map_err(|error| format!("{error:#}")))
-            .on_stop(|| {
-                // A signal to ourselves cannot fail.
-                let _ = raise(SIGTERM);
-            });
+            // Not by a signal: of those the second one ends the process at once, and systemd sends one after its `ExecStop`.
+            .on_stop(move || stop.close());
         if self.is_file() {
             builder = builder.config_file(&self.path);
         }
@@ -270,6 +268,8 @@ impl Run {
             Some(pid) => notify.main_pid(pid),
             None => notify.stopping(),
         }
+        // Left to the system, which lets go of it when the process has ended: who waits for the host does for that.
+        std::mem::forget(host.operator().lock());
         let drain = host.operator().drain();
         log::info!("finishing what runs, for at most {}; a second signal ends it", humantime::format_duration(drain));
         if !host.shutdown(drain) {

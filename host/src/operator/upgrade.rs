@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     io,
     net::Shutdown,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{MutexGuard, PoisonError, TryLockError},
@@ -55,6 +56,11 @@ impl Operator {
             holdings.control.settle();
             holdings.files.settle();
         }
+    }
+
+    /// The lock that who waits for this host's end waits for; it is held as long as anybody has it.
+    pub(crate) fn lock(&self) -> Option<OwnedFd> {
+        self.0.holdings.get()?.control.lock()
     }
 
     /// The process that has taken this one's place.

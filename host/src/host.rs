@@ -16,6 +16,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     certificates::Certificates,
+    clock::Clock,
     compiler::Compiler,
     config::{CertificateFiles, ClientLimits, Config, HandlerConfig, ServerConfig, Text},
     control::{self, Control, Inherited, Reserved},
@@ -407,8 +408,11 @@ fn serve(
             }
         })
         .on_tick({
-            let engine = engine.clone();
-            move || engine.tick()
+            let (engine, clock) = (engine.clone(), Clock::new());
+            move || {
+                engine.tick();
+                clock.look();
+            }
         });
     server.start(dispatch).map_err(HostError::Serve)
 }

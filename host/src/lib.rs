@@ -34,6 +34,7 @@
 //! | [`guest`] | one request in one guest, of any kind: store, deadline, waits, bodies, outcome; knows no sockets and no routes |
 //! | [`failure`] | why a request failed: status, public text, log text |
 //! | `access_log` | what one request's line will say, from its arrival until its guest has ended and its response has gone out |
+//! | `clock` | noticing that the machine's clock was set |
 //! | [`log_line`], [`log_writer`] | what lines look like; the one thread that writes them |
 //!
 //! # The rooms, in the order a swap meets them
@@ -161,6 +162,7 @@ pub mod status;
 
 mod access_log;
 mod certificates;
+mod clock;
 mod compiler;
 mod dispatch;
 mod farewell;

@@ -9,6 +9,7 @@ mod bodies;
 mod bulkheads;
 mod cgi;
 mod clients;
+mod clock;
 mod commands;
 mod compiling;
 mod configuration;

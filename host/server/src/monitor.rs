@@ -12,16 +12,20 @@ use crate::timer::Millis;
 use crate::workers::{Worker, Workers};
 
 /// One period.
-const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// Idle ticks before it goes to sleep.
 const IDLE_TICKS: u32 = 20;
+
+/// Ticks between two looks at all that is queued, which may be thousands.
+const TICKS_PER_SWEEP: u64 = 8;
 
 impl Workers {
     /// The monitor: ticks while requests run, and looks for work that nobody attends to.
     pub(crate) fn watch(self: &Arc<Self>) {
         let mut idle = 0;
         let mut steps = 0;
+        let mut ticks: u64 = 0;
         let mut clocks = HashMap::new();
         while !self.closed.load(Ordering::SeqCst) {
             if idle >= IDLE_TICKS {
@@ -45,17 +49,21 @@ impl Workers {
                 clocks.clear();
             }
             steps = pulse.steps;
+            ticks += 1;
             // What the embedder has us call must not end the monitor.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.tick())) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.tick(ticks))) {
                 log::error!("a callback panicked: {}", panic_text(&*panic));
             }
         }
     }
 
-    fn tick(self: &Arc<Self>) {
+    fn tick(self: &Arc<Self>, number: u64) {
         (self.options.on_tick)();
         self.reactor.timers.fire();
         self.announce_old_notes();
+        if !number.is_multiple_of(TICKS_PER_SWEEP) {
+            return;
+        }
         for request in self.seats.expire(|request| request.is_over()) {
             // To nobody, if its client has gone.
             if !request.slot().is_gone() {
@@ -90,8 +98,8 @@ impl Workers {
         let mut displaced = false;
         let mut seen = HashMap::new();
         for (worker, running) in self.running(|running| !running.waits) {
-            let Some((thread, clock)) = worker.clock_if_asleep() else { continue };
-            if clocks.get(&thread) == Some(&(running.since, clock)) {
+            let Some((thread, clock)) = worker.clock() else { continue };
+            if clocks.get(&thread) == Some(&(running.since, clock)) && worker.is_asleep() {
                 self.act(self.seats.displace(&worker.member));
                 displaced = true;
             }
@@ -115,22 +123,35 @@ impl Workers {
 }
 
 impl Worker {
-    /// If the thread is asleep in the kernel (not just waiting for a core): its id, and the nanoseconds it has spent on a CPU
-    /// (proc(5), `/proc/pid/stat`; the kernel's sched-stats documentation).
+    /// The thread's id, and the nanoseconds that it has spent on a CPU (the kernel's sched-stats documentation).
     #[cfg(target_os = "linux")]
-    fn clock_if_asleep(&self) -> Option<(u64, u64)> {
-        let id = self.thread_id.as_raw_nonzero();
-        let of_thread = |file| std::fs::read_to_string(format!("/proc/self/task/{id}/{file}")).ok();
-        let stat = of_thread("stat")?;
+    fn clock(&self) -> Option<(u64, u64)> {
+        let clock = self.read("schedstat")?.split(' ').next()?.parse().ok()?;
+        Some((u64::try_from(self.thread_id.as_raw_nonzero().get()).ok()?, clock))
+    }
+
+    /// Whether the thread is asleep in the kernel, not just waiting for a core (proc(5), `/proc/pid/stat`).
+    #[cfg(target_os = "linux")]
+    fn is_asleep(&self) -> bool {
         // The state follows the name, which is in parentheses.
-        let is_asleep = stat.rsplit_once(") ")?.1.starts_with(['S', 'D']);
-        let clock = of_thread("schedstat")?.split(' ').next()?.parse().ok()?;
-        is_asleep.then_some((u64::try_from(id.get()).ok()?, clock))
+        let is_asleep = |stat: String| Some(stat.rsplit_once(") ")?.1.starts_with(['S', 'D']));
+        self.read("stat").and_then(is_asleep).unwrap_or(false)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read(&self, file: &str) -> Option<String> {
+        let id = self.thread_id.as_raw_nonzero();
+        std::fs::read_to_string(format!("/proc/self/task/{id}/{file}")).ok()
     }
 
     /// Elsewhere an unannounced block is not told from computing: the relief keeps connections alive, but requests wait.
     #[cfg(not(target_os = "linux"))]
-    fn clock_if_asleep(&self) -> Option<(u64, u64)> {
+    fn clock(&self) -> Option<(u64, u64)> {
         None
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn is_asleep(&self) -> bool {
+        false
     }
 }

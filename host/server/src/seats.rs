@@ -4,7 +4,8 @@
 //! A *seat* is the right to be running; there are as many as cores. A seated worker runs tasks, or polls the reactor, or parks.
 //! A worker whose request waits gives its seat up (`leave`); whoever ends the wait asks for one on its behalf (`wake`), so that
 //! its thread sleeps until it may run. Two kinds of task: *polls* are ours and short, *requests* run handlers and may take any
-//! time. The *relief* is a worker without a seat that the monitor sends when every seat is stuck in a request: it takes polls only.
+//! time. The *relief* is a worker without a seat that the monitor sends when every seat is stuck in a request: it takes polls only, and between
+//! two looks at the reactor it rests, since each look interrupts what computes.
 //!
 //! The rule that everything here serves: no lost wake-up. Whoever adds work from outside of the worker loop is told whom to
 //! wake; the loop itself need not be, because it looks again before it parks.
@@ -12,9 +13,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::lanes::{Lane, Lanes};
+use crate::lanes::{Held, Lane, Lanes, Nanos, Turn};
 use crate::parker::Parker;
 use crate::sync::{AtomicBool, AtomicU8, Mutex, Ordering, lock};
+
+/// Before a request that is expected to hold its seat for longer, somebody else is called to watch the reactor.
+const SLOW_REQUEST: Nanos = 50_000;
 
 /// Bounds that never change.
 #[derive(Clone, Copy, Debug)]
@@ -104,8 +108,8 @@ pub(crate) enum Done<T> {
     /// It was started, or called while parked.
     Arrived,
     Polled,
-    /// One of that lane has ended.
-    Request(u64),
+    /// It has ended, and held its seat for so long at last.
+    Request(Turn, Held),
     /// It polled the reactor, and this is what became runnable.
     Reacted(Vec<T>),
 }
@@ -115,8 +119,6 @@ pub(crate) enum Done<T> {
 pub(crate) struct Pace {
     /// The reactor has not been polled for long.
     pub(crate) overdue: bool,
-    /// Requests are expected to take long enough that the reactor should not be left alone meanwhile.
-    pub(crate) slow: bool,
     /// The worker has something to send before it polls the reactor or parks.
     pub(crate) holds: bool,
 }
@@ -125,14 +127,15 @@ pub(crate) struct Pace {
 #[derive(Debug)]
 pub(crate) enum Step<T, R> {
     Poll(T),
-    /// And the lane that it is of.
-    Request(R, u64),
+    Request(R, Turn),
     /// Sends what it holds, then asks again with `Done::Polled`: there is no task that it may do.
     Send,
     /// Polls the reactor; without waiting if there is other work.
     React {
         wait: bool,
     },
+    /// Sleeps for a tick, then asks again with `Done::Polled`.
+    Rest,
     /// Parks on its own parker, then asks again with `Done::Arrived`.
     Park,
     Exit,
@@ -193,6 +196,8 @@ struct State<T, R> {
     /// A worker has been called and has not looked at the queue yet; never more than one at a time.
     arriving: bool,
     relief: bool,
+    /// The relief has polled the reactor since it rested.
+    is_tired: bool,
     closed: bool,
     steps: u64,
 }
@@ -230,6 +235,7 @@ impl<T, R> Seats<T, R> {
             polling: Polling::Nobody,
             arriving: false,
             relief: false,
+            is_tired: false,
             closed: false,
             steps: 0,
         };
@@ -255,15 +261,16 @@ impl<T, R> Seats<T, R> {
                 s.polling = Polling::Nobody;
                 s.polls.extend(tasks);
             }
-            Done::Request(lane) => {
-                s.requests.end(lane);
+            Done::Request(turn, held) => {
                 s.open -= 1;
                 if me.place() == DISPLACED {
                     // Its seat went to another while it was blocked: it is as if it came from a park, uncalled.
                     s.seated += 1;
                 } else {
                     s.running -= 1;
+                    s.requests.pay(turn, held);
                 }
+                s.requests.end(turn);
                 me.go(LOOP);
             }
             Done::Arrived => {
@@ -276,7 +283,8 @@ impl<T, R> Seats<T, R> {
         }
         self.settle(&mut s, role);
         if let Some(step) = self.choose(&mut s, me, role, pace, polled) {
-            let unwatched = matches!(step, Step::Request(..)) && pace.slow && s.polling == Polling::Nobody;
+            let is_slow = matches!(&step, Step::Request(_, turn) if turn.expected > SLOW_REQUEST);
+            let unwatched = is_slow && s.polling == Polling::Nobody;
             let call = match step {
                 // Polls may follow each other for ever: those that return need not wait for the end of them.
                 Step::Poll(_) if polled && self.returnable(&s) => s.seat_next(),
@@ -344,18 +352,22 @@ impl<T, R> Seats<T, R> {
         {
             return Some(Step::Poll(task));
         }
-        if may_start && let Some((request, lane)) = s.requests.start() {
+        if may_start && let Some((request, turn)) = s.requests.start() {
             s.turns = 0;
             s.running += 1;
             s.open += 1;
             me.go(REQUEST);
-            return Some(Step::Request(request, lane));
+            return Some(Step::Request(request, turn));
         }
         if pace.holds {
             return Some(Step::Send);
         }
         let may_poll = *role == Role::Relief || !self.returnable(s);
         if may_poll && s.polling == Polling::Nobody {
+            if std::mem::take(&mut s.is_tired) && *role == Role::Relief {
+                return Some(Step::Rest);
+            }
+            s.is_tired = *role == Role::Relief;
             s.polling = Polling::Somebody(*role);
             return Some(Step::React { wait: true });
         }
@@ -455,10 +467,10 @@ impl<T, R> Seats<T, R> {
         }
     }
 
-    /// The request that `me` runs is going to wait: gives up its seat. `until_woken`: `wake` may ask for it back; otherwise only
+    /// The request that `me` runs is going to wait: gives up its seat, which it has held for so long. `until_woken`: `wake` may ask for it back; otherwise only
     /// `come_back` does. Either way the thread parks on its own parker, and has the seat when it is unparked. A thread that was woken
     /// before it left must come back by itself.
-    pub(crate) fn leave(&self, me: &Arc<Member>, until_woken: bool) -> Call {
+    pub(crate) fn leave(&self, me: &Arc<Member>, until_woken: bool, turn: Turn, held: Held) -> Call {
         let mut s = lock(&self.state);
         s.steps += 1;
         s.waiting += 1;
@@ -468,6 +480,7 @@ impl<T, R> Seats<T, R> {
             return Call::Nobody;
         }
         s.running -= 1;
+        s.requests.pay(turn, held);
         self.hand_over(&mut s)
     }
 
@@ -529,7 +542,7 @@ impl<T, R> Seats<T, R> {
         Pulse {
             steps: s.steps,
             idle: s.open == s.waiting && s.requests.queued() == 0 && !work && s.polling != Polling::Nobody,
-            unattended: !s.closed && (work || s.polling == Polling::Nobody),
+            unattended: !s.closed && (work || (s.polling == Polling::Nobody && !s.relief)),
         }
     }
 

@@ -23,7 +23,6 @@ pub(crate) struct Slot {
     /// The method is HEAD: that hyper drops the body does not mean that the client is gone.
     pub(crate) head: bool,
     gone: AtomicBool,
-    waited: AtomicBool,
     /// The handler is in a wait of a kind that we do not see: what it notes must not wait for its end.
     pub(crate) blocks: AtomicBool,
     pub(crate) too_large: AtomicBool,
@@ -58,7 +57,6 @@ impl Slot {
             own: OnceLock::new(),
             noted: AtomicU8::new(0),
             gone: AtomicBool::new(false),
-            waited: AtomicBool::new(false),
             blocks: AtomicBool::new(false),
             sent: AtomicBool::new(false),
             hungry: AtomicBool::new(false),
@@ -113,15 +111,6 @@ impl Slot {
     /// Says who is to be woken when the client goes; returns who was to be until now.
     pub(crate) fn set_waiter(&self, waiter: Waker) -> Option<Waker> {
         lock(&self.waiter).replace(waiter)
-    }
-
-    /// Whether the handler has given up its seat before; says so from now on.
-    pub(crate) fn waits(&self) -> bool {
-        self.waited.swap(true, Ordering::Relaxed)
-    }
-
-    pub(crate) fn has_waited(&self) -> bool {
-        self.waited.load(Ordering::Relaxed)
     }
 
     /// If `task` moves this exchange: notes that it was notified. The thread that runs the handler polls it soon.

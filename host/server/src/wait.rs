@@ -155,17 +155,18 @@ struct Left<'a> {
 impl<'a> Left<'a> {
     /// `until_woken`: whoever wakes the worker asks for its seat.
     fn new(workers: &'a Arc<Workers>, worker: &'a Arc<Worker>, until_woken: bool) -> Self {
-        let mut is_nested = false;
+        let mut stretch = None;
         if let Some(running) = &mut lock(&worker.work).running {
-            is_nested = std::mem::replace(&mut running.waits, true);
-            if let Some(timed) = running.timed.filter(|_| !running.slot.waits()) {
-                workers.note_duration(timed.elapsed());
-            }
             running.slot.watch_stall();
+            if !std::mem::replace(&mut running.waits, true) {
+                stretch = Some((running.turn, running.held(workers)));
+                running.turn = running.turn.settled();
+            }
         }
-        if !is_nested {
+        let is_nested = stretch.is_none();
+        if let Some((turn, held)) = stretch {
             workers.send_held(worker);
-            workers.act(workers.seats.leave(&worker.member, until_woken));
+            workers.act(workers.seats.leave(&worker.member, until_woken, turn, held));
         }
         Self { workers, worker, is_nested, is_seated: false }
     }
@@ -190,8 +191,6 @@ impl Drop for Left<'_> {
         }
         // It may compute from here on.
         self.workers.wake_monitor();
-        if let Some(running) = &mut lock(&self.worker.work).running {
-            running.waits = false;
-        }
+        lock(&self.worker.work).go_on(self.workers);
     }
 }

@@ -17,6 +17,8 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::exchange::{Queued, panic_text};
+use crate::lanes::{Held, Nanos, Turn};
+use crate::monitor::TICK;
 use crate::reactor::Reactor;
 use crate::run_state::RunState;
 use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
@@ -28,18 +30,15 @@ use crate::upload::Uploads;
 /// Tasks between two looks at the reactor while the queue does not run dry (as in Tokio, and as prime).
 const TASKS_PER_POLL: u32 = 61;
 
-/// A request that is expected to take longer should not leave the reactor unwatched.
-const SLOW_REQUEST: Duration = Duration::from_micros(50);
+/// How long an answer may wait for others, by what their requests are expected to take; and for how many tasks.
+const HOLD: Nanos = 200_000;
+const MOST_HELD: u32 = 32;
 
-/// How long an answer may wait for others, by the average of what requests take; and for how many tasks.
-const HOLD: Duration = Duration::from_micros(200);
-const MOST_HELD: u64 = 32;
-
-/// One request in so many is timed for the average; reading the clock for each would cost a hello 1 %.
+/// One request in so many is timed for its lane's average; reading the clock for each would cost a hello 1 %.
 const TIMED: u32 = 8;
 
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+fn nanos(duration: Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
 }
 
 /// Something that is polled by whichever worker is free.
@@ -80,9 +79,9 @@ pub(crate) struct Workers {
     pub(crate) reactor: Reactor,
     pub(crate) uploads: Uploads,
     threads: Mutex<Threads>,
-    /// Moving average of how long a request holds its seat before it ends or waits, in nanoseconds.
-    average: AtomicU64,
     pub(crate) closed: AtomicBool,
+    /// When a queue was last looked through for requests in vain. Relaxed: two looks at a time do no harm.
+    swept: AtomicU64,
     failed_starts: AtomicU64,
     /// Something was noted since the monitor last looked: hundreds of threads that wait are not worth a look each tick.
     pub(crate) any_noted: AtomicBool,
@@ -115,6 +114,8 @@ pub(crate) struct Worker {
 #[derive(Default)]
 pub(crate) struct Work {
     pub(crate) running: Option<Running>,
+    /// How often a request has had its seat.
+    stretches: u32,
     /// Requests that have ended and whose answers wait for others. The monitor too may take them out.
     held: Vec<Arc<Slot>>,
 }
@@ -139,11 +140,49 @@ impl Wake for Wakeup {
 #[derive(Clone)]
 pub(crate) struct Running {
     pub(crate) slot: Arc<Slot>,
+    /// When it last got its seat; to the nanosecond, if that time is one of those that are measured.
     pub(crate) since: Millis,
-    /// When it started, if it is one of those that are timed.
-    pub(crate) timed: Option<Instant>,
+    timed: Option<Instant>,
+    pub(crate) turn: Turn,
     /// Its worker has given up its seat: it does not compute.
     pub(crate) waits: bool,
+}
+
+impl Running {
+    /// How long it has held its seat since.
+    pub(crate) fn held(&self, workers: &Workers) -> Held {
+        let ticks = workers.reactor.timers.recent().saturating_sub(self.since);
+        match self.timed {
+            Some(timed) => Held::Sample(nanos(timed.elapsed())),
+            None if ticks > 1 => Held::Long(nanos(Duration::from_millis(ticks))),
+            None => Held::Unknown,
+        }
+    }
+}
+
+impl Work {
+    fn begin(&mut self, workers: &Workers, slot: Arc<Slot>, turn: Turn) {
+        let since = workers.reactor.timers.recent();
+        let timed = self.sample(turn);
+        self.running = Some(Running { slot, since, timed, turn, waits: false });
+    }
+
+    /// The request has its seat again.
+    pub(crate) fn go_on(&mut self, workers: &Workers) {
+        let Some(turn) = self.running.as_ref().map(|running| running.turn) else { return };
+        let timed = self.sample(turn);
+        if let Some(running) = &mut self.running {
+            running.since = workers.reactor.timers.recent();
+            running.timed = timed;
+            running.waits = false;
+        }
+    }
+
+    /// The time, if this is one of those that are measured. The first of a lane is.
+    fn sample(&mut self, turn: Turn) -> Option<Instant> {
+        self.stretches = self.stretches.wrapping_add(1);
+        (turn.expected == 0 || self.stretches.is_multiple_of(TIMED)).then(Instant::now)
+    }
 }
 
 thread_local! {
@@ -177,8 +216,8 @@ impl Workers {
             options,
             reactor: Reactor::new()?,
             threads: Mutex::default(),
-            average: AtomicU64::new(0),
             closed: AtomicBool::new(false),
+            swept: AtomicU64::new(0),
             failed_starts: AtomicU64::new(0),
             any_noted: AtomicBool::new(false),
             monitor_awake: AtomicBool::new(true),
@@ -218,7 +257,11 @@ impl Workers {
     pub(crate) fn push_request(self: &Arc<Self>, request: Box<Queued>) -> Result<(), Box<Queued>> {
         let lane = request.lane();
         let call = self.seats.push_request(request, &lane, self.in_my_loop()).or_else(|request| {
-            // Those whose client has gone need no place.
+            // Those whose client has gone need no place; but a look at all of them costs as much as a refusal, and there are many of those.
+            let now = self.reactor.timers.recent();
+            if self.swept.swap(now, Ordering::Relaxed) == now {
+                return Err(request);
+            }
             let gone = self.seats.expire(|request| request.slot().is_gone());
             if gone.is_empty() { Err(request) } else { self.seats.push_request(request, &lane, self.in_my_loop()) }
         })?;
@@ -355,36 +398,39 @@ impl Workers {
         IN_LOOP.set(true);
         let mut done = Done::Arrived;
         let mut tasks = 0;
-        let mut requests: u32 = 0;
-        // Tasks since an answer is held; 0: none is.
-        let mut held = 0;
+        // Tasks since an answer is held, and what the requests among them are expected to take; no tasks: none is.
+        let (mut held, mut held_for) = (0, 0);
         loop {
-            let average = self.average.load(Ordering::Relaxed);
             let overdue = tasks >= TASKS_PER_POLL;
-            // A request brings two tasks, itself and the poll that has read it.
-            if held > (2 * nanos(HOLD) / average.max(1)).min(MOST_HELD) || overdue {
+            if held > MOST_HELD || overdue {
                 self.send_held(&me);
                 held = 0;
             }
-            let slow = Duration::from_nanos(average) > SLOW_REQUEST;
-            let pace = Pace { overdue, slow, holds: held > 0 };
+            let pace = Pace { overdue, holds: held > 0 };
             let (step, call) = self.seats.next(&me.member, &mut role, done, pace);
             self.act(call);
             done = match step {
                 Step::Poll(task) => {
                     tasks += 1;
-                    held += u64::from(held > 0);
+                    held += u32::from(held > 0);
                     if task.state().start() {
                         self.run_task(task);
                     }
                     Done::Polled
                 }
-                Step::Request(request, lane) => {
-                    requests += 1;
-                    let was_long = self.run_request(&me, request, requests);
-                    tasks = if was_long { TASKS_PER_POLL } else { tasks + 1 };
+                Step::Request(request, turn) => {
+                    held_for += turn.expected;
+                    if held > 0 && held_for > HOLD {
+                        self.send_held(&me);
+                        held = 0;
+                    }
+                    if held == 0 {
+                        held_for = 0;
+                    }
+                    let (turn, time) = self.run_request(&me, request, turn);
+                    tasks = if time.is_long() { TASKS_PER_POLL } else { tasks + 1 };
                     held += 1;
-                    Done::Request(lane)
+                    Done::Request(turn, time)
                 }
                 Step::Send => {
                     self.send_held(&me);
@@ -394,6 +440,10 @@ impl Workers {
                 Step::React { wait } => {
                     tasks = 0;
                     Done::Reacted(self.reactor.poll(wait))
+                }
+                Step::Rest => {
+                    std::thread::sleep(TICK);
+                    Done::Polled
                 }
                 Step::Park => {
                     let parker = me.member.parker();
@@ -429,15 +479,13 @@ impl Workers {
         }
     }
 
-    /// Says whether it took longer than a tick.
-    fn run_request(self: &Arc<Self>, me: &Arc<Worker>, request: Box<Queued>, sample: u32) -> bool {
+    /// Says how long it held its seat at last.
+    fn run_request(self: &Arc<Self>, me: &Arc<Worker>, request: Box<Queued>, turn: Turn) -> (Turn, Held) {
         self.wake_monitor();
         let slot = request.slot().clone();
-        let since = self.reactor.timers.recent();
-        let timed = sample.is_multiple_of(TIMED).then(Instant::now);
         let holds = {
             let mut work = lock(&me.work);
-            work.running = Some(Running { slot: slot.clone(), since, timed, waits: false });
+            work.begin(self, slot.clone(), turn);
             !work.held.is_empty()
         };
         if holds {
@@ -451,13 +499,9 @@ impl Workers {
         request.run();
         IN_LOOP.set(true);
         SLOT.set(None);
-        if let Some(timed) = timed.filter(|_| !slot.has_waited()) {
-            self.note_duration(timed.elapsed());
-        }
         let mut work = lock(&me.work);
-        work.running = None;
         work.held.push(slot);
-        self.reactor.timers.recent().saturating_sub(since) > 1
+        work.running.take().map_or((turn, Held::Unknown), |running| (running.turn, running.held(self)))
     }
 
     /// Polls the connections of the requests that have ended on this thread, before it does anything that may take long.
@@ -480,13 +524,6 @@ impl Workers {
             self.announce_noted(&slot);
             slot.watch_stall();
         }
-    }
-
-    pub(crate) fn note_duration(&self, took: Duration) {
-        let took = nanos(took);
-        let average = self.average.load(Ordering::Relaxed);
-        // Racing updates lose one another, which an average survives.
-        self.average.store(average - average / 8 + took / 8, Ordering::Relaxed);
     }
 
     /// Polls the connection (and the HTTP/2 stream) of `slot` on this thread, if anything was noted for it.

@@ -1,7 +1,6 @@
 //! Clients that look at what they get: keep-alive connections of both versions of HTTP, each asking as soon as it is answered.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin as Pinned;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,9 +12,13 @@ use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::Pin;
+use crate::endpoint::{Endpoint, server_name};
 use crate::http1::id_number;
 
 const HTTP1: usize = 24;
@@ -35,6 +38,8 @@ pub(crate) struct Answers {
     pub(crate) mixed: u64,
     /// The numbers in `x-request-id`: one for each answer that was as it should be.
     pub(crate) ids: Vec<u64>,
+    /// As many of them came over TLS.
+    pub(crate) over_tls: u64,
     /// When an answer was first seen that differs from all before it, since the epoch.
     pub(crate) changes: Vec<Duration>,
     seconds: f64,
@@ -63,14 +68,15 @@ struct Shared {
 }
 
 /// How the clients ask.
-pub(crate) struct Clients {
-    pub(crate) addr: SocketAddr,
+pub(crate) struct Clients<'a> {
+    /// Where: its connections take turns.
+    pub(crate) endpoints: &'a [Endpoint],
     pub(crate) pin: Pin,
     /// Between an answer and the next request.
     pub(crate) pause: Duration,
 }
 
-impl Clients {
+impl Clients<'_> {
     /// Asks for as long as `time`, and until `meanwhile`, which runs on a thread of its own, is done.
     pub(crate) fn ask<T: Send>(
         &self,
@@ -81,7 +87,7 @@ impl Clients {
         let started = Instant::now();
         let done = std::thread::scope(|scope| {
             let meanwhile = scope.spawn(meanwhile);
-            let asking = scope.spawn(|| run(self.addr, self.pin, &shared));
+            let asking = scope.spawn(|| run(self.endpoints, self.pin, &shared));
             std::thread::sleep(time);
             let done = meanwhile.join().map_err(|_| anyhow!("a panic"))?;
             shared.is_over.store(true, Ordering::Relaxed);
@@ -95,17 +101,17 @@ impl Clients {
     }
 }
 
-fn run(addr: SocketAddr, pin: Pin, shared: &Arc<Shared>) -> Result<()> {
+fn run(endpoints: &[Endpoint], pin: Pin, shared: &Arc<Shared>) -> Result<()> {
     pin.to_load();
     // One thread: on two cores the server needs the other.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut clients = tokio::task::JoinSet::new();
-        for _ in 0..HTTP1 {
-            clients.spawn(over_http1(addr, Arc::clone(shared)));
+        for endpoint in endpoints.iter().cycle().take(HTTP1) {
+            clients.spawn(over_http1(endpoint.clone(), Arc::clone(shared)));
         }
-        for _ in 0..HTTP2 {
-            clients.spawn(over_http2(addr, Arc::clone(shared)));
+        for endpoint in endpoints.iter().cycle().take(HTTP2) {
+            clients.spawn(over_http2(endpoint.clone(), Arc::clone(shared)));
         }
         while let Some(ended) = clients.join_next().await {
             ended??;
@@ -114,13 +120,12 @@ fn run(addr: SocketAddr, pin: Pin, shared: &Arc<Shared>) -> Result<()> {
     })
 }
 
-async fn over_http1(addr: SocketAddr, shared: Arc<Shared>) -> Result<()> {
+async fn over_http1(endpoint: Endpoint, shared: Arc<Shared>) -> Result<()> {
     while !shared.is_over.load(Ordering::Relaxed) {
-        let stream = TcpStream::connect(addr).await?;
-        stream.set_nodelay(true)?;
+        let stream = connect(&endpoint, "http/1.1").await?;
         let (mut sender, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let asked = ask_on(&shared, addr, |request| {
+        let asked = ask_on(&shared, &endpoint, |request| {
             let response = sender.send_request(request);
             Box::pin(response)
         });
@@ -131,18 +136,17 @@ async fn over_http1(addr: SocketAddr, shared: Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
-async fn over_http2(addr: SocketAddr, shared: Arc<Shared>) -> Result<()> {
+async fn over_http2(endpoint: Endpoint, shared: Arc<Shared>) -> Result<()> {
     while !shared.is_over.load(Ordering::Relaxed) {
-        let stream = TcpStream::connect(addr).await?;
-        stream.set_nodelay(true)?;
+        let stream = connect(&endpoint, "h2").await?;
         let (sender, connection) =
             http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         let mut streams = tokio::task::JoinSet::new();
         for _ in 0..STREAMS {
-            let (shared, mut sender) = (Arc::clone(&shared), sender.clone());
+            let (shared, endpoint, mut sender) = (Arc::clone(&shared), endpoint.clone(), sender.clone());
             streams.spawn(async move {
-                let asked = ask_on(&shared, addr, |request| {
+                let asked = ask_on(&shared, &endpoint, |request| {
                     let response = sender.send_request(request);
                     Box::pin(response)
                 });
@@ -156,22 +160,38 @@ async fn over_http2(addr: SocketAddr, shared: Arc<Shared>) -> Result<()> {
     Ok(())
 }
 
+/// A connection, with TLS or without.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+async fn connect(endpoint: &Endpoint, protocol: &str) -> std::io::Result<Box<dyn Duplex>> {
+    let stream = TcpStream::connect(endpoint.addr).await?;
+    stream.set_nodelay(true)?;
+    let Some(config) = &endpoint.tls else { return Ok(Box::new(stream)) };
+    let mut config = ClientConfig::clone(config);
+    config.alpn_protocols = vec![protocol.into()];
+    Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(server_name(), stream).await?))
+}
+
 type Answer = Pinned<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
 
 /// Asks on one connection or stream until it is over or something fails.
 async fn ask_on(
     shared: &Shared,
-    addr: SocketAddr,
+    endpoint: &Endpoint,
     mut send: impl FnMut(Request<Empty<Bytes>>) -> Answer,
 ) -> hyper::Result<()> {
     let (mut latencies, mut ids) = (Vec::new(), Vec::new());
     let (mut failed, mut mixed) = (0, 0);
     let mut number: u64 = 0;
+    let Endpoint { addr, tls } = endpoint;
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let result = async {
         while !shared.is_over.load(Ordering::Relaxed) {
             number += 1;
             let path = if number.is_multiple_of(LARGE) { "/big" } else { "/" };
-            let request = Request::get(format!("http://{addr}{path}")).header("host", addr.to_string());
+            let request = Request::get(format!("{scheme}://{addr}{path}")).header("host", addr.to_string());
             // A request of constants.
             let Ok(request) = request.body(Empty::new()) else { continue };
             let started = Instant::now();
@@ -196,6 +216,7 @@ async fn ask_on(
     .await;
     let mut answers = shared.answers.lock().unwrap_or_else(PoisonError::into_inner);
     answers.latencies_us.extend(latencies);
+    answers.over_tls += if tls.is_some() { ids.len() as u64 } else { 0 };
     answers.ids.extend(ids);
     answers.failed += failed;
     answers.mixed += mixed;

@@ -1,16 +1,18 @@
-//! A connection of HTTP/1.1 that is kept, on a blocking socket: a request goes out, the whole answer is read.
+//! A connection of HTTP/1.1 that is kept, on a blocking socket or session of TLS: a request goes out, the whole answer is read.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+
+use crate::endpoint::{Endpoint, Stream};
 
 /// Longer than anything a server may take: whoever waits as long has been forgotten.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Connection {
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Box<dyn Stream>>,
     /// The server has said that it ends the connection.
     pub(crate) is_over: bool,
 }
@@ -24,10 +26,11 @@ pub(crate) struct Answer {
 
 impl Connection {
     pub(crate) fn open(addr: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(addr).context("cannot connect")?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        Self::open_to(&Endpoint::plain(addr))
+    }
+
+    pub(crate) fn open_to(endpoint: &Endpoint) -> Result<Self> {
+        let stream = endpoint.connect(PATIENCE).context("cannot connect")?;
         Ok(Self { reader: BufReader::with_capacity(4096, stream), is_over: false })
     }
 

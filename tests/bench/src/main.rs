@@ -3,6 +3,7 @@
 
 mod clients;
 mod contenders;
+mod endpoint;
 mod folder;
 #[path = "../../e2e/harness/hostility.rs"]
 #[allow(dead_code, reason = "the tests ask for each of its ways by itself")]

@@ -1,5 +1,6 @@
 //! What an operator does to a running host: each time a command line of its own, which speaks to the control socket.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -29,6 +30,14 @@ impl Operator<'_> {
 
     pub(crate) fn status(&self) -> Result<Value> {
         self.ask(Command::new(self.astra_host).args(["status", "--json"]))
+    }
+
+    /// Where the host speaks TLS.
+    pub(crate) fn https(&self) -> Result<SocketAddr> {
+        let status = self.status()?;
+        let places = status["listen"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let addr = places.filter_map(|place| place.strip_prefix("https://")).next();
+        Ok(addr.context("it speaks no TLS")?.trim_end_matches('/').parse()?)
     }
 
     pub(crate) fn kill(&self, id: &str) -> Result<()> {

@@ -105,6 +105,10 @@ impl Server {
         Ok(Server { child, addr, is_tls: false })
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Resident memory in KiB.
     pub(crate) fn rss(&self) -> Result<u64> {
         self.status("VmRSS:")

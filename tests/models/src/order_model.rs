@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::explore;
-use crate::lanes::Lane;
+use crate::lanes::{Held, Lane, Turn};
 use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
 
 struct Worker {
@@ -29,6 +29,10 @@ fn request(seats: &Seats<u8, u8>, request: u8) -> Call {
     seats.push_request(request, &Lane::default(), false).expect("the queue has room")
 }
 
+fn ended() -> Done<u8> {
+    Done::Request(Turn::default(), Held::Unknown)
+}
+
 /// Rule 11.
 #[test]
 fn the_worker_that_parked_last_is_called_first() {
@@ -39,15 +43,15 @@ fn the_worker_that_parked_last_is_called_first() {
         assert!(matches!(poller.next(&seats, Done::Arrived, false), (Step::React { wait: true }, Call::Nobody)));
         for (id, worker) in [(1, &mut first), (2, &mut last)] {
             assert!(matches!(request(&seats, id), Call::Start(Role::Seated)));
-            assert!(matches!(worker.next(&seats, Done::Arrived, false), (Step::Request(run, 0), _) if run == id));
+            assert!(matches!(worker.next(&seats, Done::Arrived, false), (Step::Request(run, _), _) if run == id));
         }
         for worker in [&mut first, &mut last] {
-            assert!(matches!(worker.next(&seats, Done::Request(0), false), (Step::Park, Call::Nobody)));
+            assert!(matches!(worker.next(&seats, ended(), false), (Step::Park, Call::Nobody)));
         }
         assert!(last.is(&request(&seats, 3)), "not the one whose stack is warm");
         assert!(matches!(request(&seats, 4), Call::Nobody), "one at a time");
         let (step, call) = last.next(&seats, Done::Arrived, false);
-        assert!(matches!(step, Step::Request(3, 0)), "{step:?}");
+        assert!(matches!(step, Step::Request(3, _)), "{step:?}");
         assert!(first.is(&call), "{call:?}");
     });
 }
@@ -91,7 +95,7 @@ fn a_request_that_returns_does_not_wait_for_the_end_of_polls() {
             let (step, _) = worker.next(&seats, Done::Arrived, false);
             assert!(matches!(step, Step::Request(..)), "{step:?}");
             if index < 2 {
-                assert!(matches!(seats.leave(&worker.member, true), Call::Start(_)));
+                assert!(matches!(seats.leave(&worker.member, true, Turn::default(), Held::Unknown), Call::Start(_)));
             }
         }
         let [first, second, busy] = &mut workers;
@@ -100,7 +104,7 @@ fn a_request_that_returns_does_not_wait_for_the_end_of_polls() {
         for task in 1..=3 {
             assert!(matches!(seats.push(task, true), Call::Nobody));
         }
-        assert!(matches!(busy.next(&seats, Done::Request(0), false), (Step::Poll(1), Call::Nobody)));
+        assert!(matches!(busy.next(&seats, ended(), false), (Step::Poll(1), Call::Nobody)));
         let (step, call) = busy.next(&seats, Done::Polled, false);
         assert!(matches!(step, Step::Poll(2)) && second.is(&call), "{step:?} {call:?}");
     });

@@ -1,7 +1,8 @@
 //! Thousands of slow clients, as slowhttptest has them in its four modes, and what hello does beside them.
 //!
-//! slowhttptest takes CPU time of the same machine. What it takes is among the figures, and so is what hello does beside a slowhttptest whose
-//! connections lead to a socket where nobody accepts: the difference to that is the server's doing.
+//! slowhttptest takes CPU time of the same machine. Once it has its connections it gets only what the load leaves (it is niced), or its appetite would
+//! pass for the server's. What it takes is among the figures, and so is what hello does beside a slowhttptest whose connections lead to a socket
+//! where nobody accepts: the difference to that is the server's doing.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -128,6 +129,7 @@ impl Rounds {
         let attacker = Attacker::start(attack, nobody.local_addr()?, pin)?;
         if attack.stays {
             attacker.has_opened()?;
+            attacker.yield_to_load()?;
         }
         self.control.add(&hello(options.seconds)?);
         drop((attacker, nobody));
@@ -137,6 +139,7 @@ impl Rounds {
         if attack.stays {
             self.coming.add(&hello(COMING)?);
             attacker.has_opened()?;
+            attacker.yield_to_load()?;
             settle(server)?;
             self.settled.push(started.elapsed().as_secs_f64());
         }
@@ -232,6 +235,12 @@ impl Attacker {
             }
         }
         Ok(())
+    }
+
+    /// From here on it runs when nothing else wants its core.
+    fn yield_to_load(&self) -> Result<()> {
+        let pid = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw);
+        Ok(rustix::process::setpriority_process(pid, 19)?)
     }
 
     /// Its descriptors but those that every process has.

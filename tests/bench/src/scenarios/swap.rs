@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::clients::{Answers, Clients};
 use crate::contenders::Contenders;
+use crate::endpoint::Endpoint;
 use crate::folder::Folder;
 use crate::operator::Operator;
 use crate::report::{Figure, Report, median};
@@ -56,7 +57,8 @@ fn run(options: &Options, contenders: &Contenders, report: &mut Report, pin: Pin
         swap(file)?;
     }
     let seconds = Duration::from_secs(options.swap_seconds.into());
-    let clients = Clients { addr: server.addr, pin, pause: Duration::ZERO };
+    let endpoints = [Endpoint::plain(server.addr)];
+    let clients = Clients { endpoints: &endpoints, pin, pause: Duration::ZERO };
     clients.ask(Duration::from_secs(2), || Ok(()))?;
     let rss_before = server.rss()?;
     let before = clients.ask(seconds / 4, || Ok(()))?.0;

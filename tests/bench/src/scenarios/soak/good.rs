@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Random, Seen};
+use crate::endpoint::Endpoint;
 use crate::http1::{Answer, Connection};
 
 /// Between an answer and the next request.
@@ -23,35 +24,35 @@ struct Question {
 }
 
 /// Asks until it is over.
-pub(super) fn ask(addr: SocketAddr, mut random: Random, is_over: &AtomicBool, seen: &Seen) {
+pub(super) fn ask(endpoint: &Endpoint, mut random: Random, is_over: &AtomicBool, seen: &Seen) {
     let mut connection = None;
     while !is_over.load(Ordering::Relaxed) {
-        let question = question(addr, &mut random);
-        connection = put(addr, connection, &question, seen);
+        let question = question(endpoint.addr, &mut random);
+        connection = put(endpoint, connection, &question, seen);
         thread::sleep(PAUSE);
     }
 }
 
 /// Sends requests that end when an operator kills them.
-pub(super) fn wait_for_kill(addr: SocketAddr, is_over: &AtomicBool, seen: &Seen) {
-    let question = get(addr, "/victim?ms=600000", |answer| answer.status == 503);
+pub(super) fn wait_for_kill(endpoint: &Endpoint, is_over: &AtomicBool, seen: &Seen) {
+    let question = get(endpoint.addr, "/victim?ms=600000", |answer| answer.status == 503);
     while !is_over.load(Ordering::SeqCst) {
-        put(addr, None, &question, seen);
+        put(endpoint, None, &question, seen);
     }
 }
 
 /// Gives back the connection, if it can be used again.
-fn put(addr: SocketAddr, connection: Option<Connection>, question: &Question, seen: &Seen) -> Option<Connection> {
+fn put(endpoint: &Endpoint, connection: Option<Connection>, question: &Question, seen: &Seen) -> Option<Connection> {
     let wrong = |what: &str| {
         let head = String::from_utf8_lossy(&question.request);
         seen.wrong(1, || format!("{}: {what}", head.lines().next().unwrap_or_default()));
         None
     };
-    let open = connection.map_or_else(|| Connection::open(addr), Ok);
+    let open = connection.map_or_else(|| Connection::open_to(endpoint), Ok);
     match open.and_then(|mut open| Ok((open.ask(&question.request)?, open))) {
         Ok((answer, open)) => match answer.id {
             Some(id) if (question.is_right)(&answer) => {
-                seen.right([id]);
+                seen.right([id], endpoint.tls.is_some().into());
                 (!open.is_over).then_some(open)
             }
             _ => wrong(&format!("{} with {} bytes, id {:?}", answer.status, answer.body.len(), answer.id)),

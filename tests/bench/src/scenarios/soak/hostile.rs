@@ -2,15 +2,16 @@
 //! reading slowly or not at all, frames of HTTP/2 by the thousand. Whatever they do, the host must have done with them after a while.
 
 use std::io::{ErrorKind, Read, Result, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Random, Seen};
+use crate::endpoint::Endpoint;
 
 /// Longer than all time-outs of the host together.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 const MALFORMED: [&str; 12] = [
     "GET / HTTP/1.1\r\n\r\n",
@@ -36,10 +37,10 @@ const PING: u8 = 6;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-pub(super) fn attack(addr: SocketAddr, mut random: Random, is_over: &AtomicBool, seen: &Seen) {
+pub(super) fn attack(endpoint: &Endpoint, mut random: Random, is_over: &AtomicBool, seen: &Seen) {
     while !is_over.load(Ordering::Relaxed) {
         // What fails because the host has cut it has failed as it should.
-        if let Ok(false) = one(addr, &mut random) {
+        if let Ok(false) = one(endpoint, &mut random) {
             seen.hung.fetch_add(1, Ordering::Relaxed);
         }
         seen.hostile.fetch_add(1, Ordering::Relaxed);
@@ -47,11 +48,8 @@ pub(super) fn attack(addr: SocketAddr, mut random: Random, is_over: &AtomicBool,
 }
 
 /// Whether the host had done with it in time. Who leaves by himself does not find out.
-fn one(addr: SocketAddr, random: &mut Random) -> Result<bool> {
-    let mut stream = TcpStream::connect(addr)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn one(endpoint: &Endpoint, random: &mut Random) -> Result<bool> {
+    let mut stream = endpoint.connect(PATIENCE)?;
     match random.below(11) {
         0 => {
             stream.write_all(MALFORMED[random.below(MALFORMED.len() as u64) as usize].as_bytes())?;
@@ -82,7 +80,7 @@ fn one(addr: SocketAddr, random: &mut Random) -> Result<bool> {
         4 => {
             upload(&mut stream, random)?;
             if random.below(2) == 0 {
-                reset(stream)?;
+                reset(stream.socket())?;
             }
         }
         // An answer that is not waited for.
@@ -90,7 +88,7 @@ fn one(addr: SocketAddr, random: &mut Random) -> Result<bool> {
             stream.write_all(b"GET /stream?count=1000&ms=1 HTTP/1.1\r\nhost: a\r\n\r\n")?;
             let wanted = random.below(4000);
             (&mut stream).take(wanted).read_to_end(&mut Vec::new())?;
-            reset(stream)?;
+            reset(stream.socket())?;
         }
         // An answer that is read slowly, and then not any more.
         6 => {
@@ -139,21 +137,21 @@ fn one(addr: SocketAddr, random: &mut Random) -> Result<bool> {
             stream.write_all(&frames)?;
             let wanted = random.below(20_000);
             (&mut stream).take(wanted).read_to_end(&mut Vec::new())?;
-            reset(stream)?;
+            reset(stream.socket())?;
         }
     }
     Ok(true)
 }
 
 /// The head of a request with a body of 100,000 bytes, and some of them.
-fn upload(stream: &mut TcpStream, random: &mut Random) -> Result<()> {
+fn upload(stream: &mut impl Write, random: &mut Random) -> Result<()> {
     stream.write_all(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n")?;
     let part = random.below(99_999);
     stream.write_all(&random.bytes(part))
 }
 
 /// Reads until the host has ended the connection, in whatever way.
-fn ends(stream: &mut TcpStream) -> Result<bool> {
+pub(super) fn ends(stream: &mut impl Read) -> Result<bool> {
     let started = Instant::now();
     let mut buffer = [0; 1 << 14];
     while started.elapsed() < PATIENCE {
@@ -167,11 +165,9 @@ fn ends(stream: &mut TcpStream) -> Result<bool> {
     Ok(false)
 }
 
-/// Closes the connection with RST.
-fn reset(stream: TcpStream) -> Result<()> {
-    rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
-    drop(stream);
-    Ok(())
+/// When the connection is closed, it is with RST.
+pub(super) fn reset(socket: &TcpStream) -> Result<()> {
+    Ok(rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO))?)
 }
 
 /// A HEADERS frame (RFC 9113 section 6.2) with indexed and literal fields (RFC 7541).

@@ -1,24 +1,35 @@
-//! Everything at once, for a long time: clients that ask well and look at each answer, clients that do not, guests that trap, loop and sleep, swaps,
-//! reloads and kills. In the end the host must be as large as it was after the first minute, and its log must have each request once.
+//! Everything at once, for a long time: clients that ask well and look at each answer, clients that do not, with TLS and without, guests that
+//! trap, loop and sleep, swaps, reloads, new certificates and kills. In the end the host must be as large as it was after the first minute,
+//! and its log must have each request once.
 //!
 //! Clients stop twice, after the first minute (or quarter, if that is shorter) and at the end; what the host has then is compared.
 
 mod access;
+mod authority;
+mod configuration;
 mod good;
+mod handshake;
 mod hostile;
 mod operating;
+mod random;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use rustls::ClientConfig;
+use rustls::version::{TLS12, TLS13};
 
+use self::authority::Authority;
+use self::configuration::Configuration;
+use self::random::Random;
 use super::swap::version;
 use crate::clients::Clients;
 use crate::contenders::Contenders;
+use crate::endpoint::Endpoint;
 use crate::folder::Folder;
 use crate::operator::Operator;
 use crate::report::{Figure, Report};
@@ -30,6 +41,8 @@ const VERSIONS: u32 = 3;
 
 const GOOD: u64 = 4;
 const HOSTILE: u64 = 8;
+/// Clients that are hostile to TLS alone.
+const SPOILING: u64 = 4;
 /// Clients whose requests an operator kills.
 const VICTIMS: u64 = 2;
 
@@ -54,14 +67,25 @@ pub(crate) fn soak(options: &Options, contenders: &Contenders, report: &mut Repo
     let guest = std::fs::read(contenders.example_guest("says_its_version"))?;
     let versions = (1..=VERSIONS).map(|n| folder.file(&format!("version-{n}.wasm"), version(&guest, n)?));
     let versions = versions.collect::<Result<Vec<_>>>()?;
-    let config = Configuration { contenders, version: &versions[0], path: folder.path().join("astra.toml") };
+    let authority = Authority::new(&folder)?;
+    let config = Configuration {
+        contenders,
+        version: &versions[0],
+        authority: &authority,
+        path: folder.path().join("astra.toml"),
+    };
     config.write(0)?;
-    let flags = ["--control", &control.display().to_string(), "--access-log", "json"];
+    let flags = ["--control", &control.display().to_string(), "--access-log", "json", "--listen", "https://{addr}"];
     let contender = contenders.astra_host_of("astra-host", &config.path, &flags);
     let server = Server::start_logging(&contender, Pin::Off, &log)?;
     let operator = Operator { astra_host: &contender.program, control: &control };
 
-    let soak = Soak { server, operator, config, versions: &versions, seen: Seen::default() };
+    let secure = operator.https()?;
+    let endpoint = |config: ClientConfig| Endpoint { addr: secure, tls: Some(Arc::new(config)) };
+    let (new, old) = (endpoint(authority.clients(&TLS13)?), endpoint(authority.clients(&TLS12)?));
+    let endpoints = [Endpoint::plain(server.addr), new, Endpoint::plain(server.addr), old];
+    let stranger = endpoint(authority.strangers()?);
+    let soak = Soak { server, operator, config, versions: &versions, endpoints, stranger, seen: Seen::default() };
     let whole = Duration::from_secs(options.soak_seconds.into());
     let first = (whole / 4).min(Duration::from_secs(60));
     soak.run(first, 1)?;
@@ -81,9 +105,12 @@ pub(crate) fn soak(options: &Options, contenders: &Contenders, report: &mut Repo
     let figures = [
         figure("seconds", whole.as_secs_f64()),
         figure("good answers", ids.len() as f64),
+        count("good answers over TLS", seen.over_tls),
         count("hostile clients", seen.hostile),
+        count("spoiled handshakes", seen.handshakes),
         count("swaps", seen.swaps),
         count("reloads", seen.reloads),
+        count("certificates", seen.renewals),
         count("kills", seen.kills),
         figure("requests logged", logged.lines as f64),
         figure("log lines dropped", logged.dropped as f64),
@@ -104,7 +131,11 @@ pub(crate) fn soak(options: &Options, contenders: &Contenders, report: &mut Repo
     report.at_most("soak: log lines that are no JSON".to_owned(), logged.broken as f64, 0.0);
     report.at_most("soak: errors of the host's own in the log".to_owned(), logged.errors.len() as f64, 0.0);
     report.at_most("soak: hostile clients that nobody cut".to_owned(), seen.hung.into_inner() as f64, 0.0);
-    report.at_most("soak: swaps and reloads that failed".to_owned(), seen.failed.into_inner() as f64, 0.0);
+    report.at_most(
+        "soak: swaps, reloads and certificates that failed".to_owned(),
+        seen.failed.into_inner() as f64,
+        0.0,
+    );
     report.at_most("soak: threads more".to_owned(), after.threads - before.threads, SPARE);
     report.at_most("soak: descriptors more".to_owned(), after.descriptors - before.descriptors, SPARE);
     report.at_most("soak: RSS after / before".to_owned(), after.rss / before.rss, GROWTH);
@@ -117,6 +148,10 @@ struct Soak<'a> {
     operator: Operator<'a>,
     config: Configuration<'a>,
     versions: &'a [PathBuf],
+    /// Clients take turns at them: half of them speak TLS, of both versions.
+    endpoints: [Endpoint; 4],
+    /// Whoever connects here looks at the certificate.
+    stranger: Endpoint,
     seen: Seen,
 }
 
@@ -126,11 +161,14 @@ struct Seen {
     /// Of each answer to a good client that was as it should be.
     ids: Mutex<Vec<u64>>,
     wrong: Mutex<Wrong>,
+    over_tls: AtomicU64,
     hostile: AtomicU64,
+    handshakes: AtomicU64,
     /// Hostile clients that were neither answered nor cut.
     hung: AtomicU64,
     swaps: AtomicU64,
     reloads: AtomicU64,
+    renewals: AtomicU64,
     kills: AtomicU64,
     failed: AtomicU64,
 }
@@ -156,7 +194,8 @@ impl Seen {
         }
     }
 
-    fn right(&self, ids: impl IntoIterator<Item = u64>) {
+    fn right(&self, ids: impl IntoIterator<Item = u64>, over_tls: u64) {
+        self.over_tls.fetch_add(over_tls, Ordering::Relaxed);
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
     }
 }
@@ -173,21 +212,27 @@ impl Soak<'_> {
     /// All clients and the operator, for as long as `time`.
     fn run(&self, time: Duration, seed: u64) -> Result<()> {
         let (is_over, victims) = (AtomicBool::new(false), AtomicU64::new(VICTIMS));
-        let clients = Clients { addr: self.server.addr, pin: Pin::Off, pause: PAUSE };
+        let clients = Clients { endpoints: &self.endpoints, pin: Pin::Off, pause: PAUSE };
         let others = || {
             let started = Instant::now();
             thread::scope(|scope| {
                 for n in 0..GOOD {
-                    let random = Random::new(seed * 100 + n);
-                    scope.spawn(|| good::ask(self.server.addr, random, &is_over, &self.seen));
+                    let (endpoint, random) = (self.endpoint(n), Random::new(seed * 100 + n));
+                    scope.spawn(|| good::ask(endpoint, random, &is_over, &self.seen));
                 }
                 for n in 0..HOSTILE {
-                    let random = Random::new(seed * 100 + GOOD + n);
-                    scope.spawn(|| hostile::attack(self.server.addr, random, &is_over, &self.seen));
+                    let (endpoint, random) = (self.endpoint(n), Random::new(seed * 100 + GOOD + n));
+                    scope.spawn(|| hostile::attack(endpoint, random, &is_over, &self.seen));
                 }
-                for _ in 0..VICTIMS {
+                for n in 0..SPOILING {
+                    // Those with TLS are the odd ones.
+                    let (endpoint, random) = (self.endpoint(2 * n + 1), Random::new(seed * 100 + GOOD + HOSTILE + n));
+                    scope.spawn(|| handshake::spoil(endpoint, random, &is_over, &self.seen));
+                }
+                for n in 0..VICTIMS {
+                    let endpoint = self.endpoint(n);
                     scope.spawn(|| {
-                        good::wait_for_kill(self.server.addr, &is_over, &self.seen);
+                        good::wait_for_kill(endpoint, &is_over, &self.seen);
                         victims.fetch_sub(1, Ordering::SeqCst);
                     });
                 }
@@ -201,73 +246,17 @@ impl Soak<'_> {
         self.seen
             .wrong(answers.failed, || "a client of `version` got no answer, or another status than 200".to_owned());
         self.seen.wrong(answers.mixed, || "an answer of two revisions".to_owned());
-        self.seen.right(answers.ids);
+        self.seen.right(answers.ids, answers.over_tls);
         Ok(())
+    }
+
+    fn endpoint(&self, n: u64) -> &Endpoint {
+        &self.endpoints[n as usize % self.endpoints.len()]
     }
 
     fn size(&self) -> Result<Size> {
         thread::sleep(CALM);
         let (threads, descriptors) = (self.server.threads()?, self.server.descriptors()?);
         Ok(Size { threads: threads as f64, descriptors: descriptors as f64, rss: self.server.rss()? as f64 })
-    }
-}
-
-/// The configuration file, which reloads read again.
-struct Configuration<'a> {
-    contenders: &'a Contenders,
-    version: &'a Path,
-    path: PathBuf,
-}
-
-impl Configuration<'_> {
-    /// Writes it; `turn` makes it another than before.
-    fn write(&self, turn: u64) -> Result<()> {
-        let package = |name: &str| self.contenders.guest(name);
-        let example = |name: &str| self.contenders.example_guest(name).display().to_string();
-        let version = self.version.display().to_string();
-        let echo = format!("env = {{ TURN = \"{turn}\" }}");
-        let handlers = [
-            ("hello", package("hello"), "/hello", ""),
-            ("echo", package("echo"), "/echo", echo.as_str()),
-            ("slow", package("slow"), "/slow", ""),
-            ("victim", package("slow"), "/victim", "limits = { deadline = \"1h\" }"),
-            ("version", version, "/*", ""),
-            ("trap", example("trap_before_head"), "/trap", ""),
-            ("late", example("trap_after_head"), "/late", ""),
-            ("loop", example("loops_for_ever"), "/loop", "limits = { deadline = \"200ms\", in_flight = 1, queue = 0 }"),
-        ];
-        // Short time-outs, so that each of them is reached often.
-        let mut text =
-            "[server]\nheader_timeout = \"2s\"\nidle_timeout = \"5s\"\nwrite_timeout = \"2s\"\nbody_timeout = \"2s\"\n\
-            http2_max_control_frames = 1000\ndrain = \"5s\"\n"
-                .to_owned();
-        for (name, module, route, more) in handlers {
-            let handler = format!("name = {name:?}\nmodule = {module:?}\nroute = {route:?}\n{more}\n");
-            text.push_str(&format!("[[handler]]\n{handler}"));
-        }
-        // Not half of it is read, whenever that is.
-        let new = self.path.with_extension("new");
-        std::fs::write(&new, text)?;
-        Ok(std::fs::rename(new, &self.path)?)
-    }
-}
-
-/// Numbers that look random and are the same in every run (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-
-    fn bytes(&mut self, count: u64) -> Vec<u8> {
-        (0..count).map(|_| self.below(256) as u8).collect()
     }
 }

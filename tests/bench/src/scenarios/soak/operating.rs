@@ -1,4 +1,4 @@
-//! The operator: swaps, reloads by SIGHUP, and kills, one after the other until it is over and nobody waits to be killed.
+//! The operator: swaps, reloads by SIGHUP, certificates and kills, one after the other until it is over and nobody waits to be killed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -11,7 +11,7 @@ use super::Soak;
 
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// How long a reload may take.
+/// How long a reload may take, or a certificate until it is shown.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Soak<'_> {
@@ -25,8 +25,9 @@ impl Soak<'_> {
             self.kill();
             if !is_over {
                 turn += 1;
-                let done = match turn % 2 {
-                    0 => self.reload(turn).map(|()| &self.seen.reloads),
+                let done = match turn % 8 {
+                    0 => self.renew().map(|()| &self.seen.renewals),
+                    n if n % 2 == 0 => self.reload(turn).map(|()| &self.seen.reloads),
                     _ => self.swap(turn).map(|()| &self.seen.swaps),
                 };
                 match done {
@@ -54,6 +55,17 @@ impl Soak<'_> {
         let started = Instant::now();
         while self.revision_of("echo")? == before {
             ensure!(started.elapsed() < PATIENCE, "a reload made no revision");
+        }
+        Ok(())
+    }
+
+    /// Exchanges the certificate. Ends when the host shows the new one.
+    fn renew(&self) -> Result<()> {
+        let renewed = self.config.authority.sign()?;
+        let started = Instant::now();
+        while self.stranger.certificate(PATIENCE)?.as_ref() != Some(&renewed) {
+            ensure!(started.elapsed() < PATIENCE, "a renewed certificate is not shown");
+            thread::sleep(PAUSE);
         }
         Ok(())
     }

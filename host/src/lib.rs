@@ -26,6 +26,7 @@
 //! |---|---|
 //! | crate `astra_server` | sockets, HTTP, workers and seats; hands each request to [`dispatch`](self) on a worker |
 //! | `dispatch` | the spine: request id, route, revision, forwarding headers, guest, answer |
+//! | `listeners`, `unix_socket` | the sockets that requests come in by: bound, passed on, or inherited; a Unix socket's file |
 //! | `certificates` | what TLS listeners show, read again when a file changes |
 //! | `table`, [`router`], `revision` | what every request reads: routes, who serves each handler; pinning a revision |
 //! | `in_flight` | the requests that are in guests now, to be listed and cut |
@@ -33,6 +34,7 @@
 //! | [`guest`] | one request in one guest, of any kind: store, deadline, waits, bodies, outcome; knows no sockets and no routes |
 //! | [`failure`] | why a request failed: status, public text, log text |
 //! | `access_log` | what one request's line will say, from its arrival until its guest has ended and its response has gone out |
+//! | `clock` | noticing that the machine's clock was set |
 //! | [`log_line`], [`log_writer`] | what lines look like; the one thread that writes them |
 //!
 //! # The rooms, in the order a swap meets them
@@ -160,6 +162,7 @@ pub mod status;
 
 mod access_log;
 mod certificates;
+mod clock;
 mod compiler;
 mod dispatch;
 mod farewell;
@@ -168,12 +171,14 @@ mod guard;
 mod handler;
 mod hop_by_hop;
 mod in_flight;
+mod listeners;
 mod private_dir;
 mod request_id;
 mod revision;
 mod state_dir;
 mod table;
 mod take_over;
+mod unix_socket;
 mod watch;
 mod watcher;
 mod whole_file;

@@ -471,6 +471,7 @@ impl Task for Connection {
                 log::error!("{}: a response body panicked: {}", self.peer(), panic_text(&*panic));
                 Moved::Closed
             });
+            self.link.tell_let_go();
             match if matches!(moved, Moved::Pending) { self.on_deadline(&mut inner) } else { moved } {
                 Moved::Again => {}
                 Moved::Pending => return,

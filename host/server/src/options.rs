@@ -223,7 +223,8 @@ impl Server {
         self
     }
 
-    /// How long a client may take nothing of what there is to send; then it is cut. Default 30 s.
+    /// How long a client may take nothing of what there is to send; then it is cut. On HTTP/2 a stream whose window it does not open is reset;
+    /// with the window of the connection all of it ends. Default 30 s.
     #[must_use]
     pub fn write_timeout(mut self, time: Duration) -> Self {
         self.options.limits.write_timeout = time;

@@ -535,6 +535,8 @@ fn an_answer_goes_on_after_goodbye_for_as_long_as_the_client_takes_it() {
         is_told |= frame.is(GOAWAY, 0);
         taken += if frame.is(DATA, 1) { frame.payload.len() } else { 0 };
     }
+    slow.send(window_update(1, 1000));
+    taken += slow.frame_of(DATA, 1).payload.len();
     // Another that is told to end, later, and has nothing open: the server ends it after a while.
     let mut quick = connect();
     quick.send(frames::get(1, "/"));

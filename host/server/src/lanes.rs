@@ -81,6 +81,8 @@ impl Held {
 
 pub(crate) struct Lanes<R, B> {
     lanes: HashMap<u64, Queue<R, B>>,
+    /// While so many of a lane had to give way, nothing of it is started, or there would be ever more of them.
+    most_pressed: usize,
     /// So many make it worth a look which of them can be forgotten.
     many: usize,
     /// The lanes that have something to do.
@@ -96,7 +98,7 @@ struct Queue<R, B> {
     returning: VecDeque<(B, bool)>,
     in_flight: usize,
     started: usize,
-    /// Of those that come back, how many had to give way: beside them nothing new is started, or there would be ever more of them.
+    /// Of those that come back, how many had to give way.
     pressed: usize,
     last: Next,
     used: Nanos,
@@ -126,8 +128,8 @@ impl<R, B> Queue<R, B> {
         }
     }
 
-    fn may_start(&self) -> bool {
-        !self.requests.is_empty() && self.started < self.in_flight && self.pressed == 0
+    fn may_start(&self, most_pressed: usize) -> bool {
+        !self.requests.is_empty() && self.started < self.in_flight && self.pressed < most_pressed
     }
 }
 
@@ -143,8 +145,8 @@ impl Claim {
 }
 
 impl<R, B> Lanes<R, B> {
-    pub(crate) fn new() -> Self {
-        Self { lanes: HashMap::new(), many: FEW, claims: Vec::new(), now: 0, queued: 0 }
+    pub(crate) fn new(most_pressed: usize) -> Self {
+        Self { lanes: HashMap::new(), most_pressed, many: FEW, claims: Vec::new(), now: 0, queued: 0 }
     }
 
     /// Requests that wait to be started.
@@ -234,13 +236,12 @@ impl<R, B> Lanes<R, B> {
     pub(crate) fn come_back(&mut self, lane: u64, back: B, pressed: bool) {
         let queue = self.lanes.entry(lane).or_insert_with(Queue::new);
         queue.returning.push_back((back, pressed));
-        queue.pressed += usize::from(pressed);
+        if pressed {
+            queue.pressed += 1;
+            // Or it would be the next itself.
+            queue.last = Next::Back;
+        }
         self.claim(lane);
-    }
-
-    /// Whether one of this lane that computes keeps others waiting: anybody of another lane, or one of its own that comes back.
-    pub(crate) fn keeps_waiting(&self, lane: u64, may_start: bool) -> bool {
-        self.claims.iter().any(|claim| claim.back || (claim.lane != lane && claim.new && may_start))
     }
 
     /// A request has ended.
@@ -254,7 +255,7 @@ impl<R, B> Lanes<R, B> {
     /// Brings the lane's claim in line with its queue.
     fn claim(&mut self, lane: u64) {
         let Some(queue) = self.lanes.get_mut(&lane) else { return };
-        let (new, back) = (queue.may_start(), !queue.returning.is_empty());
+        let (new, back) = (queue.may_start(self.most_pressed), !queue.returning.is_empty());
         let at = self.claims.iter().position(|claim| claim.lane == lane);
         match at {
             Some(at) if !new && !back => {
@@ -313,7 +314,7 @@ mod tests {
 
     #[test]
     fn lanes_take_turns_and_each_is_first_in_first_out() {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(1);
         let (a, b) = (lane(1, 9, 9), lane(2, 9, 9));
         for (lane, request) in [(a, "a1"), (a, "a2"), (a, "a3"), (b, "b1"), (b, "b2")] {
             lanes.push(&lane, request).expect("there is room");
@@ -343,7 +344,7 @@ mod tests {
 
     #[test]
     fn lanes_have_the_same_time_and_not_the_same_number_of_turns() {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(1);
         let [short, long] = run(&mut lanes, [25_000, 2_500_000], 1010);
         assert!((995..=1001).contains(&short), "{short}");
         assert_eq!(short + long, 1010);
@@ -351,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_lane_pays_for_time_that_nobody_foresaw_and_not_for_ever() {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(1);
         run(&mut lanes, [1_000_000, 1_000_000], 20);
         // What it does after a wait counts as well.
         let (id, turn) = lanes.start().expect("there are more");
@@ -366,7 +367,7 @@ mod tests {
             others.count()
         };
         assert!((39..=42).contains(&starts(&mut lanes, 100)), "40 ms of the other's");
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(1);
         run(&mut lanes, [100_000_000, 100_000_000], 20);
         let (id, turn) = lanes.start().expect("there are more");
         lanes.pay(turn.lane, Held::Long(u64::MAX / 2));
@@ -376,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_lane_that_had_nothing_to_start_saves_nothing_up() {
-        let mut lanes = Lanes::<_, ()>::new();
+        let mut lanes = Lanes::<_, ()>::new(1);
         let (busy, late) = (lane(1, 9, 999), lane(2, 9, 999));
         for _ in 0..200 {
             lanes.push(&busy, "busy").expect("there is room");
@@ -400,7 +401,7 @@ mod tests {
 
     #[test]
     fn those_that_come_back_and_those_that_are_new_take_turns() {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(1);
         let busy = lane(1, 99, 99);
         for _ in 0..9 {
             lanes.push(&busy, "new").expect("there is room");
@@ -422,27 +423,28 @@ mod tests {
     }
 
     #[test]
-    fn nothing_new_is_started_beside_what_had_to_give_way() {
-        let mut lanes = Lanes::new();
+    fn nothing_new_is_started_beside_too_many_that_had_to_give_way() {
+        let mut lanes = Lanes::new(2);
         let (busy, other) = (lane(1, 9, 9), lane(2, 9, 9));
-        for _ in 0..2 {
-            lanes.push(&busy, "busy").expect("there is room");
+        for request in ["1", "2", "3"] {
+            lanes.push(&busy, request).expect("there is room");
         }
         lanes.start().expect("it may");
-        assert!(!lanes.keeps_waiting(1, true), "its own lane's are no reason");
+        for started in ["2", "3"] {
+            lanes.pay(1, Held::Long(5_000_000));
+            lanes.come_back(1, (), true);
+            let next = lanes.start().map(|(request, _)| request);
+            assert_eq!(next, (started == "2").then_some("2"));
+        }
         lanes.push(&other, "other").expect("there is room");
-        assert!(lanes.keeps_waiting(1, true) && !lanes.keeps_waiting(1, false));
-        lanes.pay(1, Held::Long(5_000_000));
-        lanes.come_back(1, (), true);
         assert_eq!(lanes.start().map(|(request, _)| request), Some("other"));
-        assert_eq!(lanes.next(true), Some(Next::Back));
         assert!(lanes.resume(true).is_some());
-        assert_eq!(lanes.next(true), Some(Next::New));
+        assert_eq!(lanes.start().map(|(request, _)| request), Some("3"));
     }
 
     #[test]
     fn a_lane_that_is_full_leaves_the_workers_to_others() {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(1);
         let (full, other) = (lane(1, 2, 9), lane(2, 9, 9));
         for (lane, request) in [(full, "f1"), (full, "f2"), (full, "f3"), (full, "f4"), (other, "o1")] {
             lanes.push(&lane, request).expect("there is room");
@@ -459,7 +461,7 @@ mod tests {
 
     #[test]
     fn what_can_start_at_once_needs_no_place_in_the_queue() {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(1);
         let lane = lane(1, 2, 0);
         assert_eq!(
             [lanes.push(&lane, "1"), lanes.push(&lane, "2"), lanes.push(&lane, "3")],
@@ -473,7 +475,7 @@ mod tests {
 
     #[test]
     fn bounds_that_change_hold_for_what_comes_next() {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(1);
         for request in ["1", "2"] {
             lanes.push(&lane(1, 1, 9), request).expect("there is room");
         }
@@ -490,7 +492,7 @@ mod tests {
 
     #[test]
     fn what_has_expired_takes_no_turn() {
-        let mut lanes = Lanes::new();
+        let mut lanes = Lanes::new(1);
         let (a, b) = (lane(1, 1, 9), lane(2, 1, 9));
         for (lane, request) in [(a, "old"), (b, "old too"), (b, "young")] {
             lanes.push(&lane, request).expect("there is room");
@@ -504,7 +506,7 @@ mod tests {
 
     #[test]
     fn a_lane_of_which_nothing_is_left_is_forgotten() {
-        let mut lanes = Lanes::<_, ()>::new();
+        let mut lanes = Lanes::<_, ()>::new(1);
         for id in 0..1000 {
             lanes.push(&lane(id, 1, 1), "request").expect("there is room");
             lanes.start().expect("it may");

@@ -228,7 +228,7 @@ impl<T, R> Seats<T, R> {
     pub(crate) fn new(bounds: Bounds) -> Self {
         let state = State {
             polls: VecDeque::new(),
-            requests: Lanes::new(),
+            requests: Lanes::new(bounds.running()),
             parked: Vec::new(),
             seated: 0,
             running: 0,
@@ -506,8 +506,7 @@ impl<T, R> Seats<T, R> {
     /// until it has it. None: it goes on.
     pub(crate) fn give_way(&self, me: &Arc<Member>, held: Held) -> Option<Call> {
         let mut s = lock(&self.state);
-        let may_start = self.has_room(&s);
-        if s.closed || me.place() != REQUEST || !s.requests.keeps_waiting(me.lane(), may_start) {
+        if s.closed || me.place() != REQUEST || s.requests.next(self.has_room(&s)).is_none() {
             return None;
         }
         s.steps += 1;

@@ -176,7 +176,10 @@ struct Server {
 fn read_server(table: &mut Table<'_>) -> Server {
     let tls = read_tls(table);
     let default = if table.has("tls") { DEFAULT_LISTEN_TLS } else { DEFAULT_LISTEN };
-    let listen = table.list("listen", config::listen).unwrap_or_else(|| vec![default.to_owned()]);
+    let base = table.base().to_owned();
+    let listen = table
+        .list("listen", |name, text| config::listen(name, text, &base))
+        .unwrap_or_else(|| vec![default.to_owned()]);
     if listen.is_empty() {
         table.problem("`listen` must have at least one address, such as `127.0.0.1:8080`");
     }
@@ -212,7 +215,7 @@ fn read_server(table: &mut Table<'_>) -> Server {
         listen,
         tls,
         proxy_protocol: table.list("proxy_protocol", config::network).unwrap_or_default(),
-        trusted_proxies: table.list("trusted_proxies", config::network).unwrap_or_default(),
+        trusted_proxies: table.list("trusted_proxies", config::proxy).unwrap_or_default(),
         max_body: table.value("max_body", size(config::BODY)).unwrap_or(DEFAULT_MAX_BODY),
         body_timeout: table.value("body_timeout", duration(config::LIMIT)).unwrap_or(DEFAULT_BODY_TIMEOUT),
         clients: clients::read(table),

@@ -14,34 +14,55 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// A range of addresses, written as an address or as `ADDRESS/BITS`.
+/// Peers: a range of addresses, written as an address or as `ADDRESS/BITS`, or those that come over Unix sockets, written `unix:`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    bits: u8,
+pub enum Network {
+    /// A range of addresses.
+    Addresses {
+        /// One of them.
+        address: IpAddr,
+        /// How many of its first bits all have.
+        bits: u8,
+    },
+    /// Who has no address.
+    Unix,
 }
 
 impl Network {
     /// True when `address` is in this range. An IPv4 address that arrives mapped into IPv6 counts as the IPv4 address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
+        let Self::Addresses { address: ours, bits } = *self else { return false };
+        match (ours, address.to_canonical()) {
             (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
-                same_prefix(ours.to_bits().into(), theirs.to_bits().into(), 32 - self.bits)
+                same_prefix(ours.to_bits().into(), theirs.to_bits().into(), 32 - bits)
             }
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => same_prefix(ours.to_bits(), theirs.to_bits(), 128 - self.bits),
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => same_prefix(ours.to_bits(), theirs.to_bits(), 128 - bits),
             _ => false,
         }
     }
 
+    /// Whether a peer is one of these; over a Unix socket it has no address.
+    fn has(&self, peer: Option<SocketAddr>) -> bool {
+        peer.map_or(*self == Self::Unix, |peer| self.contains(peer.ip()))
+    }
+
     /// The address, if the range has only one.
     pub(crate) fn single(&self) -> Option<IpAddr> {
-        (self.bits == if self.address.is_ipv4() { 32 } else { 128 }).then_some(self.address)
+        match *self {
+            Self::Addresses { address, bits } if bits == length(address) => Some(address),
+            _ => None,
+        }
     }
 
     pub(crate) fn is_ipv6(&self) -> bool {
-        self.address.is_ipv6()
+        matches!(self, Self::Addresses { address, .. } if address.is_ipv6())
     }
+}
+
+/// In bits.
+fn length(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
 fn same_prefix(one: u128, other: u128, ignored_bits: u8) -> bool {
@@ -51,13 +72,16 @@ fn same_prefix(one: u128, other: u128, ignored_bits: u8) -> bool {
 impl From<IpAddr> for Network {
     fn from(address: IpAddr) -> Self {
         let address = address.to_canonical();
-        Self { address, bits: if address.is_ipv4() { 32 } else { 128 } }
+        Self::Addresses { address, bits: length(address) }
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.bits)
+        match self {
+            Self::Addresses { address, bits } => write!(f, "{address}/{bits}"),
+            Self::Unix => f.write_str("unix:"),
+        }
     }
 }
 
@@ -70,14 +94,13 @@ impl FromStr for Network {
         };
         let address: IpAddr = address.parse().map_err(drop)?;
         let bits = bits.parse().map_err(drop)?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        if bits > most { Err(()) } else { Ok(Self { address, bits }) }
+        if bits > length(address) { Err(()) } else { Ok(Self::Addresses { address, bits }) }
     }
 }
 
 /// Rewrites the forwarding headers of a request that came from `peer`.
 pub(crate) fn rewrite(headers: &mut HeaderMap, peer: Option<SocketAddr>, proto: &str, trusted: &[Network]) {
-    let is_trusted = peer.is_some_and(|peer| trusted.iter().any(|network| network.contains(peer.ip())));
+    let is_trusted = trusted.iter().any(|network| network.has(peer));
     if !is_trusted {
         strip(headers);
         if let Some(value) = header_value(&element(peer, proto)) {
@@ -177,6 +200,22 @@ mod tests {
         assert_eq!(headers[FORWARDED], "for=192.0.2.60, for=192.0.2.61, for=\"10.1.2.3:99\";proto=http");
         assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.60, 10.1.2.3");
         assert_eq!(headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn a_peer_over_a_unix_socket_is_believed_if_it_is_said_so_and_has_no_name() {
+        let claims = [("forwarded", "for=192.0.2.60"), ("x-forwarded-for", "192.0.2.60")];
+        let everybody = ["0.0.0.0/0", "::/0"].map(|network| network.parse().expect("a network"));
+        let mut stranger = headers(&claims);
+        rewrite(&mut stranger, None, "http", &everybody);
+        assert_eq!((&stranger[FORWARDED], stranger.len()), (&HeaderValue::from_static("for=unknown;proto=http"), 1));
+        let mut trusted = headers(&claims);
+        rewrite(&mut trusted, None, "http", &[Network::Unix]);
+        assert_eq!(trusted[FORWARDED], "for=192.0.2.60, for=unknown;proto=http");
+        assert_eq!(trusted[X_FORWARDED_FOR], "192.0.2.60");
+        let mut over_tcp = headers(&claims);
+        rewrite(&mut over_tcp, peer("127.0.0.1:1"), "http", &[Network::Unix]);
+        assert_eq!(over_tcp[FORWARDED], "for=\"127.0.0.1:1\";proto=http");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs},
+    net::SocketAddr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
@@ -11,14 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use astra_server::{Handle, ListeningSocket, Server};
+use astra_server::{Handle, Server};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::SockRef;
 
 use crate::{
     certificates::Certificates,
+    clock::Clock,
     compiler::Compiler,
-    config::{CertificateFiles, ClientLimits, Config, HTTPS, HandlerConfig, ServerConfig, Text},
+    config::{CertificateFiles, ClientLimits, Config, HandlerConfig, ServerConfig, Text},
     control::{self, Control, Inherited, Reserved},
     dispatch::Dispatch,
     gate::{Gate, Probes},
@@ -26,6 +26,7 @@ use crate::{
     handler::Handler,
     host_error::HostError,
     in_flight::InFlight,
+    listeners::{self, Listeners},
     log_writer::Log,
     operator::{Attendant, Holdings, Operator, Parts, ReadConfig, Relaunch, steward},
     package,
@@ -35,6 +36,7 @@ use crate::{
     state_dir::StateDir,
     table::{Most, Table, Tables},
     take_over::Estate,
+    unix_socket::SocketFiles,
     watcher::watcher,
 };
 
@@ -106,7 +108,8 @@ impl HostBuilder {
     }
 
     /// Listens on one more address, `HOST:PORT`, or `https://HOST:PORT` to speak TLS there; `127.0.0.1:8080` when there is none. Port 0
-    /// lets the system choose; `localhost` is both 127.0.0.1 and ::1.
+    /// lets the system choose; `localhost` is both 127.0.0.1 and ::1. Or on a Unix socket, `unix:PATH`, of mode 0666: one that a dead
+    /// process has left there is replaced, and it is removed at the end.
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.config.server.listen.push(address.into());
         self
@@ -231,7 +234,7 @@ impl HostBuilder {
     /// When a grant, a module, a route or an address cannot be used; nothing is left running then.
     pub fn start(self) -> Result<RunningHost, HostError> {
         let Self { mut config, sockets: passed, estate, relaunch, log, file, read_config, stop } = self;
-        let Estate { sockets, control: control_socket, control_tcp, state: inherited_state } = estate;
+        let Estate { sockets, files, control: control_socket, control_tcp, state: inherited_state } = estate;
         if config.handlers.first().is_none_or(|first| first.module.as_os_str().is_empty()) {
             return Err(HostError::NoModule);
         }
@@ -283,9 +286,8 @@ impl HostBuilder {
         let most = Most { in_flight: config.server.max_workers as usize, queued: QUEUE };
         let tables = Arc::new(Tables::new(table, most));
         let in_flight = Arc::<InFlight>::default();
-        let passed = passed.into_iter().map(|fd| ListeningSocket { speaks_tls: speaks_tls(&config.server, &fd), fd });
-        let sockets = sockets.into_iter().chain(passed).collect();
-        let (server, listen) = bind(server, &config.server, &certificates, sockets)?;
+        let listeners = listeners::open(server, &config.server, &certificates, (sockets, files), passed)?;
+        let Listeners { server, urls: listen, files } = listeners;
         let ready = Arc::new(AtomicBool::new(true));
         let operator = Operator::new(Parts {
             gate,
@@ -311,8 +313,8 @@ impl HostBuilder {
         let watcher = watcher(&operator, certificates).map_err(HostError::Serve)?;
         let control = control.open(&operator, &engine, config.server.control.max_module, &uploads);
         let (control, share) = control.map_err(HostError::Serve)?;
-        operator.hold(Holdings { sockets: server.sockets(), control: share });
-        Ok(RunningHost { server, watcher, steward, control, operator, loaded, engine, listen })
+        operator.hold(Holdings { sockets: server.sockets(), files: files.share(), control: share });
+        Ok(RunningHost { files, server, watcher, steward, control, operator, loaded, engine, listen })
     }
 }
 
@@ -406,14 +408,14 @@ fn serve(
             }
         })
         .on_tick({
-            let engine = engine.clone();
-            move || engine.tick()
+            let (engine, clock) = (engine.clone(), Clock::new());
+            move || {
+                engine.tick();
+                clock.look();
+            }
         });
     server.start(dispatch).map_err(HostError::Serve)
 }
-
-/// What the URL of an address begins with where TLS is not spoken.
-const HTTP: &str = "http://";
 
 /// How long a body may bring less than `body_rate` while its guest waits for it.
 const BODY_RATE_GRACE: Duration = Duration::from_secs(10);
@@ -450,7 +452,8 @@ fn bounded(server: Server, clients: &ClientLimits, open_files: Option<u64>) -> S
 /// A host that serves. Dropping it stops it at once, cutting what runs; [`shutdown`](Self::shutdown) is kinder.
 #[must_use = "a host that is dropped stops serving"]
 pub struct RunningHost {
-    // Dropped in this order: the workers that run guests before the engine they run in.
+    // Dropped in this order: files of sockets before those close, the workers that run guests before the engine they run in.
+    files: SocketFiles,
     server: Handle,
     watcher: Attendant,
     steward: Attendant,
@@ -524,6 +527,7 @@ impl RunningHost {
     /// file call for five more seconds. True when nothing was cut.
     pub fn shutdown(self, drain: Duration) -> bool {
         self.operator.begin_stop();
+        drop(self.files);
         let is_whole = self.server.shutdown(drain);
         drop(self.watcher);
         drop(self.steward);
@@ -560,106 +564,9 @@ fn max_connections(open_files: Option<u64>) -> usize {
     open_files.map_or(MAX_CONNECTIONS, |files| (files / 4 * 3).clamp(16, MAX_CONNECTIONS as u64) as usize)
 }
 
-/// Takes the sockets if there are any, else binds the addresses. Also says what it listens on, as URLs.
-fn bind(
-    mut server: Server,
-    config: &ServerConfig,
-    certificates: &Certificates,
-    sockets: Vec<ListeningSocket>,
-) -> Result<(Server, Vec<String>), HostError> {
-    let speaks_tls = config.speaks_tls() || sockets.iter().any(|socket| socket.speaks_tls);
-    if !config.tls.is_empty() && !speaks_tls {
-        log::warn!("no certificate is shown: no address begins with `{HTTPS}`");
-    }
-    let tls = (!config.tls.is_empty()).then(|| certificates.config()).transpose()?;
-    if !sockets.is_empty() {
-        return listen(server, sockets, tls.as_ref());
-    }
-    let mut urls = Vec::new();
-    for listen in config.addresses() {
-        let (scheme, address, tls) = match (listen.strip_prefix(HTTPS), &tls) {
-            (None, _) => (HTTP, listen, None),
-            (Some(address), Some(tls)) => (HTTPS, address, Some(tls)),
-            (Some(_), None) => return Err(HostError::NoCertificate { address: listen.to_owned() }),
-        };
-        let bound = match localhost(address) {
-            Some(both) => bind_one(server, &both[..], tls),
-            None => bind_one(server, address, tls),
-        };
-        server = bound.map_err(|source| HostError::Listen { address: listen.to_owned(), source })?;
-        let new = &server.local_addrs()[urls.len()..];
-        urls.extend(new.iter().map(|address| format!("{scheme}{address}")));
-    }
-    Ok((server, urls))
-}
-
-/// The same for sockets that listen already.
-fn listen(
-    mut server: Server,
-    sockets: Vec<ListeningSocket>,
-    tls: Option<&Arc<rustls::ServerConfig>>,
-) -> Result<(Server, Vec<String>), HostError> {
-    let mut urls = Vec::new();
-    for ListeningSocket { fd, speaks_tls } in sockets {
-        let scheme = if speaks_tls { HTTPS } else { HTTP };
-        let url = shown(&fd, scheme);
-        let listening = match (speaks_tls, tls) {
-            (false, _) => server.and_listen(fd),
-            (true, Some(tls)) => server.and_listen_tls(TcpListener::from(fd), tls.clone()),
-            (true, None) => return Err(HostError::NoCertificate { address: url }),
-        };
-        server = listening.map_err(HostError::Socket)?;
-        urls.push(url);
-    }
-    Ok((server, urls))
-}
-
-/// `http://127.0.0.1:8080`, `unix:/run/app.sock`.
-fn shown(socket: &OwnedFd, scheme: &str) -> String {
-    let Ok(address) = SockRef::from(socket).local_addr() else { return "unknown".to_owned() };
-    match (address.as_socket(), address.as_pathname()) {
-        (Some(address), _) => format!("{scheme}{address}"),
-        (None, Some(path)) => format!("unix:{}", path.display()),
-        (None, None) => "unix:".to_owned(),
-    }
-}
-
-fn bind_one(
-    server: Server,
-    address: impl ToSocketAddrs,
-    tls: Option<&Arc<rustls::ServerConfig>>,
-) -> io::Result<Server> {
-    match tls {
-        Some(tls) => server.and_bind_tls(address, tls.clone()),
-        None => server.and_bind(address),
-    }
-}
-
-/// Whether TLS is spoken on a socket that was passed on: `listen` has an address with the same port that says so.
-fn speaks_tls(config: &ServerConfig, socket: &OwnedFd) -> bool {
-    let Some(address) = SockRef::from(socket).local_addr().ok().and_then(|address| address.as_socket()) else {
-        return false;
-    };
-    let port = format!(":{}", address.port());
-    config.addresses().into_iter().any(|listen| listen.starts_with(HTTPS) && listen.ends_with(&port))
-}
-
-/// `localhost` is both families, whatever the machine's files say; the server passes over the one that does not exist.
-fn localhost(address: &str) -> Option<[SocketAddr; 2]> {
-    let port = address.strip_prefix("localhost:")?.parse().ok()?;
-    Some([SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn localhost_is_both_families() {
-        let both = localhost("localhost:80").expect("is localhost");
-        assert_eq!(both.map(|address| address.to_string()), ["127.0.0.1:80", "[::1]:80"]);
-        assert_eq!(localhost("localhost.example:80"), None);
-    }
 
     #[test]
     fn connections_leave_files_for_guests() {

@@ -26,9 +26,12 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::control::{
-    client::{Client, ClientError, Question},
-    socket::{ControlSocket, SocketError},
+use crate::{
+    control::{
+        client::{Client, ClientError, Question},
+        socket::{ControlSocket, SocketError},
+    },
+    unix_socket::SocketFile,
 };
 
 /// Descriptors that are passed on at the most.
@@ -53,6 +56,8 @@ const RECEIVE: RecvFlags = RecvFlags::empty();
 pub(crate) struct Estate {
     /// Where requests come in.
     pub(crate) sockets: Vec<ListeningSocket>,
+    /// The files of those that a host has made.
+    pub(crate) files: Vec<SocketFile>,
     /// The control socket, which listens, and the lock of its path.
     pub(crate) control: Option<(OwnedFd, OwnedFd)>,
     /// Where operators come in over TCP.
@@ -61,11 +66,13 @@ pub(crate) struct Estate {
     pub(crate) state: Option<(PathBuf, OwnedFd)>,
 }
 
-/// Which descriptors there are, in this order.
+/// Which descriptors there are, in this order, and what belongs to them.
 #[derive(Serialize, Deserialize)]
 struct Inventory {
     /// For each whether TLS is spoken there.
     sockets: Vec<bool>,
+    #[serde(default)]
+    files: Vec<SocketFile>,
     has_control: bool,
     control_tcp: usize,
     state: Option<PathBuf>,
@@ -86,9 +93,10 @@ pub(crate) enum TakeOverError {
 
 impl Estate {
     fn send(&self, mut stream: &UnixStream) -> io::Result<()> {
-        let Self { sockets, control, control_tcp, state } = self;
+        let Self { sockets, files, control, control_tcp, state } = self;
         let inventory = Inventory {
             sockets: sockets.iter().map(|socket| socket.speaks_tls).collect(),
+            files: files.clone(),
             has_control: control.is_some(),
             control_tcp: control_tcp.len(),
             state: state.as_ref().map(|(path, _)| path.clone()),
@@ -121,13 +129,14 @@ impl Estate {
         let mut received = received.flatten();
         let mut text = first.to_vec();
         BufReader::new(stream.take(LONGEST)).read_until(b'\n', &mut text)?;
-        let Inventory { sockets, has_control, control_tcp, state } = serde_json::from_slice(&text)?;
+        let Inventory { sockets, files, has_control, control_tcp, state } = serde_json::from_slice(&text)?;
         let mut next = || received.next().ok_or(io::ErrorKind::UnexpectedEof);
         Ok(Self {
             sockets: sockets
                 .into_iter()
                 .map(|speaks_tls| Ok::<_, io::ErrorKind>(ListeningSocket { fd: next()?, speaks_tls }))
                 .collect::<Result<_, _>>()?,
+            files,
             control: has_control.then(|| Ok::<_, io::ErrorKind>((next()?, next()?))).transpose()?,
             control_tcp: (0..control_tcp).map(|_| next()).collect::<Result<_, _>>()?,
             state: state.map(|path| Ok::<_, io::ErrorKind>((path, next()?))).transpose()?,
@@ -256,12 +265,14 @@ mod tests {
                 ListeningSocket { fd: first, speaks_tls: false },
                 ListeningSocket { fd: second, speaks_tls: true },
             ],
+            files: vec![SocketFile::at(Path::new("/")).expect("is there")],
             control: Some((control, lock())),
             control_tcp: vec![tcp],
             state: Some((PathBuf::from("/var/lib/astra"), lock())),
         };
         sent.send(&one).expect("sends");
-        let Estate { sockets, control, control_tcp, state } = Estate::receive(&two).expect("receives");
+        let Estate { sockets, files, control, control_tcp, state } = Estate::receive(&two).expect("receives");
+        assert_eq!(files, sent.files);
         let address = |fd: OwnedFd| TcpListener::from(fd).local_addr().expect("is bound").to_string();
         let sockets: Vec<_> = sockets.into_iter().map(|socket| (socket.speaks_tls, address(socket.fd))).collect();
         assert_eq!(sockets, [(false, first_address), (true, second_address)]);

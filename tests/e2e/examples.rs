@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{BOTH, Host, Setup, guest, pattern};
+use crate::harness::{BOTH, Host, Scratch, Setup, guest, pattern};
 
 fn json(body: &[u8]) -> Value {
     serde_json::from_slice(body).expect("JSON")
@@ -117,6 +117,28 @@ fn router_answers_json() {
         assert_eq!(host.get(version, "/nowhere").status, 404);
         assert_eq!(host.post(version, "/books", b"{}").status, 400);
     }
+}
+
+#[test]
+fn notes_keeps_what_it_is_told_in_the_directory_that_is_granted() {
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.join("kept")).expect("ours");
+    let host = Host::with("notes").flag("--dir", format!("{}::/notes:rw", scratch.join("kept").display())).start();
+    for (version, id) in BOTH.into_iter().zip(1..) {
+        let json_of = &[("content-type", "application/json")];
+        let added = host.ask(version, "POST", "/notes", json_of, Some(br#"{"title": "Milk", "text": ""}"#));
+        let added = added.expect("an answer");
+        let path = format!("/notes/{id}");
+        assert_eq!((added.status, added.header("location")), (201, Some(&*path)));
+        let note = json!({"id": id, "title": "Milk", "text": ""});
+        assert_eq!(json(&host.get(version, &path).body), note);
+        assert_eq!(json(&host.get(version, "/notes").body), json!([note]));
+        assert_eq!(host.ask(version, "DELETE", &path, &[], None).expect("an answer").status, 204);
+        assert_eq!(host.get(version, &path).status, 404);
+    }
+    let host = Host::of("notes");
+    host.expect("/notes", 500, "ok");
+    host.stderr_with("--dir FOLDER::/notes:rw");
 }
 
 #[test]

@@ -2,16 +2,16 @@
 //!
 //! Where a toolchain is missing its test passes and says what was skipped, on the standard error, past the capture of tests' output.
 
-use std::{io, io::Write, path::PathBuf};
+use std::path::PathBuf;
 
-use crate::harness::{BOTH, Client, Host, Http, Setup, foreign_guest, guest, pattern};
+use crate::harness::{BOTH, Client, Host, Http, Setup, foreign_guest, guest, pattern, skipped};
 
 /// A host of an example, or a line that says why not.
 fn host_of(example: &str) -> Option<Host> {
     match foreign_guest(example) {
         Ok(module) => Some(host(module)),
         Err(reason) => {
-            writeln!(io::stderr(), "SKIPPED: the example `{example}` is not tested: {reason}").expect("stderr");
+            skipped(&format!("the example `{example}`"), &reason);
             None
         }
     }

@@ -4,12 +4,12 @@
 //! of Python and Node are in `tests/clients`.
 
 use std::{
-    io::{self, Write},
+    fs, io,
     path::Path,
     process::{Command, Output},
 };
 
-use crate::harness::{Host, Scratch, Setup, guest, pattern, root};
+use crate::harness::{Host, Scratch, Setup, guest, pattern, root, skipped};
 
 /// A host that says hello at `/` and echoes at `/echo`.
 fn host(scratch: &Scratch) -> Host {
@@ -27,7 +27,7 @@ fn output(command: &mut Command) -> Option<Output> {
     let output = match command.output() {
         Ok(output) => output,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            skipped(&command.get_program().to_string_lossy(), "it is not installed");
+            skipped(&format!("the client `{}`", command.get_program().display()), "it is not installed");
             return None;
         }
         Err(error) => panic!("{command:?}: {error}"),
@@ -35,10 +35,6 @@ fn output(command: &mut Command) -> Option<Output> {
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{stdout}\n{stderr}", output.status);
     Some(output)
-}
-
-fn skipped(client: &str, reason: &str) {
-    writeln!(io::stderr(), "SKIPPED: the client `{client}` is not tested: {reason}").expect("stderr");
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -116,9 +112,36 @@ fn load_generators_find_no_fault() {
             assert!(said.contains("Failed requests:        0") && !said.contains("Non-2xx"), "{flags:?}: {said}");
         }
     }
+    for flags in [&["-n", "4000", "-c", "20"][..], &["-n", "4000", "-c", "20", "-disable-keepalive"][..]] {
+        hey(flags, &url);
+    }
     if let Some(output) = output(Command::new("wrk").args(["-t1", "-c50", "-d1s"]).arg(&url)) {
         let said = text(&output.stdout);
         assert!(!said.contains("Non-2xx") && !said.contains("Socket errors"), "{said}");
+    }
+}
+
+/// It has no answers but 200, and no errors.
+fn hey(flags: &[&str], url: &str) {
+    if let Some(output) = output(Command::new("hey").args(flags).arg(url)) {
+        let said = text(&output.stdout);
+        assert!(said.contains("[200]\t4000 responses") && !said.contains("Error distribution"), "{flags:?}: {said}");
+    }
+}
+
+/// It asks for no proof of who the host is. Without `-host` it calls it by address and port, which is no name (RFC 6066 section 3), and rustls
+/// refuses that.
+#[test]
+fn hey_finds_no_fault_with_http2_over_tls() {
+    let scratch = Scratch::new();
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a name");
+    let cert = scratch.file("cert.pem", signed.cert.pem());
+    let key = scratch.file("key.pem", signed.signing_key.serialize_pem());
+    let setup = Host::with("hello").no_listen().flag("--listen", "https://127.0.0.1:0");
+    let host = setup.flag("--tls-cert", cert).flag("--tls-key", key).start();
+    let flags = ["-host", "localhost", "-n", "4000", "-c", "20"];
+    for flags in [&flags[..], &[&flags[..], &["-h2"]].concat()] {
+        hey(flags, &format!("https://{}/", host.addr()));
     }
 }
 
@@ -128,12 +151,30 @@ fn clients_of_python_find_no_fault() {
     finds_no_fault(&python, "clients.py");
 }
 
+/// It makes requests from what the guest says of itself, right and wrong ones, the same each time, and looks whether the answers are what it says.
+#[test]
+fn schemathesis_finds_no_fault() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.join("notes")).expect("ours");
+    let dir = format!("{}::/notes:rw", scratch.join("notes").display());
+    let host = Host::with("notes").flag("--dir", dir).start();
+    let program = root().join("tests/clients/.venv/bin/schemathesis");
+    let mut schemathesis = Command::new(program);
+    schemathesis.args(["run", "--checks", "all", "--max-examples", "50", "--generation-deterministic"]);
+    schemathesis.args(["--no-color", "--request-timeout", "30", "--warnings", "off"]);
+    schemathesis.arg(format!("{}/openapi.json", url(&host))).current_dir(scratch.path());
+    if let Some(output) = output(&mut schemathesis) {
+        let said = text(&output.stdout);
+        assert!(said.contains("No issues found"), "{said}");
+    }
+}
+
 #[test]
 fn clients_of_node_find_no_fault() {
     if root().join("tests/clients/node_modules").is_dir() {
         finds_no_fault(Path::new("node"), "clients.mjs");
     } else {
-        skipped("clients.mjs", "`npm ci` was not run in `tests/clients`");
+        skipped("the client `clients.mjs`", "`npm ci` was not run in `tests/clients`");
     }
 }
 

@@ -219,3 +219,21 @@ fn a_second_signal_ends_it_at_once() {
         assert!(!client.until_closed().ends_with(b"0\r\n\r\n"), "a cut response is not complete");
     }
 }
+
+/// systemd does both: its `ExecStop`, and then a signal, whether that has helped or not.
+#[test]
+fn a_signal_after_an_operators_stop_cuts_nothing() {
+    let scratch = Scratch::short();
+    let control = scratch.join("control");
+    let mut host = Host::with("sse").flag("--control", &control).start();
+    let mut client = host.connect();
+    client.ask("/?ms=10&count=50");
+    assert_eq!(client.head().status, 200);
+    let stop = Setup::bare().arg("stop").arg("--no-wait").flag("--control", &control).end();
+    assert_eq!(stop.code, Some(0), "{stop:?}");
+    host.stderr_with("finishing what runs");
+    host.signal(Signal::TERM);
+    while client.chunk().expect("a whole body").is_some() {}
+    drop(client);
+    assert_eq!(host.ended().code, Some(0));
+}

@@ -2,16 +2,18 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{SocketAddr as IpAndPort, TcpListener},
     os::{
         fd::OwnedFd,
         unix::net::{SocketAddr, UnixDatagram, UnixListener},
     },
+    process::Command,
 };
 
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Client, Host, Http, PATIENCE, Scratch, Setup, guest};
+use crate::harness::{Client, Host, Http, PATIENCE, Scratch, Setup, guest, skipped};
 
 /// Runs the host with its standard input as the socket that was passed.
 const PASSED: &str = r#"exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@""#;
@@ -104,4 +106,45 @@ fn sockets_that_were_passed_to_another_process_are_left_alone() {
     let host = Setup::run(guest("hello")).through_shell(others).stdin(OwnedFd::from(tcp)).start();
     assert_ne!(host.addr(), address);
     assert_eq!(host.get(Http::Two, "/").text(), "Hello World!");
+}
+
+/// What systemd itself passes on: it starts the host when the first client comes.
+#[test]
+fn systemds_own_activation_starts_a_host_on_all_sockets_of_a_unit() {
+    if let Err(error) = Command::new("systemd-socket-activate").arg("--version").output() {
+        return skipped("`systemd-socket-activate`", &error.to_string());
+    }
+    let scratch = Scratch::short();
+    let (one, two, notify) = (scratch.join("one"), scratch.join("two"), scratch.join("notify"));
+    let told_to = UnixDatagram::bind(&notify).expect("binds");
+    told_to.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    // It takes no port 0. This one is free until it is listened on, and kept for who says that others may have it too.
+    let kept = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    kept.set_reuse_address(true).expect("a socket");
+    kept.bind(&IpAndPort::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    let tcp = kept.local_addr().ok().and_then(|address| address.as_socket()).expect("is bound");
+
+    let unit = format!(
+        "exec systemd-socket-activate -l {} -l {tcp} -l {} --fdname=web:port:api -E NOTIFY_SOCKET -E XDG_CACHE_HOME -E XDG_RUNTIME_DIR \"$@\"",
+        one.display(),
+        two.display()
+    );
+    let setup = Host::with("hello").no_listen().arg("--no-state").through_shell(&unit);
+    let mut host = setup.environment("NOTIFY_SOCKET", &notify).begin();
+    host.stderr_with("as 5");
+    // What comes before the host is there waits for it.
+    let mut client = Client::connect_unix(&two);
+    client.ask("/");
+    assert_eq!(told(&told_to), format!("READY=1\nMAINPID={}", host.pid()));
+    assert_eq!(client.answer().text(), "Hello World!");
+    for place in [format!("unix:{}", one.display()), format!("http://{tcp}"), format!("unix:{}", two.display())] {
+        host.stdout_with(&format!("listening on {place}"));
+    }
+    assert_eq!(Client::connect(tcp).get("/").text(), "Hello World!");
+    assert_eq!(Client::connect_unix(&one).get("/").text(), "Hello World!");
+    drop(client);
+    host.signal(Signal::TERM);
+    assert_eq!(told(&told_to), "STOPPING=1");
+    assert_eq!(host.ended().code, Some(0));
+    assert!(one.exists() && two.exists(), "they are systemd's to remove");
 }

@@ -246,6 +246,27 @@ fn operators_on_tcp_and_clients_of_a_unix_socket_are_handed_on_too() {
 }
 
 #[test]
+fn a_unix_socket_is_handed_on_with_its_file_which_goes_with_the_last_host() {
+    let scratch = Scratch::short();
+    let path = scratch.join("app.sock");
+    let mut replaced = Replaced::start_with(|setup| setup.flag("--listen", format!("unix:{}", path.display())));
+    let exits = replaced.script("exit 3").display().to_string();
+    replaced.operate(&["upgrade", "--exe", &exits]).expect_complaint(1, &["serves on"]);
+    let mut kept = Client::connect_unix(&path);
+    assert_eq!(kept.get("/").text(), version(1));
+    replaced.upgrade();
+    // The old one may answer a few more before it knows that it ends.
+    while kept.get("/").header("connection") != Some("close") {}
+    drop(kept);
+    assert_eq!(replaced.first.exit_code(), Some(0));
+    assert_eq!(Client::connect_unix(&path).get("/").text(), version(1));
+    replaced.upgrade();
+    assert_eq!(Client::connect_unix(&path).get("/").text(), version(1));
+    replaced.stop();
+    assert!(!path.exists());
+}
+
+#[test]
 fn there_must_be_a_host_to_take_the_place_of() {
     let scratch = Scratch::short();
     let run = Setup::run(guest("hello")).flag("--take-over", scratch.join("nobody")).end();

@@ -176,7 +176,7 @@ impl Task for Listener {
                     return self.close();
                 }
                 None => return,
-                Some(Ok(stream)) => {
+                Some(Ok((socket, info))) => {
                     if self.fails.load(Ordering::Relaxed) {
                         self.fails.store(false, Ordering::Relaxed);
                         log::info!("connections are accepted again");
@@ -185,7 +185,7 @@ impl Task for Listener {
                         // By this one run at a time.
                         self.last.fetch_sub(1, Ordering::Relaxed);
                     }
-                    self.shared.connect(stream, self.tls.as_ref());
+                    self.shared.connect(socket, info, self.tls.as_ref());
                 }
                 Some(Err(error)) if is_of_one_client(&error) => log::debug!("a connection was lost: {error}"),
                 Some(Err(error)) => {

@@ -14,7 +14,7 @@ use socket2::Domain;
 use crate::connection::{Connection, LAST_LINGER, QUIET};
 use crate::exchange::Handler;
 use crate::executor::Executor;
-use crate::http::Service;
+use crate::http::{ConnectionInfo, Service};
 use crate::limits::Limits;
 use crate::link::Link;
 use crate::listener::{self, Listener};
@@ -296,8 +296,7 @@ impl Shared {
     }
 
     /// Takes over a connection that was accepted.
-    pub(crate) fn connect(self: &Arc<Self>, socket: Socket, tls: Option<&tls::Config>) {
-        let mut info = socket.info();
+    pub(crate) fn connect(self: &Arc<Self>, socket: Socket, mut info: ConnectionInfo, tls: Option<&tls::Config>) {
         let is_announced = info.peer_addr().is_some_and(|peer| self.is_proxy.as_ref().is_some_and(|is| is(peer.ip())));
         let peer = info.peer_addr().filter(|_| !is_announced);
         let Some(count) = SocketCount::new(self, peer) else {

@@ -48,10 +48,18 @@ impl Listening {
         Ok(Self::Unix(UnixListener::from_std(listener)))
     }
 
-    pub(crate) fn accept(&self) -> io::Result<Socket> {
+    /// The next connection. One over TCP has a peer, even if that has gone already: without one it is over a Unix socket.
+    pub(crate) fn accept(&self) -> io::Result<(Socket, ConnectionInfo)> {
         match self {
-            Self::Tcp(listener) => listener.accept().map(|(stream, _)| Socket::Tcp(stream)),
-            Self::Unix(listener) => listener.accept().map(|(stream, _)| Socket::Unix(stream)),
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                let info = ConnectionInfo { peer: Some(peer), local: stream.local_addr().ok(), tls: None };
+                Ok((Socket::Tcp(stream), info))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                Ok((Socket::Unix(stream), ConnectionInfo { peer: None, local: None, tls: None }))
+            }
         }
     }
 
@@ -74,15 +82,6 @@ impl AsFd for Listening {
 }
 
 impl Socket {
-    pub(crate) fn info(&self) -> ConnectionInfo {
-        match self {
-            Self::Tcp(stream) => {
-                ConnectionInfo { peer: stream.peer_addr().ok(), local: stream.local_addr().ok(), tls: None }
-            }
-            Self::Unix(_) => ConnectionInfo { peer: None, local: None, tls: None },
-        }
-    }
-
     /// Small writes are sent at once; over a Unix socket they always are.
     pub(crate) fn set_nodelay(&self) -> io::Result<()> {
         match self {

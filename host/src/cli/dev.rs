@@ -41,7 +41,7 @@ impl Dev {
         let mut signals = catch_signals().context("cannot catch signals")?;
         let mut watched = Watched::new(&run.path);
         loop {
-            let error = match run.start(config.clone(), &log, |builder| builder) {
+            let error = match run.start(config.clone(), &log, &signals, |builder| builder) {
                 Ok(host) => return run.serve(host, &mut signals, None),
                 Err(error) => error,
             };

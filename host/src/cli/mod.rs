@@ -33,7 +33,7 @@ use std::{
 use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    config::ValueError,
+    config::{UNIX, ValueError},
     guest::{GrantError, LoadError},
     host_error::HostError,
 };
@@ -142,6 +142,12 @@ fn explain(error: &anyhow::Error) -> String {
 /// What a person can do about it, where the error does not say it itself.
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref()? {
+        HostError::Listen { address, source } if address.starts_with(UNIX) => Some(match source.kind() {
+            io::ErrorKind::AddrInUse => "stop what listens there, or choose another path",
+            _ => {
+                "choose a path in a directory that exists and may be written, such as `--listen unix:/run/app/app.sock`"
+            }
+        }),
         HostError::Listen { source, .. } => Some(match source.kind() {
             io::ErrorKind::AddrInUse => {
                 "stop what listens there, or choose another port: `--listen 127.0.0.1:0` takes a free one"

@@ -7,7 +7,7 @@ use std::{
     env,
     ffi::OsString,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::AtomicBool,
@@ -22,7 +22,6 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
     flag,
     iterator::Signals,
-    low_level::raise,
 };
 
 use super::{
@@ -76,7 +75,7 @@ pub(super) struct Flags {
 /// Where this host is, which differs from run to run: these flags go before what a configuration file says.
 #[derive(Args, Clone)]
 pub(super) struct Places {
-    /// Address to listen on, with https:// before it to speak TLS there; port 0 takes a free one; may be repeated [default: 127.0.0.1:8080, or https://127.0.0.1:8443 with --tls-cert]
+    /// Address to listen on, with https:// before it to speak TLS there, or unix:PATH; port 0 takes a free one; may be repeated [default: 127.0.0.1:8080, or https://127.0.0.1:8443 with --tls-cert]
     #[arg(long, value_name = "HOST:PORT")]
     listen: Vec<String>,
     /// The control socket [default: one in the user's runtime directory]
@@ -114,7 +113,7 @@ pub(super) struct ServerFlags {
     /// Compile the module anew and keep nothing on disk
     #[arg(long)]
     no_cache: bool,
-    /// A proxy whose `forwarded` and `x-forwarded-*` are believed, as address or range; may be repeated
+    /// A proxy whose `forwarded` and `x-forwarded-*` are believed, as address or range, or unix: for those that come over Unix sockets; may be repeated
     #[arg(long, value_name = "IP[/BITS]")]
     trusted_proxy: Vec<String>,
     /// How long running requests may take to finish after a swap, and after SIGINT or SIGTERM [default: 30s]
@@ -199,7 +198,7 @@ impl Run {
             }
             None => (None, Estate::default()),
         };
-        let started = self.start(config, &log, |builder| {
+        let started = self.start(config, &log, &signals, |builder| {
             let builder = sockets.into_iter().fold(builder, HostBuilder::socket).inherit(estate);
             match relaunch() {
                 Ok(relaunch) => builder.relaunch(relaunch),
@@ -219,21 +218,20 @@ impl Run {
         }
     }
 
-    /// Starts a host that does what `config` says, and reads the same again when it is told to.
+    /// Starts a host that does what `config` says, and reads the same again when it is told to. An operator stops it by ending `signals`.
     pub(super) fn start(
         &self,
         config: Config,
         log: &LogWriter,
+        signals: &Signals,
         finish: impl FnOnce(HostBuilder) -> HostBuilder,
     ) -> anyhow::Result<RunningHost> {
-        let again = self.clone();
+        let (again, stop) = (self.clone(), signals.handle());
         let mut builder = Host::from_config(config)
             .log(log.log())
             .reload_with(move || again.config().map_err(|error| format!("{error:#}")))
-            .on_stop(|| {
-                // A signal to ourselves cannot fail.
-                let _ = raise(SIGTERM);
-            });
+            // Not by a signal: of those the second one ends the process at once, and systemd sends one after its `ExecStop`.
+            .on_stop(move || stop.close());
         if self.is_file() {
             builder = builder.config_file(&self.path);
         }
@@ -270,6 +268,8 @@ impl Run {
             Some(pid) => notify.main_pid(pid),
             None => notify.stopping(),
         }
+        // Left to the system, which lets go of it when the process has ended: who waits for the host does for that.
+        std::mem::forget(host.operator().lock());
         let drain = host.operator().drain();
         log::info!("finishing what runs, for at most {}; a second signal ends it", humantime::format_duration(drain));
         if !host.shutdown(drain) {
@@ -294,7 +294,7 @@ impl Run {
         };
         let server = &mut config.server;
         if !self.flags.places.listen.is_empty() {
-            let addresses = self.flags.places.listen.iter().map(|text| config::listen("--listen", text));
+            let addresses = self.flags.places.listen.iter().map(|text| config::listen("--listen", text, Path::new("")));
             server.listen = addresses.collect::<Result<_, _>>()?;
         }
         if !self.flags.server.tls_cert.is_empty() && !server.speaks_tls() {
@@ -431,7 +431,7 @@ impl ServerFlags {
             server.tls.push(CertificateFiles { cert: cert.clone(), key: key.clone() });
         }
         for text in &self.trusted_proxy {
-            server.trusted_proxies.push(config::network("--trusted-proxy", text)?);
+            server.trusted_proxies.push(config::proxy("--trusted-proxy", text)?);
         }
         if let Some(text) = &self.max_body {
             server.max_body = config::size("--max-body", text, config::BODY)?;

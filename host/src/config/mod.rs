@@ -16,7 +16,7 @@ pub use self::clients::ClientLimits;
 pub(crate) use self::values::{BODY, DRAIN, LIMIT, MEMORY, QUEUE, WORKERS, not_allowed};
 pub use self::values::{
     ValueError, add_variables, address, argument, count, dir, dns, duration, env_file, format_size, listen, network,
-    outbound, share, size, tcp, variable,
+    outbound, proxy, share, size, tcp, variable,
 };
 use crate::{
     forwarded::Network,
@@ -38,11 +38,12 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ServerConfig {
-    /// Addresses to listen on, `HOST:PORT`, or `https://HOST:PORT` to speak TLS there; port 0 lets the system choose.
+    /// Addresses to listen on, `HOST:PORT`, or `https://HOST:PORT` to speak TLS there; port 0 lets the system choose. Or Unix sockets,
+    /// `unix:PATH`.
     pub listen: Vec<String>,
     /// What is shown where TLS is spoken: to each client the first that is for the name it asks for, or the very first.
     pub tls: Vec<CertificateFiles>,
-    /// Peers whose `forwarded` and `x-forwarded-*` are believed.
+    /// Peers whose `forwarded` and `x-forwarded-*` are believed; [`Network::Unix`] are those that come over Unix sockets.
     pub trusted_proxies: Vec<Network>,
     /// Peers that say in front of everything else who their client is: the PROXY protocol, version 2.
     pub proxy_protocol: Vec<Network>,
@@ -312,6 +313,9 @@ pub const DEFAULT_LISTEN_TLS: &str = "https://127.0.0.1:8443";
 
 /// What an address begins with where TLS is spoken.
 pub(crate) const HTTPS: &str = "https://";
+
+/// What is before the path of a Unix socket.
+pub(crate) const UNIX: &str = "unix:";
 
 impl Config {
     /// The defaults for serving `module` at every path.

@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
-use super::{HTTPS, Share, Text};
+use super::{HTTPS, Share, Text, UNIX};
 use crate::{
     forwarded::Network,
     guest::{DirGrant, HostPattern, OutboundRule, TcpRule},
+    unix_socket,
 };
 
 /// What limits on time may be.
@@ -171,27 +172,51 @@ pub fn address(name: &str, text: &str) -> Result<String, ValueError> {
     }
 }
 
-/// Checks what to listen on: an [`address`], with `https://` before it where TLS is to be spoken. `http://` may be left out, and is here.
+/// Checks what to listen on: an [`address`], with `https://` before it where TLS is to be spoken (`http://` may be left out, and is here), or
+/// `unix:` and the path of a Unix socket, which is made absolute: it is relative to `base`.
 ///
 /// # Errors
-/// As for an address.
-pub fn listen(name: &str, text: &str) -> Result<String, ValueError> {
+/// As for an address; or the path is longer than a socket's may be.
+pub fn listen(name: &str, text: &str, base: &Path) -> Result<String, ValueError> {
+    if let Some(path) = text.strip_prefix(UNIX) {
+        let whole =
+            std::path::absolute(base.join(path)).ok().filter(|whole| !path.is_empty() && unix_socket::fits(whole));
+        let allowed =
+            "`unix:` and a path that is, from the root on, no longer than 107 bytes, such as `unix:/run/app.sock`";
+        return whole.map(|whole| format!("{UNIX}{}", whole.display())).ok_or_else(|| not_allowed(name, allowed, text));
+    }
     let (scheme, rest) = match text.split_once("://") {
         Some(("http", rest)) => ("", rest),
         Some(("https", rest)) => (HTTPS, rest),
         _ => ("", text),
     };
+    if scheme == HTTPS && rest.starts_with(UNIX) {
+        return Err(not_allowed(name, "an address where TLS is to be spoken: on a Unix socket it is not", text));
+    }
     match address(name, rest.strip_suffix('/').filter(|_| rest.len() < text.len()).unwrap_or(rest)) {
         Ok(address) => Ok(format!("{scheme}{address}")),
         Err(_) => Err(not_allowed(
             name,
-            "an address and a port, such as `127.0.0.1:8080`, `[::1]:8080`, `localhost:0`, or `https://0.0.0.0:443` for TLS",
+            "an address and a port, such as `127.0.0.1:8080`, `[::1]:8080`, `localhost:0`, or `https://0.0.0.0:443` for TLS, or \
+             `unix:/run/app.sock`",
             text,
         )),
     }
 }
 
-/// Reads the address, or range of addresses, of a trusted proxy.
+/// Reads who is trusted as a proxy: a [`network`], or `unix:` for whoever comes over a Unix socket.
+///
+/// # Errors
+/// When it is neither.
+pub fn proxy(name: &str, text: &str) -> Result<Network, ValueError> {
+    if text == UNIX {
+        return Ok(Network::Unix);
+    }
+    let allowed = "an IP address or a range of them, such as `10.0.0.1` or `10.0.0.0/8`, or `unix:` for Unix sockets";
+    text.parse().map_err(|()| not_allowed(name, allowed, text))
+}
+
+/// Reads an address, or range of addresses.
 ///
 /// # Errors
 /// When it is neither.
@@ -394,15 +419,42 @@ mod tests {
             ("http://[::1]:80/", "[::1]:80"),
             ("https://localhost:0", "https://localhost:0"),
             ("https://localhost:0/", "https://localhost:0"),
+            ("unix:/run/app.sock", "unix:/run/app.sock"),
+            ("unix:app.sock", "unix:/srv/app/app.sock"),
+            ("unix:///run/app.sock", "unix:/run/app.sock"),
         ] {
-            assert_eq!(listen("listen", text).expect("allowed"), read);
+            assert_eq!(listen("listen", text, Path::new("/srv/app")).expect("allowed"), read);
         }
         for wrong in
             ["", "https://", "https://a", "https://:443", "ftp://a:21", "HTTPS://a:443", "a:443/", "https://a:443/b"]
         {
-            let error = listen("listen", wrong).expect_err("it is none").to_string();
-            assert!(error.ends_with(&format!("or `https://0.0.0.0:443` for TLS, found `{wrong}`")), "{error}");
+            let error = listen("listen", wrong, Path::new("/")).expect_err("it is none").to_string();
+            let end = format!("or `https://0.0.0.0:443` for TLS, or `unix:/run/app.sock`, found `{wrong}`");
+            assert!(error.ends_with(&end), "{error}");
         }
+    }
+
+    #[test]
+    fn the_path_of_a_socket_has_bounds_and_no_tls() {
+        let read = |text: &str| listen("listen", text, Path::new("/")).map_err(|error| error.to_string());
+        let longest = format!("unix:/{}", "x".repeat(106));
+        assert_eq!(read(&longest).as_ref(), Ok(&longest));
+        for wrong in ["unix:", "unix:/a\0b", &format!("{longest}x"), &format!("unix:{}", "x".repeat(107))] {
+            let error = read(wrong).expect_err("it is none");
+            assert!(error.starts_with("`listen` must be `unix:` and a path that is"), "{error}");
+        }
+        let error = read("https://unix:/run/app.sock").expect_err("it is none");
+        assert!(error.contains("on a Unix socket it is not"), "{error}");
+    }
+
+    #[test]
+    fn who_comes_over_a_unix_socket_can_be_trusted() {
+        assert_eq!(proxy("trusted_proxies", "unix:").ok(), Some(Network::Unix));
+        assert_eq!(proxy("trusted_proxies", "10.0.0.0/8").ok(), "10.0.0.0/8".parse().ok());
+        for wrong in ["unix", "unix:/run/app.sock", "nginx"] {
+            assert!(proxy("trusted_proxies", wrong).is_err(), "{wrong}");
+        }
+        assert!(network("proxy_protocol", "unix:").is_err());
     }
 
     #[test]

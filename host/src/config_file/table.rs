@@ -93,6 +93,11 @@ impl Table<'_> {
         self.place = place.to_owned();
     }
 
+    /// What paths are relative to.
+    pub(super) fn base(&self) -> &Path {
+        &self.source.base
+    }
+
     pub(super) fn problem(&self, text: &str) {
         self.source.problem(&format!("{}{text}", self.place));
     }

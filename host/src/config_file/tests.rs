@@ -68,13 +68,13 @@ fn with_handler(lines: &str) -> String {
 
 const EVERYTHING: &str = r#"
 [server]
-listen = ["http://127.0.0.1:8080", "https://[::1]:0"]
+listen = ["http://127.0.0.1:8080", "https://[::1]:0", "unix:run/app.sock", "unix:${env:DIR}/app.sock"]
 tls = [{ cert = "tls/${env:DIR}.pem", key = "tls/key.pem" }, { cert = "/run/both.pem", key = "/run/both.pem" }]
 control = "run/astra.sock"
 control_tcp = "127.0.0.1:9000"
 control_token_file = "token"
 max_module = "16MiB"
-trusted_proxies = ["10.0.0.0/8", "::1"]
+trusted_proxies = ["10.0.0.0/8", "::1", "unix:"]
 proxy_protocol = "192.0.2.0/24"
 max_body = 65537
 body_timeout = "1m 30s"
@@ -138,14 +138,15 @@ fn every_key_is_read() {
     let (folder, file) = everything();
     let base = &folder.0;
     let server = &file.config.server;
-    assert_eq!(server.listen, ["127.0.0.1:8080", "https://[::1]:0"]);
+    let unix = ["run/app.sock", "modules/app.sock"].map(|path| format!("unix:{}", base.join(path).display()));
+    assert_eq!(server.listen, ["127.0.0.1:8080", "https://[::1]:0", &unix[0], &unix[1]]);
     let files = |cert: PathBuf, key: PathBuf| CertificateFiles { cert, key };
     let both = || PathBuf::from("/run/both.pem");
     assert_eq!(server.tls, [files(base.join("tls/modules.pem"), base.join("tls/key.pem")), files(both(), both())]);
     assert_eq!(server.control.socket, Some(base.join("run/astra.sock")));
     assert_eq!(server.control.tcp, Some(("127.0.0.1:9000".to_owned(), base.join("token"))));
     assert_eq!(server.control.max_module, 16 << 20);
-    assert_eq!((server.trusted_proxies.len(), server.proxy_protocol.len()), (2, 1));
+    assert_eq!((server.trusted_proxies.len(), server.proxy_protocol.len()), (3, 1));
     assert_eq!((server.max_body, server.body_timeout), (65_537, Duration::from_secs(90)));
     assert_eq!((server.max_workers, server.memory_budget), (7, Some(2 << 30)));
     let clients = ClientLimits {

@@ -108,6 +108,11 @@ impl ControlShare {
         Ok(Inherited { unix: unix.transpose()?, tcp: tcp.into_iter().map(|socket| socket.fd).collect() })
     }
 
+    /// The lock of the socket's path once more.
+    pub(crate) fn lock(&self) -> Option<OwnedFd> {
+        self.unix.as_ref()?.1.try_clone().ok()
+    }
+
     /// What was inherited is this process's from now on.
     pub(crate) fn settle(&self) {
         if let Some((_, lock)) = &self.unix {

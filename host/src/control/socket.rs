@@ -1,28 +1,20 @@
 //! The control socket's file: only its owner can reach it, one host has it, and a dead host's is told from a live one's.
 //!
-//! A host holds a lock on `PATH.lock` as long as it lives: whatever way it ends, the system lets go of it. Used at start-up and
-//! shutdown, and by the command line to find hosts. Nothing is ever removed here that a host did not make.
+//! A host holds a lock on `PATH.lock` as long as it lives. Used at start-up and shutdown, and by the command line to find hosts. Nothing is
+//! ever removed here that a host did not make.
 
 use std::{
-    env,
-    fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError},
-    io::{self, Read as _, Seek as _, Write as _},
-    os::fd::OwnedFd,
-    os::unix::{
-        fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
-        net::{SocketAddr, UnixListener},
-    },
+    env, fs, io,
+    os::{fd::OwnedFd, unix::net::UnixListener},
     path::{Path, PathBuf},
     process,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
 };
 
-use socket2::{Domain, SockAddr, Socket, Type};
-
-use crate::private_dir;
+pub(crate) use crate::unix_socket::{LockShare, lock_path};
+use crate::{
+    private_dir,
+    unix_socket::{self, Lock, Obstacle},
+};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -87,43 +79,27 @@ impl ControlSocket {
     /// # Errors
     /// A host lives there, something else is there, or it cannot be made.
     pub fn bind(path: &Path) -> Result<(UnixListener, Self), SocketError> {
-        let failed = |source| SocketError::Make { path: path.to_owned(), source };
-        if SocketAddr::from_pathname(path).is_err() {
-            return Err(SocketError::TooLong { path: path.to_owned() });
-        }
-        let lock = Lock::take(path)?;
-        match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-            Ok(found) if !found.file_type().is_socket() => {
-                return Err(SocketError::NotOurs { path: path.to_owned() });
+        let (listener, lock) = unix_socket::bind(path, 0o600, BACKLOG).map_err(|obstacle| match obstacle {
+            Obstacle::InUse { pid } => {
+                let holder = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+                SocketError::InUse { path: path.to_owned(), holder }
             }
-            // A socket of another program, or one whose lock file was swept away.
-            Ok(_) if is_answered(path) => {
-                return Err(SocketError::InUse { path: path.to_owned(), holder: String::new() });
-            }
-            Ok(_) => fs::remove_file(path).map_err(failed)?,
-        }
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
-        socket.bind(&SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
-        let made = Self { path: path.to_owned(), lock };
-        // Before it listens nobody can connect, whatever its mode is: the mask that would do this belongs to all threads.
-        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
-        socket.listen(BACKLOG).map_err(failed)?;
-        Ok((socket.into(), made))
+            Obstacle::NotASocket { path } => SocketError::NotOurs { path },
+            Obstacle::TooLong => SocketError::TooLong { path: path.to_owned() },
+            Obstacle::System(source) => SocketError::Make { path: path.to_owned(), source },
+        })?;
+        Ok((listener, Self { path: path.to_owned(), lock }))
     }
 
     /// Shares a socket that listens at `path`, and the lock of that path, with the host that has passed them on; until
     /// [`LockShare::settle`] they are still that one's.
     pub(crate) fn inherit(path: &Path, socket: OwnedFd, lock: OwnedFd) -> (UnixListener, Self) {
-        let left = Arc::new(AtomicBool::new(true));
-        let lock = Lock { path: lock_path(path), file: Arc::new(lock.into()), left };
-        (socket.into(), Self { path: path.to_owned(), lock })
+        (socket.into(), Self { path: path.to_owned(), lock: Lock::inherit(path, lock) })
     }
 
     /// The lock, for whoever passes it on to another process.
     pub(crate) fn lock(&self) -> LockShare {
-        LockShare { file: Arc::downgrade(&self.lock.file), left: Arc::clone(&self.lock.left) }
+        self.lock.share()
     }
 
     /// Where it is.
@@ -137,7 +113,7 @@ impl Drop for ControlSocket {
     fn drop(&mut self) {
         // Without the lock's file the socket may be a successor's. Left behind, it is a dead host's, which the next one takes over.
         if self.lock.is_seen() {
-            remove_socket(&self.path);
+            unix_socket::remove(&self.path);
         }
     }
 }
@@ -153,10 +129,10 @@ pub fn default_path(name: &str) -> Result<PathBuf, SocketError> {
         match private_dir::prepare(&dir) {
             Ok(()) => {
                 let path = dir.join(file_name(name, process::id()));
-                match SocketAddr::from_pathname(&path) {
-                    Ok(_) => return Ok(path),
-                    Err(_) => reason = format!("`{}` is too long for a socket", path.display()),
+                if unix_socket::fits(&path) {
+                    return Ok(path);
                 }
+                reason = format!("`{}` is too long for a socket", path.display());
             }
             Err(why) => reason = why,
         }
@@ -169,13 +145,6 @@ pub fn running() -> Vec<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
     let dir = directories(user).into_iter().find(|dir| private_dir::check(dir).is_ok());
     dir.map(|dir| running_in(&dir)).unwrap_or_default()
-}
-
-/// The file that a host holds a lock on as long as it lives: who gets it shared knows that the host is gone.
-pub(crate) fn lock_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    name.into()
 }
 
 fn directories(user: u32) -> Vec<PathBuf> {
@@ -202,142 +171,23 @@ fn running_in(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn is_live(path: &Path) -> bool {
-    if is_answered(path) {
+    if unix_socket::is_answered(path) {
         return true;
     }
     // A host that is just starting has the lock already.
     if let Ok(_lock) = Lock::take(path) {
-        remove_socket(path);
+        unix_socket::remove(path);
     }
     false
 }
 
-fn remove_socket(path: &Path) {
-    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-        let _ = fs::remove_file(path);
-    }
-}
-
-/// Whether somebody listens at `path`. Does not wait for a host whose backlog is full.
-fn is_answered(path: &Path) -> bool {
-    let connect = || {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        socket.connect(&SockAddr::unix(path)?)
-    };
-    !connect().is_err_and(|error| matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound))
-}
-
-/// A share of a lock that does not keep it.
-pub(crate) struct LockShare {
-    file: Weak<File>,
-    left: Arc<AtomicBool>,
-}
-
-impl LockShare {
-    /// The same lock once more: it is held as long as anybody has it.
-    pub(crate) fn try_clone(&self) -> io::Result<OwnedFd> {
-        let file = self.file.upgrade().ok_or(io::ErrorKind::NotFound)?;
-        Ok(file.try_clone()?.into())
-    }
-
-    /// The lock, its file and the socket's are this process's from now on.
-    pub(crate) fn settle(&self) {
-        let Some(file) = self.file.upgrade() else { return };
-        if let Err(error) = write_pid(&file) {
-            log::warn!("the control socket's lock still names another process: {error}");
-        }
-        self.left.store(false, Ordering::SeqCst);
-    }
-
-    /// The lock, its file and the socket's are another process's from now on.
-    pub(crate) fn leave(&self) {
-        self.left.store(true, Ordering::SeqCst);
-    }
-}
-
-/// The lock of a socket's path. Dropped, it removes its file before the system lets go of it.
-#[derive(Debug)]
-struct Lock {
-    path: PathBuf,
-    file: Arc<File>,
-    /// Another process has it too, and sees to its file.
-    left: Arc<AtomicBool>,
-}
-
-impl Lock {
-    /// Takes the lock of the socket at `socket`.
-    fn take(socket: &Path) -> Result<Self, SocketError> {
-        let path = lock_path(socket);
-        let failed = |source| SocketError::Make { path: socket.to_owned(), source };
-        loop {
-            if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
-                return Err(SocketError::NotOurs { path });
-            }
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false).mode(0o600);
-            let file = options.open(&path).map_err(failed)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    let holder =
-                        read_pid(&file).ok().flatten().filter(|pid| *pid > 0).map(|pid| format!(" (pid {pid})"));
-                    return Err(SocketError::InUse { path: socket.to_owned(), holder: holder.unwrap_or_default() });
-                }
-                Err(TryLockError::Error(error)) => return Err(failed(error)),
-            }
-            if read_pid(&file).map_err(failed)?.is_none() {
-                return Err(SocketError::NotOurs { path });
-            }
-            let lock = Self { path: path.clone(), file: Arc::new(file), left: Arc::default() };
-            // Whoever had it may have removed the file after we had opened it: then others do not see our lock.
-            if !lock.is_seen() {
-                continue;
-            }
-            write_pid(&lock.file).map_err(failed)?;
-            return Ok(lock);
-        }
-    }
-
-    /// Whether the file at its path is still the one that is locked, by us. As long as it is open, no other is taken for it.
-    fn is_seen(&self) -> bool {
-        if self.left.load(Ordering::SeqCst) {
-            return false;
-        }
-        let identity = |file: &Metadata| (file.dev(), file.ino());
-        let Ok(locked) = self.file.metadata() else { return false };
-        fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == identity(&locked))
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        if self.is_seen() {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn write_pid(mut file: &File) -> io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{}", process::id())
-}
-
-/// The process that wrote a lock file, 0 if none has yet; `None` if a host has not written it at all.
-fn read_pid(mut file: &File) -> io::Result<Option<u32>> {
-    let mut text = Vec::new();
-    file.rewind()?;
-    file.take(16).read_to_end(&mut text)?;
-    if text.is_empty() {
-        return Ok(Some(0));
-    }
-    Ok(str::from_utf8(&text).ok().and_then(|text| text.strip_suffix('\n')?.parse().ok()))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::net::UnixStream, sync::Barrier, thread};
+    use std::{
+        os::unix::{fs::MetadataExt as _, net::UnixStream},
+        sync::Barrier,
+        thread,
+    };
 
     use super::*;
 

@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     io,
     net::Shutdown,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{MutexGuard, PoisonError, TryLockError},
@@ -19,6 +20,7 @@ use crate::{
     events::Urgency,
     operator_error::OperatorError,
     take_over::{self, Estate},
+    unix_socket::SocketFilesShare,
 };
 
 /// How long a new host may take to load its modules, whoever has started it.
@@ -37,6 +39,7 @@ pub(crate) struct Relaunch {
 /// What a host has to pass on, beside the state directory.
 pub(crate) struct Holdings {
     pub(crate) sockets: Sockets,
+    pub(crate) files: SocketFilesShare,
     pub(crate) control: ControlShare,
 }
 
@@ -51,7 +54,13 @@ impl Operator {
     pub(crate) fn settle(&self) {
         if let Some(holdings) = self.0.holdings.get() {
             holdings.control.settle();
+            holdings.files.settle();
         }
+    }
+
+    /// The lock that who waits for this host's end waits for; it is held as long as anybody has it.
+    pub(crate) fn lock(&self) -> Option<OwnedFd> {
+        self.0.holdings.get()?.control.lock()
     }
 
     /// The process that has taken this one's place.
@@ -151,6 +160,7 @@ impl Operator {
         // From here on this process takes nothing new; what is in the backlogs is the new one's.
         inner.lock().is_stopping = true;
         holdings.control.leave();
+        holdings.files.leave();
         holdings.sockets.close();
         let _ = inner.successor.set(pid);
         inner.events.tell(Urgency::Normal, "upgrade", None, format!("process {pid} has taken over"), None);
@@ -165,7 +175,8 @@ impl Operator {
             self.0.state.as_ref().map(|state| Ok::<_, io::Error>((state.path().to_owned(), state.lock_again()?)));
         let Inherited { unix, tcp } = control.try_clone()?;
         let sockets = holdings.sockets.try_clone()?;
-        let estate = Estate { sockets, control: unix, control_tcp: tcp, state: state.transpose()? };
+        let files = holdings.files.list();
+        let estate = Estate { sockets, files, control: unix, control_tcp: tcp, state: state.transpose()? };
         take_over::offer(path, &estate)
     }
 }

@@ -70,8 +70,9 @@ fn build_once() -> PathBuf {
         return modules;
     }
     need_target();
-    // One build would give all of them the features of each, and `test-guests` wants one that others do without.
+    // One build would give all of them the features of each, and these want one that others do without.
     build(&target_dir, PACKAGES.iter().flat_map(|package| ["-p", package]));
+    build(&target_dir, ["-p", "notes"]);
     build(&target_dir, ["--examples", "-p", "test-guests"]);
 
     let made = target_dir.join(TARGET).join("guest");

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -22,7 +22,7 @@ use crate::link::Open;
 use crate::outgoing::Channel;
 use crate::slot::Slot;
 use crate::timer::Sleep;
-use crate::upload::{Upload, Wait};
+use crate::upload::{Upload, Wait, kind_of};
 use crate::wait::{flush, wait};
 use crate::workers::Workers;
 
@@ -164,9 +164,9 @@ impl Body {
         Kind::Incoming(Box::new(body)).into()
     }
 
-    /// Ready: the handler that will read it may start; false if there is no room for it, even to wait.
-    pub(crate) fn poll_start(&mut self, wait: &mut Wait, cx: &mut Context<'_>) -> Poll<bool> {
-        let Kind::Incoming(incoming) = &mut self.kind else { return Poll::Ready(true) };
+    /// Ready: the handler that will read it may start, or the request must be refused.
+    pub(crate) fn poll_start(&mut self, wait: &mut Wait, cx: &mut Context<'_>) -> Poll<Result<(), StatusCode>> {
+        let Kind::Incoming(incoming) = &mut self.kind else { return Poll::Ready(Ok(())) };
         let may = ready!(incoming.body.poll_start(wait, cx));
         if let Some(whole) = incoming.body.take_whole(incoming.left) {
             self.kind = Kind::Bytes(whole);
@@ -317,7 +317,8 @@ impl IncomingBody {
                 self.open = None;
                 return Poll::Ready(None);
             };
-            if frame.as_ref().is_ok_and(|frame| self.is_swallowed(frame)) {
+            let trailers = frame.as_ref().ok().and_then(Frame::trailers_ref);
+            if trailers.is_some_and(|trailers| self.body.is_swallowed(trailers)) {
                 let text = "the request body does not end as it must";
                 return Poll::Ready(Some(Err(self.broken(io::ErrorKind::InvalidData, text))));
             }
@@ -349,11 +350,6 @@ impl IncomingBody {
         io::Error::new(kind, error)
     }
 
-    /// Whether hyper took what follows the body for trailers: it does after a bare LF in place of the last CRLF, and finds none in it.
-    fn is_swallowed(&self, frame: &Frame<Bytes>) -> bool {
-        frame.trailers_ref().is_some_and(HeaderMap::is_empty) && !self.slot.link.speaks_http2()
-    }
-
     /// How long the handler may wait for the next bytes: not longer than they may stand still, nor than all that came so far allows.
     fn patience(&self) -> Duration {
         let received = self.limits.max_body - self.left;
@@ -381,19 +377,6 @@ impl Stall {
         let now = Instant::now();
         if now < self.until { now - self.since } else { Duration::ZERO }
     }
-}
-
-/// Malformed framing is `InvalidData`; whatever else ends a body early is `ConnectionAborted`: closed, reset, ended too soon.
-fn kind_of(error: &hyper::Error) -> io::ErrorKind {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        let kind = error.downcast_ref().map(io::Error::kind);
-        if matches!(kind, Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)) {
-            return io::ErrorKind::InvalidData;
-        }
-        source = error.source();
-    }
-    io::ErrorKind::ConnectionAborted
 }
 
 /// Reads a [`Body`] as `std::io::Read`.

@@ -27,7 +27,7 @@ use crate::outgoing::Outgoing;
 use crate::refusal::{drop_body, overloaded, refusal, status};
 use crate::slot::Slot;
 use crate::timer::{Millis, millis};
-use crate::upload::Wait;
+use crate::upload::{Wait, discard};
 use crate::workers::polled;
 
 /// By this name, where a handler uses it, a client can ask about its request; it stays on what we answer in a handler's stead.
@@ -195,17 +195,18 @@ impl Queued {
         self.slot.is_gone() || self.slot.link.workers.reactor.timers.recent() > self.until
     }
 
-    /// Ready: its handler may start; false if it must be refused.
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let Some(wait) = &mut self.wait else { return Poll::Ready(true) };
+    /// Ready: its handler may start, or it must be refused.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StatusCode>> {
+        let Some(wait) = &mut self.wait else { return Poll::Ready(Ok(())) };
         let may = ready!(self.request.body_mut().poll_start(wait, cx));
         self.wait = None;
         Poll::Ready(may)
     }
 
-    /// Answers 503: it waited too long, or there was no room to wait.
-    pub(crate) fn refuse(self) {
-        let response = self.slot.link.refuse(self.request, overloaded());
+    /// Answers in its handler's stead: 503 if it waited too long, or there was no room to wait.
+    pub(crate) fn refuse(self, code: StatusCode) {
+        let response = if code == StatusCode::SERVICE_UNAVAILABLE { overloaded() } else { refusal(code) };
+        let response = self.slot.link.refuse(self.request, response);
         Responder { slot: self.slot.clone(), open: Some(self.open) }.fill(response);
         // There is no handler whose end would see to it.
         self.slot.watch_stall();
@@ -251,7 +252,9 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
         let slot = Slot::new(request.method() == Method::HEAD, link.clone());
         let state = match link.refusal(&request) {
             Some(response) => {
-                let response = link.refuse(request, response);
+                let (head, incoming) = request.into_parts();
+                discard(incoming, &link);
+                let response = link.refuse(http::Request::from_parts(head, ()), response);
                 Responder { slot: slot.clone(), open: Some(open) }.fill(response);
                 State::Refused(slot)
             }
@@ -344,9 +347,9 @@ impl ReplyFuture {
             State::New(mut queued) => {
                 let slot = queued.slot.clone();
                 match queued.poll_body(cx) {
-                    Poll::Ready(true) if self.link.enter_queue(&mut self.turn, cx.waker()) => {}
-                    Poll::Ready(false) => {
-                        queued.refuse();
+                    Poll::Ready(Ok(())) if self.link.enter_queue(&mut self.turn, cx.waker()) => {}
+                    Poll::Ready(Err(code)) => {
+                        queued.refuse(code);
                         return slot.poll_reply(cx);
                     }
                     _ => {
@@ -360,7 +363,7 @@ impl ReplyFuture {
                 // Cannot be set already: this is the one place.
                 let _ = slot.own.set([polled(), self.link.connection_of_stream()]);
                 if let Err(queued) = self.link.workers.push_request(queued) {
-                    queued.refuse();
+                    queued.refuse(StatusCode::SERVICE_UNAVAILABLE);
                     return slot.poll_reply(cx);
                 }
                 self.state = State::Waiting(slot);

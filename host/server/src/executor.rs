@@ -33,6 +33,12 @@ impl Executor {
         let _ = self.0.set(Arc::downgrade(workers));
     }
 
+    pub(crate) fn of(workers: &Arc<Workers>) -> Self {
+        let executor = Self::default();
+        executor.belongs_to(workers);
+        executor
+    }
+
     fn workers(&self) -> Weak<Workers> {
         self.0.get().cloned().unwrap_or_default()
     }

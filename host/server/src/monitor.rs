@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::exchange::panic_text;
 use crate::timer::Millis;
 use crate::workers::{Worker, Workers};
@@ -67,7 +69,7 @@ impl Workers {
         for request in self.seats.expire(|request| request.is_over()) {
             // To nobody, if its client has gone.
             if !request.slot().is_gone() {
-                request.refuse();
+                request.refuse(StatusCode::SERVICE_UNAVAILABLE);
             }
         }
     }

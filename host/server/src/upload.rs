@@ -5,19 +5,22 @@
 //! What waits is polled with its connection or HTTP/2 stream and runs on whichever worker polls that.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::executor::Executor;
 use crate::link::Link;
 use crate::sync::lock;
-use crate::timer::{Millis, TimerKey, millis};
+use crate::timer::{Millis, Sleep, TimerKey, millis};
 
 /// What is held of a body, in bytes, before its handler starts.
 const AHEAD: usize = 64 * 1024;
@@ -28,14 +31,15 @@ const AHEAD_OF_CONNECTION: usize = 1024 * 1024;
 /// How long a body may take before its handler starts without the rest.
 const PATIENCE: Duration = Duration::from_millis(20);
 
+/// How long a client of HTTP/2 may go on sending a body that nobody reads any more.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// A body, and what of it has arrived before anybody asked.
 pub(crate) struct Upload {
-    incoming: Incoming,
+    source: Source,
     /// Gives out what was taken in first, then these.
     data: Bytes,
     trailers: Option<HeaderMap>,
-    /// How it has ended.
-    end: Option<Result<(), hyper::Error>>,
     link: Arc<Link>,
     /// The client sends nothing before it is asked to (RFC 9110 section 10.1.1): its handler is who asks, by reading.
     expects_continue: bool,
@@ -43,16 +47,28 @@ pub(crate) struct Upload {
     place: Option<Place>,
 }
 
+/// Where more of it comes from.
+enum Source {
+    Open(Incoming),
+    /// It has ended, and if not well it was so.
+    Ended(Option<hyper::Error>),
+}
+
 impl Upload {
     pub(crate) fn new(incoming: Incoming, expects_continue: bool, link: Arc<Link>) -> Self {
-        Self { incoming, data: Bytes::new(), trailers: None, end: None, link, expects_continue, place: None }
+        let source = Source::Open(incoming);
+        Self { source, data: Bytes::new(), trailers: None, link, expects_continue, place: None }
     }
 
-    /// Takes in what there is. Ready: the handler may start; false if there is no room, even to wait.
-    pub(crate) fn poll_start(&mut self, wait: &mut Wait, cx: &mut Context<'_>) -> Poll<bool> {
+    /// Takes in what there is. Ready: the handler may start, unless the request must be refused: its body is malformed (400), or there is no
+    /// room for it, even to wait (503).
+    pub(crate) fn poll_start(&mut self, wait: &mut Wait, cx: &mut Context<'_>) -> Poll<Result<(), StatusCode>> {
         let before = self.data.len();
-        if self.place.is_some() || self.incoming.is_end_stream() || (!self.expects_continue && self.take_in(cx)) {
-            return Poll::Ready(true);
+        if self.place.is_some() || self.is_at_end() {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.expects_continue && self.take_in(cx) {
+            return Poll::Ready(if self.is_malformed() { Err(StatusCode::BAD_REQUEST) } else { Ok(()) });
         }
         let workers = &self.link.workers;
         let now = workers.reactor.timers.recent();
@@ -62,10 +78,10 @@ impl Upload {
             match workers.uploads.enter(&mut wait.turn, cx.waker()) {
                 Entry::Granted => {
                     self.place = Some(Place(self.link.clone()));
-                    return Poll::Ready(true);
+                    return Poll::Ready(Ok(()));
                 }
                 Entry::Later if now < due => {}
-                Entry::Later | Entry::Never => return Poll::Ready(false),
+                Entry::Later | Entry::Never => return Poll::Ready(Err(StatusCode::SERVICE_UNAVAILABLE)),
             }
         }
         if self.data.len() > before {
@@ -79,21 +95,38 @@ impl Upload {
 
     /// Takes in what has arrived, as far as there is room. True: that is all.
     fn take_in(&mut self, cx: &mut Context<'_>) -> bool {
-        while self.end.is_none() && self.data.len() < AHEAD && self.link.ahead() < AHEAD_OF_CONNECTION {
-            match Pin::new(&mut self.incoming).poll_frame(cx) {
+        while self.data.len() < AHEAD && self.link.ahead() < AHEAD_OF_CONNECTION {
+            let Source::Open(incoming) = &mut self.source else { break };
+            let end = match Pin::new(&mut *incoming).poll_frame(cx) {
                 Poll::Pending => return false,
-                Poll::Ready(None) => self.end = Some(Ok(())),
-                Poll::Ready(Some(Err(error))) => self.end = Some(Err(error)),
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => self.hold(data),
-                    Err(frame) => self.trailers = frame.into_trailers().ok(),
-                },
-            }
-            if self.end.is_none() && self.incoming.is_end_stream() {
-                self.end = Some(Ok(()));
+                Poll::Ready(None) => Some(None),
+                Poll::Ready(Some(Err(error))) => Some(Some(error)),
+                Poll::Ready(Some(Ok(frame))) => {
+                    let end = incoming.is_end_stream().then_some(None);
+                    match frame.into_data() {
+                        Ok(data) => self.hold(data),
+                        Err(frame) => self.trailers = frame.into_trailers().ok(),
+                    }
+                    end
+                }
+            };
+            if let Some(error) = end {
+                self.source = Source::Ended(error);
             }
         }
-        self.end.is_some()
+        matches!(self.source, Source::Ended(_))
+    }
+
+    /// Of one that was taken in: its framing is none.
+    fn is_malformed(&self) -> bool {
+        let is_broken =
+            matches!(&self.source, Source::Ended(Some(error)) if kind_of(error) == io::ErrorKind::InvalidData);
+        is_broken || self.trailers.as_ref().is_some_and(|trailers| self.is_swallowed(trailers))
+    }
+
+    /// Whether hyper took what follows the body for trailers: it does after a bare LF in place of the last CRLF, and finds none in it.
+    pub(crate) fn is_swallowed(&self, trailers: &HeaderMap) -> bool {
+        trailers.is_empty() && !self.link.speaks_http2()
     }
 
     fn hold(&mut self, data: Bytes) {
@@ -116,7 +149,10 @@ impl Upload {
     }
 
     fn is_at_end(&self) -> bool {
-        self.end.as_ref().map_or_else(|| self.incoming.is_end_stream(), Result::is_ok)
+        match &self.source {
+            Source::Open(incoming) => incoming.is_end_stream(),
+            Source::Ended(error) => error.is_none(),
+        }
     }
 
     fn take_data(&mut self) -> Bytes {
@@ -131,9 +167,9 @@ impl Upload {
         if let Some(trailers) = self.trailers.take() {
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
-        let frame = match &mut self.end {
-            Some(end) => Poll::Ready(std::mem::replace(end, Ok(())).err().map(Err)),
-            None => Pin::new(&mut self.incoming).poll_frame(cx),
+        let frame = match &mut self.source {
+            Source::Open(incoming) => Pin::new(incoming).poll_frame(cx),
+            Source::Ended(error) => Poll::Ready(error.take().map(Err)),
         };
         if matches!(frame, Poll::Ready(None | Some(Err(_)))) || (self.place.is_some() && self.is_at_end()) {
             self.place = None;
@@ -147,7 +183,10 @@ impl Upload {
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         let held = self.data.len() as u64;
-        let mut hint = if self.end.is_some() { SizeHint::with_exact(0) } else { self.incoming.size_hint() };
+        let mut hint = match &self.source {
+            Source::Open(incoming) => incoming.size_hint(),
+            Source::Ended(_) => SizeHint::with_exact(0),
+        };
         if let Some(upper) = hint.upper() {
             hint.set_upper(upper.saturating_add(held));
         }
@@ -159,7 +198,44 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.link.give_ahead(self.data.len());
+        if let Source::Open(incoming) = std::mem::replace(&mut self.source, Source::Ended(None)) {
+            discard(incoming, &self.link);
+        }
     }
+}
+
+/// Takes in what a client of HTTP/2 goes on sending although its request is answered. Else it would be told to stop by RST_STREAM right
+/// behind the answer, which it must not discard for that (RFC 9113 section 8.1), but some do (curl before 8).
+pub(crate) fn discard(mut incoming: Incoming, link: &Arc<Link>) {
+    if !link.speaks_http2() || incoming.is_end_stream() {
+        return;
+    }
+    let until = Sleep::until(Arc::downgrade(&link.workers), Instant::now() + LINGER);
+    Executor::of(&link.workers).spawn(async move {
+        let mut until = pin!(until);
+        poll_fn(|cx| {
+            while let Poll::Ready(frame) = Pin::new(&mut incoming).poll_frame(cx) {
+                if !matches!(frame, Some(Ok(_))) {
+                    return Poll::Ready(());
+                }
+            }
+            until.as_mut().poll(cx)
+        })
+        .await;
+    });
+}
+
+/// Malformed framing is `InvalidData`; whatever else ends a body early is `ConnectionAborted`: closed, reset, ended too soon.
+pub(crate) fn kind_of(error: &hyper::Error) -> io::ErrorKind {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let kind = error.downcast_ref().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)) {
+            return io::ErrorKind::InvalidData;
+        }
+        source = error.source();
+    }
+    io::ErrorKind::ConnectionAborted
 }
 
 /// What a request needs while its handler may not start: one timer, and a turn once it waits for a place.

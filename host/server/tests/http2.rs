@@ -579,6 +579,36 @@ fn a_body_that_is_too_large_is_413() {
 }
 
 #[test]
+fn who_is_answered_early_may_send_its_body_to_the_end() {
+    let server = start(server().max_body(1000), |_req, _info| Response::new(Body::new("handled")));
+    let addr = server.addr;
+    let body = pattern(3 << 20);
+    run(async {
+        let (mut requests, _connection) = connect(addr).await;
+        // Refused for its length, and not read by its handler.
+        for (declared, status) in [(Some(body.len()), 413), (None, 200)] {
+            let mut ready = requests.clone().ready().await.expect("room for a stream");
+            let mut post = request("POST", "/");
+            if let Some(length) = declared {
+                post.headers_mut().insert("content-length", HeaderValue::from(length));
+            }
+            let (answer, mut stream) = ready.send_request(post, false).expect("valid");
+            assert_eq!(answer.await.expect("an answer").status(), status);
+            for piece in body.chunks(10_000) {
+                stream.reserve_capacity(piece.len());
+                while stream.capacity() < piece.len() {
+                    let more = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await;
+                    more.expect("the stream is open").expect("it was not reset");
+                }
+                stream.send_data(Bytes::copy_from_slice(piece), false).expect("the stream is open");
+            }
+            stream.send_data(Bytes::new(), true).expect("the stream is open");
+        }
+        assert_eq!(get(&mut requests, "/").await.0, 200);
+    });
+}
+
+#[test]
 fn trace_and_connect_are_405_with_allow() {
     let server = serve(|req: Request, _info| echo_path(&req));
     let addr = server.addr;

@@ -23,9 +23,14 @@ use crate::sync::lock;
 /// What a writer may be ahead of the client, in bytes, before it waits.
 const AHEAD: usize = 256 * 1024;
 
+/// What hyper is given at once, in bytes: it holds what it has taken, and nobody sees how much of that a client has taken since.
+const PIECE: usize = 64 * 1024;
+
 /// A response body as hyper sees it.
 pub(crate) struct Outgoing {
     kind: Kind,
+    /// What was more than one piece of the last frame.
+    rest: Bytes,
     /// Set until the end was seen.
     exchange: Option<Belonging>,
     /// On HTTP/2, as long.
@@ -94,6 +99,24 @@ impl Outgoing {
         }
     }
 
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match &mut self.kind {
+            _ if !self.rest.is_empty() => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest))))),
+            Kind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Channel(channel) => channel.poll_frame(cx),
+            Kind::Foreign(body) => body.as_mut().poll_frame(cx),
+        };
+        frame.map_ok(|frame| match frame.into_data() {
+            Ok(mut data) if data.len() > PIECE => {
+                self.rest = data.split_off(PIECE);
+                Frame::data(data)
+            }
+            Ok(data) => Frame::data(data),
+            Err(frame) => frame,
+        })
+    }
+
     fn slot(&self) -> Option<&Arc<Slot>> {
         self.exchange.as_ref()?.slot.as_ref()
     }
@@ -110,6 +133,9 @@ impl Outgoing {
     }
 
     fn is_at_end(&self) -> bool {
+        if !self.rest.is_empty() {
+            return false;
+        }
         match &self.kind {
             Kind::Full(bytes) => bytes.is_empty(),
             Kind::Channel(_) => false,
@@ -118,12 +144,7 @@ impl Outgoing {
     }
 
     fn poll_kind(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = match &mut self.kind {
-            Kind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Kind::Channel(channel) => channel.poll_frame(cx),
-            Kind::Foreign(body) => body.as_mut().poll_frame(cx),
-        };
+        let frame = self.poll_piece(cx);
         if let Some(slot) = self.slot() {
             slot.hungry.store(frame.is_pending(), Ordering::Relaxed);
             if frame.is_ready() {
@@ -153,7 +174,7 @@ impl Outgoing {
 
 impl From<Kind> for Outgoing {
     fn from(kind: Kind) -> Self {
-        Self { kind, exchange: None, sending: None, taken: 0, left: None, last: None }
+        Self { kind, rest: Bytes::new(), exchange: None, sending: None, taken: 0, left: None, last: None }
     }
 }
 
@@ -198,11 +219,17 @@ impl Body for Outgoing {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
+        let mut hint = match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Channel(_) => SizeHint::default(),
             Kind::Foreign(body) => body.size_hint(),
+        };
+        let rest = self.rest.len() as u64;
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(rest));
         }
+        hint.set_lower(hint.lower().saturating_add(rest));
+        hint
     }
 }
 

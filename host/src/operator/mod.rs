@@ -108,6 +108,8 @@ struct Inner {
     /// The line to a new host that is not ready yet, by which it can be given up.
     offer: Mutex<Option<UnixStream>>,
     complaint: Mutex<Option<String>>,
+    /// The process that was started to take this one's place, until it has, or has failed.
+    upgrading: Mutex<Option<u32>>,
     successor: OnceLock<u32>,
 }
 
@@ -153,6 +155,7 @@ impl Operator {
             holdings: OnceLock::new(),
             offer: Mutex::default(),
             complaint: Mutex::default(),
+            upgrading: Mutex::default(),
             successor: OnceLock::new(),
         }))
     }

@@ -39,8 +39,8 @@ pub(crate) struct Outgoing {
     taken: u64,
     /// Bytes that are still to come, if the head says so, or trailers: hyper drops a body when it has as many.
     left: Option<u64>,
-    /// What the body ended with, held back.
-    last: Option<Last>,
+    /// What the body ended with, held back. Boxed, since it is rare and bodies are moved.
+    last: Option<Box<Last>>,
 }
 
 type Last = Option<Result<Frame<Bytes>, BoxError>>;
@@ -184,14 +184,14 @@ impl Body for Outgoing {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, BoxError>>> {
         let (frame, was_held) = match self.last.take() {
-            Some(last) => (last, true),
+            Some(last) => (*last, true),
             None => (ready!(self.poll_kind(cx)), false),
         };
         match frame {
             Some(Ok(frame)) if frame.is_data() => Poll::Ready(Some(Ok(self.give(frame)))),
             // hyper drops what it has buffered when a body fails: the head, often. Let it write that first.
             Some(Err(error)) if !was_held => {
-                self.last = Some(Some(Err(error)));
+                self.last = Some(Box::new(Some(Err(error))));
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -203,7 +203,7 @@ impl Body for Outgoing {
                 Poll::Ready(Some(Err(error)))
             }
             last if self.poll_sent(cx).is_pending() => {
-                self.last = Some(last);
+                self.last = Some(Box::new(last));
                 Poll::Pending
             }
             Some(Ok(trailers)) => Poll::Ready(Some(Ok(self.give(trailers)))),

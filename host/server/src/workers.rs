@@ -517,8 +517,11 @@ impl Workers {
         // What this wakes may belong to the connection of the request that runs here, which is about to wait.
         let current = SLOT.take();
         let mut held = std::mem::take(&mut lock(&me.work).held);
+        for slot in &held {
+            self.poll_own(slot);
+        }
         for slot in held.drain(..) {
-            self.poll_own(&slot);
+            self.poll_carrier(&slot);
             slot.watch_stall();
         }
         lock(&me.work).held = held; // its room
@@ -551,6 +554,16 @@ impl Workers {
             }
         }
         self.announce_noted(slot);
+    }
+
+    /// Polls the connection that carries the HTTP/2 stream of `slot`, if there is something of its answer to write.
+    fn poll_carrier(self: &Arc<Self>, slot: &Slot) {
+        if slot.unsent() > 0
+            && let Some([_, Some(connection)]) = slot.own.get()
+            && connection.state().steal()
+        {
+            self.run_task(connection.clone());
+        }
     }
 
     /// Hands what was noted to the run queue.

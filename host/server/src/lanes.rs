@@ -115,6 +115,11 @@ impl<R> Lanes<R> {
         self.queued
     }
 
+    /// Those of one lane.
+    pub(crate) fn queued_in(&self, lane: u64) -> usize {
+        self.lanes.get(&lane).map_or(0, |queue| queue.requests.len())
+    }
+
     /// Whether there is a request that its lane lets start.
     pub(crate) fn may_start(&self) -> bool {
         !self.turns.is_empty()

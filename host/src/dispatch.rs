@@ -7,15 +7,12 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use astra_server::{ConnectionInfo, Exchange, Lane, Responder};
+use astra_server::{ConnectionInfo, Event, Exchange, Lane, Refused, Responder, Told};
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response,
-    uri::Scheme,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, uri::Scheme};
 use http_body_util::Full;
 
 use crate::{
@@ -48,19 +45,20 @@ pub(crate) struct Dispatch {
 
 impl astra_server::Handler for Dispatch {
     fn handle(&self, exchange: Exchange) {
-        let Exchange { mut request, info, responder } = exchange;
+        let Exchange { mut request, info, queued, responder, .. } = exchange;
         let id = self.ids.next();
         // First, so that a client cannot take away what it is not to tell.
         let client_id = prepare(request.headers_mut(), &id);
         if self.health.as_deref().is_some_and(|path| asks_for(&request, path)) {
-            return self.tell_health(&request, &info, responder, id, client_id);
+            let ongoing = ongoing(id, None, &info, queued, request.method(), request.uri());
+            return self.tell_health(ongoing, responder, client_id);
         }
         let (pin, gateway) = self.pin(&mut request, &info);
         need_authority(&mut request, info.local_addr());
         let scheme = if info.tls().is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         forwarded::rewrite(request.headers_mut(), info.peer_addr(), scheme.as_str(), &self.trusted_proxies);
 
-        let ongoing = Arc::new(ongoing(id, pin.as_deref(), &info, request.method(), request.uri()));
+        let ongoing = Arc::new(ongoing(id, pin.as_deref(), &info, queued, request.method(), request.uri()));
         let visit = self.visit(&ongoing, client_id).map(Arc::new);
         let client = Some(responder.client());
         let reply = Arc::new(Reply::new(responder, id, visit.clone()));
@@ -93,31 +91,28 @@ impl astra_server::Handler for Dispatch {
     }
 
     /// What the server answers by itself gets an id and an access line like everything else.
-    fn refused(&self, request: &request::Parts, info: &ConnectionInfo, response: &mut response::Parts) {
+    fn refused(&self, refused: Refused<'_>) -> Option<Told> {
+        let Refused { why, queued, request, info, response, .. } = refused;
         let id = self.ids.next();
         response.headers.insert(REQUEST_ID, id.header());
         let client_id = request_id::sent(&request.headers);
-        let mut ongoing = ongoing(id, None, info, &request.method, &request.uri);
-        if let Some(handler) = self.tables.handler(host(&request.uri, &request.headers), request.uri.path()) {
-            ongoing.handler = handler;
+        let mut ongoing = ongoing(id, None, info, queued, &request.method, &request.uri);
+        if let Some(revision) = self.tables.revision(host(&request.uri, &request.headers), request.uri.path()) {
+            ongoing.handler = Arc::clone(&revision.handler);
+            if matches!(why, Event::QueueFull | Event::QueueTimeout) {
+                revision.refuse();
+            }
         }
-        if let Some(visit) = self.visit(&Arc::new(ongoing), client_id) {
-            visit.refused(response.status);
-        }
+        let visit = self.visit(&Arc::new(ongoing), client_id)?;
+        visit.refused(response.status, why);
+        Some(Box::new(move |sent| visit.sent(sent)))
     }
 }
 
 impl Dispatch {
     /// Whether requests are welcome, for whoever spreads them.
-    fn tell_health(
-        &self,
-        request: &astra_server::Request,
-        info: &ConnectionInfo,
-        responder: Responder,
-        id: RequestId,
-        client_id: Option<HeaderValue>,
-    ) {
-        let ongoing = ongoing(id, None, info, request.method(), request.uri());
+    fn tell_health(&self, ongoing: Ongoing, responder: Responder, client_id: Option<HeaderValue>) {
+        let id = ongoing.id;
         let visit = self.visit(&Arc::new(ongoing), client_id);
         if let Some(visit) = &visit {
             visit.served_by_host();
@@ -154,6 +149,7 @@ fn ongoing(
     id: RequestId,
     revision: Option<&Arc<Revision>>,
     info: &ConnectionInfo,
+    queued: Duration,
     method: &Method,
     uri: &Uri,
 ) -> Ongoing {
@@ -161,7 +157,8 @@ fn ongoing(
         id,
         handler: revision.map_or_else(|| Arc::from("-"), |revision| Arc::clone(&revision.handler)),
         revision: revision.map_or(0, |revision| revision.number),
-        arrived: Instant::now(),
+        queued,
+        started: Instant::now(),
         peer: info.peer_addr(),
         method: method.clone(),
         uri: uri.clone(),
@@ -282,15 +279,20 @@ impl Reply {
     fn send_failure(&self, failure: &Failure) {
         let Some(responder) = self.take_responder() else { return };
         if failure.kind() == FailureKind::ClientGone {
-            // There is nobody to answer: the status is for the access log.
-            if let Some(visit) = &self.visit {
-                visit.answered(failure.status());
-            }
-            // Unless it has only stopped sending before its body was whole; then it is told so (RFC 9112 §8).
-            let mut response = failure_response(&Failure::new(FailureKind::BadRequest, ""));
+            // If it has only stopped sending before its body was whole, it is told so (RFC 9112 §8).
+            let early = Failure::new(FailureKind::BadRequest, "");
+            let mut response = failure_response(&early);
             response.headers_mut().insert(REQUEST_ID, self.id.header());
-            responder.send(response);
-            return;
+            let Some(visit) = self.visit.clone() else { return responder.send(response) };
+            // Else there is nobody to answer: the status is for the access log.
+            visit.answered(failure.status());
+            return responder.send_and_tell(response, move |sent| {
+                if sent.is_ok() {
+                    visit.answered(early.status());
+                    visit.overrule(&early);
+                }
+                visit.sent(sent);
+            });
         }
         self.send(responder, failure_response(failure));
     }

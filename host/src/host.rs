@@ -323,7 +323,13 @@ impl HostBuilder {
         let watcher = watcher(&operator, certificates).map_err(HostError::Serve)?;
         let control = control.open(&operator, &engine, config.server.control.max_module, &uploads);
         let (control, share) = control.map_err(HostError::Serve)?;
-        operator.hold(Holdings { sockets: server.sockets(), files: files.share(), places, control: share });
+        operator.hold(Holdings {
+            sockets: server.sockets(),
+            counters: server.counters(),
+            files: files.share(),
+            places,
+            control: share,
+        });
         Ok(RunningHost { files, server, watcher, steward, control, operator, loaded, engine, listen })
     }
 }

@@ -35,6 +35,7 @@ pub(crate) struct AccessLine<'a> {
     pub(crate) status: u16,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    pub(crate) queued: Duration,
     pub(crate) wall: Duration,
     pub(crate) cpu: Duration,
     pub(crate) peak_memory: u64,
@@ -54,7 +55,7 @@ impl LogFormat {
     pub(crate) fn access_line(self, out: &mut String, access: &AccessLine<'_>) {
         let AccessLine { revision, id, method, status, bytes_in, bytes_out, peak_memory, outcome, .. } = access;
         let time = now();
-        let (wall, cpu) = (access.wall.as_micros(), access.cpu.as_micros());
+        let (queued, wall, cpu) = (access.queued.as_millis(), access.wall.as_micros(), access.cpu.as_micros());
         match self {
             Self::Text => {
                 let (handler, path) = (Escaped::word(access.handler), Escaped::word(access.path));
@@ -66,7 +67,7 @@ impl LogFormat {
                 let _ = write!(
                     out,
                     " handler={handler} revision={revision} method={method} path={path} status={status} in={bytes_in} out={bytes_out} \
-                     wall_us={wall} cpu_us={cpu} memory={peak_memory} outcome={outcome}"
+                     queue_ms={queued} wall_us={wall} cpu_us={cpu} memory={peak_memory} outcome={outcome}"
                 );
                 if let Some(client_id) = access.client_id {
                     let _ = write!(out, " client_id={}", Escaped::word(client_id));
@@ -81,7 +82,7 @@ impl LogFormat {
                 };
                 let _ = write!(
                     out,
-                    r#","handler":{handler},"revision":{revision},"method":"{method}","path":{path},"status":{status},"bytes_in":{bytes_in},"bytes_out":{bytes_out},"wall_us":{wall},"cpu_us":{cpu},"peak_memory":{peak_memory},"outcome":"{outcome}""#
+                    r#","handler":{handler},"revision":{revision},"method":"{method}","path":{path},"status":{status},"bytes_in":{bytes_in},"bytes_out":{bytes_out},"queue_ms":{queued},"wall_us":{wall},"cpu_us":{cpu},"peak_memory":{peak_memory},"outcome":"{outcome}""#
                 );
                 if let Some(client_id) = access.client_id {
                     let _ = write!(out, r#","client_id":{}"#, Json(client_id));
@@ -265,6 +266,7 @@ mod tests {
             status: 200,
             bytes_in: 1,
             bytes_out: 12,
+            queued: Duration::from_millis(3),
             wall: Duration::from_micros(345),
             cpu: Duration::from_micros(120),
             peak_memory: 1 << 20,
@@ -274,7 +276,7 @@ mod tests {
         LogFormat::Text.access_line(&mut text, &access);
         let expected = format!(
             " access id={id} peer=127.0.0.1:4711 handler=hello revision=8 method=GET path=/a\\u{{20}}b\"c status=200 in=1 out=12 \
-             wall_us=345 cpu_us=120 memory=1048576 outcome=ok client_id=c-1"
+             queue_ms=3 wall_us=345 cpu_us=120 memory=1048576 outcome=ok client_id=c-1"
         );
         assert!(text.ends_with(&expected), "{text}");
 
@@ -285,6 +287,6 @@ mod tests {
         assert_eq!(value["path"], "/a b\"c");
         assert_eq!(value["peak_memory"], 1 << 20);
         assert_eq!(value["client_id"], "c-1");
-        assert_eq!(value.as_object().expect("is an object").len(), 16);
+        assert_eq!(value.as_object().expect("is an object").len(), 17);
     }
 }

@@ -103,11 +103,11 @@ impl Tables {
         table.entries.get(index).map(|entry| self.most.lane(entry, has_others))
     }
 
-    /// The handler that a request is for, which is not pinned.
-    pub(crate) fn handler(&self, host: Option<&str>, path: &str) -> Option<Arc<str>> {
+    /// The live revision of the handler that a request is for, which is not pinned.
+    pub(crate) fn revision(&self, host: Option<&str>, path: &str) -> Option<Arc<Revision>> {
         let table = self.table.load();
         let found = table.router.find(host, path)?;
-        Some(Arc::clone(&table.entries[found.handler].main.handler))
+        Some(Arc::clone(&table.entries[found.handler].main))
     }
 
     /// Pins the revision for a request, after `tell` was told which route it came by. `None`: there is no route.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::StatusCode;
 use mio::Token;
 
+use crate::counts::Event;
 use crate::exchange::{ExchangeService, panic_text};
 use crate::executor::Executor;
 use crate::frames::{Frames, PREFACE};
@@ -22,6 +23,7 @@ use crate::link::{Link, Stream, last_words};
 use crate::proxy::{self, Header, NoHeader};
 use crate::run_state::RunState;
 use crate::server::{Protocols, Shared};
+use crate::slot::Gone;
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey, millis};
 use crate::workers::Task;
@@ -176,6 +178,7 @@ impl Connection {
                 }
                 Poll::Ready(Err(error)) => {
                     log::debug!("{}: the TLS handshake failed: {error}", self.peer());
+                    self.link.note(Event::HandshakeFailed);
                     inner.failed = true;
                     return self.end(inner);
                 }
@@ -225,14 +228,11 @@ impl Connection {
                 Ok(Header::Is(None)) => return Ok(()),
                 Ok(Header::Is(Some((client, ours)))) if self.link.announce(client, ours) => return Ok(()),
                 Ok(Header::Is(Some(_))) => {
-                    log::debug!("{}: closed, since this peer has too many connections", self.peer());
+                    self.link.note(Event::MaxConnectionsPerPeer);
                     return Err(Moved::Closed);
                 }
                 Err(NoHeader) => {
-                    log::warn!(
-                        "{}: closed, since the proxy does not say who its client is (PROXY protocol, version 2)",
-                        self.peer()
-                    );
+                    self.link.note(Event::ProxyRefused);
                     return Err(Moved::Closed);
                 }
             }
@@ -274,7 +274,8 @@ impl Connection {
     /// has written all that it began, or the socket takes nothing more.
     fn tell_fault(&self, told_to_end: bool) {
         if let Some(fault) = self.link.fault.get() {
-            log::info!("{}: {fault}", self.peer());
+            log::debug!("{}: {fault}", self.peer());
+            self.link.note(if fault.is_flood() { Event::Flood } else { Event::Malformed });
             if !told_to_end && !self.link.write_blocked.load(Ordering::Relaxed) {
                 self.link.write_now(&fault.go_away());
             }
@@ -390,10 +391,13 @@ impl Connection {
         match (waiting, &inner.protocol) {
             (Waiting::Head { .. }, Protocol::Http2(_)) => {
                 log::debug!("{}: a header block did not arrive in time", self.peer());
+                self.link.note(Event::HeadTimeout);
+                self.link.gone.set(Gone::TooSlow);
                 self.end(inner)
             }
             (Waiting::Head { .. }, _) => {
                 log::debug!("{}: 408, the head did not arrive in time", self.peer());
+                self.link.note(Event::HeadTimeout);
                 self.link.write_now(&last_words(StatusCode::REQUEST_TIMEOUT, ""));
                 self.end(inner)
             }
@@ -407,11 +411,22 @@ impl Connection {
                 Moved::Closed
             }
             (Waiting::Idle { .. }, _) => self.end(inner),
-            (Waiting::Write { .. }, _) => {
+            (Waiting::Write { .. } | Waiting::Rest, _) => {
                 log::debug!("{}: the client stopped reading", self.peer());
+                self.link.note(Event::WriteTimeout);
+                self.link.gone.set(Gone::TooSlow);
                 Moved::Closed
             }
-            (Waiting::Handshake | Waiting::Linger { .. } | Waiting::Goodbye | Waiting::Rest, _) => Moved::Closed,
+            (Waiting::Handshake, Protocol::Announcement(_)) => {
+                self.link.note(Event::ProxyRefused);
+                Moved::Closed
+            }
+            (Waiting::Handshake, _) => {
+                log::debug!("{}: the TLS handshake took too long", self.peer());
+                self.link.note(Event::HandshakeTimeout);
+                Moved::Closed
+            }
+            (Waiting::Linger { .. } | Waiting::Goodbye, _) => Moved::Closed,
         }
     }
 
@@ -461,6 +476,7 @@ impl Connection {
         // hyper has answered what could be answered: 400, 414 or 431.
         if error.is_parse() {
             log::info!("{}: refused a malformed request: {error}", self.peer());
+            self.link.note(Event::Malformed);
         } else {
             log::debug!("{}: connection ended: {error}", self.peer());
         }
@@ -530,6 +546,7 @@ impl Task for Connection {
     }
 
     fn cut(self: Arc<Self>) {
+        self.link.gone.set(Gone::Stopped);
         self.cut.store(true, Ordering::SeqCst);
         self.notify();
     }

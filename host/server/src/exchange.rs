@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue};
@@ -20,12 +21,13 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::body::{Body, BoxError};
+use crate::counts::Event;
 use crate::http::{ConnectionInfo, Request};
 use crate::lanes::Lane;
-use crate::link::{Link, Open, Told};
+use crate::link::{Cut, Link, Open, Told};
 use crate::outgoing::Outgoing;
 use crate::refusal::{drop_body, overloaded, refusal, status};
-use crate::slot::Slot;
+use crate::slot::{Gone, Slot};
 use crate::timer::{Millis, millis};
 use crate::upload::{Wait, discard};
 use crate::workers::polled;
@@ -47,8 +49,27 @@ pub trait Handler: Send + Sync + 'static {
     /// The server has refused a request by itself: 400 without a valid `Host`, 405 for CONNECT and TRACE, 413 by the stated length,
     /// 431 by the number of fields (HTTP/2), 503 from a full queue. To be logged, or to add to the response's head. Called while a
     /// connection is polled: it must not block. What hyper refuses (malformed, or its head is too large) and an unfinished head (408)
-    /// are not requests yet, and go to the log only.
-    fn refused(&self, _request: &http::request::Parts, _info: &ConnectionInfo, _response: &mut http::response::Parts) {}
+    /// are not requests yet, and are only counted ([`Handle::counts`](crate::Handle::counts)).
+    ///
+    /// What it returns learns what became of the answer, as [`Responder::send_and_tell`] has it.
+    fn refused(&self, _refused: Refused<'_>) -> Option<Told> {
+        None
+    }
+}
+
+/// A request that the server has refused by itself.
+#[non_exhaustive]
+pub struct Refused<'a> {
+    /// Why: `QueueFull`, `QueueTimeout`, or `Refused` for what the request is.
+    pub why: Event,
+    /// How long it has waited to be started, in milliseconds of the clock that time-outs count by.
+    pub queued: Duration,
+    /// Its head.
+    pub request: &'a http::request::Parts,
+    /// Who asked.
+    pub info: &'a ConnectionInfo,
+    /// The head of the answer.
+    pub response: &'a mut http::response::Parts,
 }
 
 /// One request and the means to answer it.
@@ -57,6 +78,9 @@ pub struct Exchange {
     pub request: Request,
     /// Who asks, and on which of our addresses.
     pub info: ConnectionInfo,
+    /// How long the request has waited to be started since its head came: for the first of its body, for room, for its turn. In
+    /// milliseconds of the clock that time-outs count by.
+    pub queued: Duration,
     /// Where the answer goes.
     pub responder: Responder,
 }
@@ -72,10 +96,15 @@ pub struct Responder {
 pub struct Client(Arc<Slot>);
 
 impl Client {
-    /// True once the connection or HTTP/2 stream was reset or closed. A client that has only ended its sending side (half-close)
-    /// is not gone.
+    /// True once the connection or HTTP/2 stream was reset or closed, by whomever. A client that has only ended its sending side
+    /// (half-close) is not gone.
     pub fn is_gone(&self) -> bool {
         self.0.is_gone()
+    }
+
+    /// Why that is so.
+    pub fn gone(&self) -> Option<Gone> {
+        self.0.gone.get()
     }
 }
 
@@ -91,13 +120,13 @@ impl Responder {
     }
 
     /// As [`send`](Self::send), and `told` learns what became of the answer: `Ok` once all of the body, so many bytes, has gone
-    /// out; `Err` if it was cut, by its own error or because the client went away, after about so many bytes (in what hyper had
+    /// out; `Err` if it was cut, by its own error or because the client gets no more, after about so many bytes (in what hyper had
     /// buffered, framing counts as body).
     ///
     /// Gone out means on HTTP/1 that the system has taken it, on HTTP/2 that the connection has, which may still hold a few hundred
     /// KiB of a stream. `told` is called while a connection is polled: it must not block. It is dropped uncalled if the server
     /// ends before.
-    pub fn send_and_tell<B>(mut self, response: http::Response<B>, told: impl FnOnce(Result<u64, u64>) + Send + 'static)
+    pub fn send_and_tell<B>(mut self, response: http::Response<B>, told: impl FnOnce(Result<u64, Cut>) + Send + 'static)
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -164,6 +193,8 @@ pub(crate) struct Queued {
     slot: Arc<Slot>,
     open: Open,
     lane: Lane,
+    /// When its head came.
+    since: Millis,
     /// After that it is refused, if it has not been started.
     until: Millis,
     /// Of one with a body, until it may be queued.
@@ -205,23 +236,30 @@ impl Queued {
 
     /// Answers in its handler's stead: 503 if it waited too long, or there was no room to wait.
     pub(crate) fn refuse(self, code: StatusCode) {
-        let response = if code == StatusCode::SERVICE_UNAVAILABLE { overloaded() } else { refusal(code) };
-        let response = self.slot.link.refuse(self.request, response);
-        Responder { slot: self.slot.clone(), open: Some(self.open) }.fill(response);
+        let is_overload = code == StatusCode::SERVICE_UNAVAILABLE;
+        let response = if is_overload { overloaded() } else { refusal(code) };
+        let link = &self.slot.link;
+        let why = match is_overload {
+            true if link.workers.reactor.timers.recent() >= self.until => Event::QueueTimeout,
+            true => Event::QueueFull,
+            false => Event::Refused,
+        };
+        let (response, told) = link.refuse(self.request, response, why, link.queued_since(self.since));
+        Responder { slot: self.slot.clone(), open: Some(self.open) }.answer(response, told);
         // There is no handler whose end would see to it.
         self.slot.watch_stall();
     }
 
     /// Runs the handler on this thread.
     pub(crate) fn run(self) {
-        let Self { request, slot, open, lane: _, until: _, wait: _, place } = self;
+        let Self { request, slot, open, lane: _, since, until: _, wait: _, place } = self;
         drop(place);
         let link = slot.link.clone();
         if slot.is_gone() {
             return;
         }
-        let info = link.info().clone();
-        let exchange = Exchange { request, info, responder: Responder { slot, open: Some(open) } };
+        let (info, queued) = (link.info().clone(), link.queued_since(since));
+        let exchange = Exchange { request, info, queued, responder: Responder { slot, open: Some(open) } };
         let handler = link.handler.clone();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler.handle(exchange))) {
             log::error!("a handler panicked: {}", panic_text(&*panic));
@@ -254,8 +292,9 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
             Some(response) => {
                 let (head, incoming) = request.into_parts();
                 discard(incoming, &link);
-                let response = link.refuse(http::Request::from_parts(head, ()), response);
-                Responder { slot: slot.clone(), open: Some(open) }.fill(response);
+                let head = http::Request::from_parts(head, ());
+                let (response, told) = link.refuse(head, response, Event::Refused, Duration::ZERO);
+                Responder { slot: slot.clone(), open: Some(open) }.answer(response, told);
                 State::Refused(slot)
             }
             None => {
@@ -269,7 +308,7 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
                 let body = |body| Body::incoming(body, expects_continue, slot.clone());
                 let request = request.map(|incoming| if has_body { body(incoming) } else { Body::empty() });
                 let wait = has_body.then(|| Wait::new(link.clone(), since, until));
-                State::New(Box::new(Queued { request, slot, open, lane, until, wait, place: None }))
+                State::New(Box::new(Queued { request, slot, open, lane, since, until, wait, place: None }))
             }
         };
         ReplyFuture { state, link, turn: None }

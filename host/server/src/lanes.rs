@@ -154,6 +154,11 @@ impl<R, B> Lanes<R, B> {
         self.queued
     }
 
+    /// Those of one lane.
+    pub(crate) fn queued_in(&self, lane: u64) -> usize {
+        self.lanes.get(&lane).map_or(0, |queue| queue.requests.len())
+    }
+
     /// Adds a request, or gives it back if its lane has as many as may wait.
     pub(crate) fn push(&mut self, lane: &Lane, request: R) -> Result<(), R> {
         if self.lanes.len() >= self.many {

@@ -8,18 +8,20 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use hyper::rt::ReadBufCursor;
 
 use crate::connection::Connection;
+use crate::counts::Event;
 use crate::exchange::Handler;
 use crate::frames::{Fault, Frames, GOODBYE};
 use crate::http::ConnectionInfo;
 use crate::limits::Limits;
 use crate::reactor::Ready;
 use crate::server::SocketCount;
+use crate::slot::{Gone, WhyGone};
 use crate::socket::Socket;
 use crate::sync::lock;
 use crate::timer::{Millis, millis};
@@ -65,6 +67,8 @@ pub(crate) struct Link {
     pub(crate) parts: AtomicBool,
     /// What was wrong with the client's frames.
     pub(crate) fault: OnceLock<Fault>,
+    /// Why it was cut, if it was not the client that has left.
+    pub(crate) gone: WhyGone,
     /// Bytes of bodies that hyper has taken so far.
     taken: AtomicU64,
     /// Bytes written that were no bodies (heads, chunk sizes), as of the last flush.
@@ -92,12 +96,23 @@ struct QueuePlaces {
 }
 
 /// Told what became of an answer, see [`Responder::send_and_tell`](crate::Responder::send_and_tell).
-pub(crate) type Told = Box<dyn FnOnce(Result<u64, u64>) + Send>;
+pub type Told = Box<dyn FnOnce(Result<u64, Cut>) + Send>;
+
+/// An answer that did not go out whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cut {
+    /// About so many bytes of its body have gone out.
+    pub bytes: u64,
+    /// Whose doing it was; of a body that has ended with an error, `Left`.
+    pub why: Gone,
+}
 
 struct Unwritten {
     told: Told,
     length: u64,
-    is_whole: bool,
+    /// Why hyper did not take all of it.
+    cut: Option<Gone>,
     /// What `taken` was at its end.
     end: u64,
 }
@@ -113,8 +128,9 @@ pub(crate) fn last_words(status: StatusCode, text: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn as_taken(length: u64, is_whole: bool) -> Result<u64, u64> {
-    if is_whole { Ok(length) } else { Err(length) }
+/// Of a body of which hyper has taken so much, and written that.
+fn as_taken(bytes: u64, cut: Option<Gone>) -> Result<u64, Cut> {
+    cut.map_or(Ok(bytes), |why| Err(Cut { bytes, why }))
 }
 
 /// While it lives, an exchange of the connection is open.
@@ -165,6 +181,7 @@ impl Link {
             in_block: AtomicBool::new(false),
             parts: AtomicBool::new(false),
             fault: OnceLock::new(),
+            gone: WhyGone::default(),
             taken: AtomicU64::new(0),
             framing: AtomicU64::new(0),
             budget: AtomicUsize::new(0),
@@ -278,6 +295,11 @@ impl Link {
         admitted
     }
 
+    /// How long ago `since` was, by the clock of the timers: reading a finer one for each request would cost as much as a queue does.
+    pub(crate) fn queued_since(&self, since: Millis) -> Duration {
+        Duration::from_millis(self.workers.reactor.timers.recent().saturating_sub(since))
+    }
+
     pub(crate) fn give_up_turn(&self, turn: u64) {
         lock(&self.queue).waiting.remove(&turn);
     }
@@ -366,13 +388,13 @@ impl Link {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// hyper has let go of a body of which it had taken `length` bytes.
-    pub(crate) fn body_ended(&self, told: Told, length: u64, is_whole: bool) {
+    /// hyper has let go of a body of which it had taken `length` bytes, and if those were not all, for this reason.
+    pub(crate) fn body_ended(&self, told: Told, length: u64, cut: Option<Gone>) {
         if self.speaks_http2() {
-            return told(as_taken(length, is_whole));
+            return told(as_taken(length, cut));
         }
         let end = self.taken.load(Ordering::Relaxed);
-        lock(&self.unwritten).push(Unwritten { told, length, is_whole, end });
+        lock(&self.unwritten).push(Unwritten { told, length, cut, end });
         self.has_unwritten.store(true, Ordering::Relaxed);
     }
 
@@ -381,18 +403,31 @@ impl Link {
         self.framing.store(self.written().wrapping_sub(self.taken.load(Ordering::Relaxed)), Ordering::Relaxed);
         if self.has_unwritten.load(Ordering::Relaxed) {
             self.has_unwritten.store(false, Ordering::Relaxed);
-            self.tell(|answer| as_taken(answer.length, answer.is_whole));
+            self.tell(|answer| as_taken(answer.length, answer.cut));
         }
     }
 
     /// hyper's connection is gone, and with it what was not written.
     pub(crate) fn lost(&self) {
         let written = self.written().wrapping_sub(self.framing.load(Ordering::Relaxed));
-        self.tell(|answer| Err(answer.length.saturating_sub(answer.end.saturating_sub(written))));
+        self.tell(|answer| {
+            let bytes = answer.length.saturating_sub(answer.end.saturating_sub(written));
+            Err(Cut { bytes, why: answer.cut.unwrap_or_else(|| self.why_gone()) })
+        });
+    }
+
+    /// Why the client gets no more, as far as the connection is concerned.
+    pub(crate) fn why_gone(&self) -> Gone {
+        self.gone.get().unwrap_or(Gone::Left)
+    }
+
+    /// Counts what has happened to its client.
+    pub(crate) fn note(&self, event: Event) {
+        self.count.note(event, self.info().peer_addr());
     }
 
     /// Tells what became of the answers that were not written until now. Not under the lock: what is called is code of others.
-    fn tell(&self, became: impl Fn(&Unwritten) -> Result<u64, u64>) {
+    fn tell(&self, became: impl Fn(&Unwritten) -> Result<u64, Cut>) {
         let unwritten = std::mem::take(&mut *lock(&self.unwritten));
         for answer in unwritten {
             let became = became(&answer);

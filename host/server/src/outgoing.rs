@@ -85,11 +85,12 @@ impl Outgoing {
     /// Its exchange has all of it, or will not get more.
     pub(crate) fn end(&mut self, is_whole: bool) {
         let Some(Belonging { slot, open, told }) = self.exchange.take() else { return };
-        if let Some(slot) = slot {
+        if let Some(slot) = &slot {
             slot.ended();
         }
         if let Some(told) = told {
-            open.link().body_ended(told, self.taken, is_whole);
+            let why = || slot.as_ref().and_then(|slot| slot.gone.get()).unwrap_or_else(|| open.link().why_gone());
+            open.link().body_ended(told, self.taken, (!is_whole).then(why));
         }
     }
 

@@ -17,6 +17,7 @@ pub(crate) mod client;
 pub(crate) mod server;
 
 mod event_stream;
+mod metrics;
 mod operate;
 mod route;
 #[cfg(test)]

@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    event_stream,
+    event_stream, metrics,
     operate::Operate,
     route::{Asked, Query, ROUTES, Refused, Task, json},
     token::Token,
@@ -186,6 +186,7 @@ impl<O: Operate> Control<O> {
                 done(operator.hand_over().map(|pid| json!({ "pid": pid })))
             }
             Task::Events => self.follow(request.headers()),
+            Task::Metrics => Ok(metrics::response(&operator.status())),
             Task::Healthz => Ok(json(StatusCode::OK, &json!({ "alive": true }))),
             Task::Readyz => {
                 let ready = operator.is_ready();

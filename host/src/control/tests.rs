@@ -25,7 +25,7 @@ use crate::{
     operator::SwapOptions,
     operator_error::OperatorError,
     receipt::{Action, Receipt},
-    status::{RequestStatus, Status},
+    status::{RequestStatus, Status, Traffic},
 };
 
 const MAX_MODULE: u64 = 1000;
@@ -86,6 +86,7 @@ impl Operate for Arc<Fake> {
             started: String::new(),
             listen: Vec::new(),
             config: None,
+            traffic: Traffic::default(),
             handlers: Vec::new(),
         }
     }

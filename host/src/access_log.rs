@@ -14,7 +14,7 @@ use std::{
 use http::HeaderValue;
 
 use crate::{
-    failure::Failure,
+    failure::{Failure, FailureKind},
     guest::Report,
     in_flight::Ongoing,
     log_line::AccessLine,
@@ -55,10 +55,11 @@ impl Visit {
         let _ = self.progress.sent.set(sent);
     }
 
-    /// The server has answered by itself: no guest has run.
+    /// The server has answered by itself, or its client has gone before there was a worker: no guest has run.
     pub(crate) fn refused(self, status: http::StatusCode) {
         self.answered(status);
-        self.no_guest("refused");
+        let gone = Failure::new(FailureKind::ClientGone, "");
+        self.no_guest(if status == gone.status() { gone.kind().name() } else { "refused" });
     }
 
     /// The host itself answers.

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use astra_server::{ConnectionInfo, Exchange, Lane, Responder};
+use astra_server::{Admission, ConnectionInfo, Exchange, Responder, Told};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response,
@@ -52,9 +52,6 @@ impl astra_server::Handler for Dispatch {
         let id = self.ids.next();
         // First, so that a client cannot take away what it is not to tell.
         let client_id = prepare(request.headers_mut(), &id);
-        if self.health.as_deref().is_some_and(|path| asks_for(&request, path)) {
-            return self.tell_health(&request, &info, responder, id, client_id);
-        }
         let (pin, gateway) = self.pin(&mut request, &info);
         need_authority(&mut request, info.local_addr());
         let scheme = if info.tls().is_some() { Scheme::HTTPS } else { Scheme::HTTP };
@@ -88,8 +85,21 @@ impl astra_server::Handler for Dispatch {
         }
     }
 
-    fn lane(&self, uri: &Uri, headers: &HeaderMap) -> Lane {
-        self.tables.lane(host(uri, headers), uri.path()).unwrap_or_default()
+    fn admit(&self, request: &request::Parts, info: &ConnectionInfo) -> Admission {
+        if self.health.as_deref().is_some_and(|path| asks_for(request, path)) {
+            let (status, text) = match self.ready.load(Ordering::Relaxed) {
+                true => (StatusCode::OK, "ready\n"),
+                false => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            };
+            return self.answer(request, info, text_response(status, text), Visit::served_by_host);
+        }
+        match self.tables.lane(host(&request.uri, &request.headers), request.uri.path()) {
+            Some(lane) => Admission::Queue(lane),
+            None => {
+                let failure = no_route();
+                self.answer(request, info, failure_response(&failure), |visit| visit.unserved(&failure))
+            }
+        }
     }
 
     /// What the server answers by itself gets an id and an access line like everything else.
@@ -108,25 +118,24 @@ impl astra_server::Handler for Dispatch {
 }
 
 impl Dispatch {
-    /// Whether requests are welcome, for whoever spreads them.
-    fn tell_health(
+    /// What the host answers itself, whether there is a worker for it or not: with an id and an access line, like everything else.
+    fn answer(
         &self,
-        request: &astra_server::Request,
+        request: &request::Parts,
         info: &ConnectionInfo,
-        responder: Responder,
-        id: RequestId,
-        client_id: Option<HeaderValue>,
-    ) {
-        let ongoing = ongoing(id, None, info, request.method(), request.uri());
-        let visit = self.visit(&Arc::new(ongoing), client_id);
-        if let Some(visit) = &visit {
-            visit.served_by_host();
-        }
-        let (status, text) = match self.ready.load(Ordering::Relaxed) {
-            true => (StatusCode::OK, "ready\n"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-        };
-        Reply::new(responder, id, visit.map(Arc::new)).send_text(status, text);
+        mut response: Response<Bytes>,
+        is_known: impl FnOnce(&Visit),
+    ) -> Admission {
+        let id = self.ids.next();
+        response.headers_mut().insert(REQUEST_ID, id.header());
+        let ongoing = ongoing(id, None, info, &request.method, &request.uri);
+        let visit = self.visit(&Arc::new(ongoing), request_id::sent(&request.headers));
+        let told = visit.map(|visit| -> Told {
+            is_known(&visit);
+            visit.answered(response.status());
+            Box::new(move |sent| visit.sent(sent))
+        });
+        Admission::Answer(response, told)
     }
 
     /// Pins the revision that the request is for, and tells the guest which route it came by.
@@ -169,8 +178,8 @@ fn ongoing(
     }
 }
 
-fn asks_for(request: &astra_server::Request, path: &str) -> bool {
-    request.uri().path() == path && matches!(*request.method(), Method::GET | Method::HEAD)
+fn asks_for(request: &request::Parts, path: &str) -> bool {
+    request.uri.path() == path && matches!(request.method, Method::GET | Method::HEAD)
 }
 
 fn blames_revision(outcome: &Outcome) -> bool {
@@ -289,16 +298,10 @@ impl Reply {
             // Unless it has only stopped sending before its body was whole; then it is told so (RFC 9112 §8).
             let mut response = failure_response(&Failure::new(FailureKind::BadRequest, ""));
             response.headers_mut().insert(REQUEST_ID, self.id.header());
-            responder.send(response);
+            responder.send(response.map(Full::new));
             return;
         }
-        self.send(responder, failure_response(failure));
-    }
-
-    fn send_text(&self, status: StatusCode, text: &'static str) {
-        if let Some(responder) = self.take_responder() {
-            self.send(responder, text_response(status, text));
-        }
+        self.send(responder, failure_response(failure).map(Full::new));
     }
 
     /// The failure of a request that reaches no guest.
@@ -326,7 +329,7 @@ impl Reply {
     }
 }
 
-fn failure_response(failure: &Failure) -> Response<Full<Bytes>> {
+fn failure_response(failure: &Failure) -> Response<Bytes> {
     let mut response = text_response(failure.status(), failure.public_text());
     if let Some(after) = failure.retry_after() {
         response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().into());
@@ -334,8 +337,8 @@ fn failure_response(failure: &Failure) -> Response<Full<Bytes>> {
     response
 }
 
-fn text_response(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+fn text_response(status: StatusCode, text: &'static str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -52,10 +52,11 @@ mod wait;
 mod workers;
 
 pub use crate::body::{Body, BodyReader, BodyWriter, BoxError};
-pub use crate::exchange::{Client, Exchange, Handler, Responder};
+pub use crate::exchange::{Admission, Client, Exchange, Handler, Responder};
 pub use crate::executor::Executor;
 pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service, TlsInfo};
 pub use crate::lanes::Lane;
+pub use crate::link::Told;
 pub use crate::server::{Handle, ListeningSocket, Server, Sockets};
 pub use crate::tcp_stream::TcpStream;
 pub use crate::wait::{Interrupted, blocking, flush, sleep_until, wait};

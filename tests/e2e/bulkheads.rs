@@ -1,16 +1,36 @@
 //! Many handlers and many clients in one host: what each may have of it, and that the others get theirs.
 
-use crate::harness::{BOTH, Client, Host, Scratch, Setup, all_waiting, guest};
+use std::time::{Duration, Instant};
+
+use crate::harness::{BOTH, Client, Host, Scratch, Setup, all_waiting, guest, hostility};
 
 /// A host with the handlers `slow` (at `/slow`) and `hello` (at `/hello`).
 fn two_handlers(dir: &Scratch, server: &str, limits: &str) -> Host {
+    beside_hello(dir, server, "slow", "/slow", limits)
+}
+
+/// A host with a handler at `route`, and `hello` (at `/hello`).
+fn beside_hello(dir: &Scratch, server: &str, name: &str, route: &str, limits: &str) -> Host {
     let config = format!(
-        "[server]\nlisten = \"127.0.0.1:0\"\n{server}\n[[handler]]\nname = \"slow\"\nmodule = {slow:?}\nroute = \"/slow\"\nlimits = {{ \
+        "[server]\nlisten = \"127.0.0.1:0\"\n{server}\n[[handler]]\nname = {name:?}\nmodule = {module:?}\nroute = {route:?}\nlimits = {{ \
          {limits} }}\n[[handler]]\nname = \"hello\"\nmodule = {hello:?}\nroute = \"/hello\"\n",
-        slow = guest("slow"),
+        module = guest(name),
         hello = guest("hello"),
     );
     Setup::run(dir.file("astra.toml", config)).flag("--control", dir.join("control")).start()
+}
+
+/// `ps`, until so many requests have been started and have not ended.
+fn expect_running(dir: &Scratch, count: usize) {
+    let started = Instant::now();
+    loop {
+        let listed = Setup::bare().arg("ps").arg("--json").flag("--control", dir.join("control")).end();
+        let requests: Vec<serde_json::Value> = serde_json::from_str(&listed.stdout).expect("it is a list in JSON");
+        if requests.len() == count {
+            return;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{requests:?}");
+    }
 }
 
 const HOUR: &str = "/slow?ms=3600000";
@@ -105,6 +125,25 @@ fn what_the_host_answers_itself_waits_for_no_guest() {
     queued.into_iter().for_each(Client::reset);
     let line = host.json("of who has gone", |line| line["kind"] == "access" && line["outcome"] == "client_gone");
     assert_eq!((&line["status"], &line["handler"], &line["path"]), (&499.into(), &"slow".into(), &"/slow".into()));
+}
+
+#[test]
+fn guests_that_compute_for_ever_leave_the_others_their_share_of_the_cores() {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    for path in hostility::COMPUTING.into_iter().chain(["/naps"]) {
+        let dir = Scratch::new();
+        let host = beside_hello(&dir, "", "does_its_worst", "/*", "deadline = \"1h\"");
+        // As many as may run at once. Each has its seat before the next one asks.
+        let mut busy: Vec<Client> = (0..2 * cores).map(|_| host.connect()).collect();
+        for (number, client) in busy.iter_mut().enumerate() {
+            client.ask(path);
+            expect_running(&dir, number + 1);
+        }
+        for _ in 0..3 {
+            host.expect("/hello", 200, "ok");
+        }
+        busy.into_iter().for_each(Client::reset);
+    }
 }
 
 #[test]

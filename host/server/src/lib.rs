@@ -11,7 +11,7 @@
 //! | `tls` | the layer between that socket and hyper (`no_tls` in its place without the feature) |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
 //! | `upload`, `body`, `outgoing`, `http` | what arrives before a handler starts; bodies for blocking code, hyper's end of them, the types both speak |
-//! | `workers`, `seats`, `lanes`, `wait`, `monitor` | the threads; who may run and what next; the queues of requests; giving up a seat; the thread that ticks |
+//! | `workers`, `seats`, `lanes`, `wait`, `monitor` | the threads; who may run and what next; whose turn it is; giving up a seat; the thread that ticks |
 //! | `reactor`, `timer`, `readiness`, `run_state`, `parker` | events, deadlines, and the three small state machines |
 
 mod body;
@@ -59,5 +59,5 @@ pub use crate::lanes::Lane;
 pub use crate::link::Told;
 pub use crate::server::{Handle, ListeningSocket, Server, Sockets};
 pub use crate::tcp_stream::TcpStream;
-pub use crate::wait::{Interrupted, blocking, flush, sleep_until, wait};
+pub use crate::wait::{Interrupted, blocking, flush, give_way, sleep_until, wait};
 pub use bytes::Bytes;

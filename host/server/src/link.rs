@@ -8,12 +8,14 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
 
+use http::StatusCode;
 use hyper::rt::ReadBufCursor;
 
 use crate::connection::Connection;
 use crate::exchange::Handler;
-use crate::frames::{Fault, Frames};
+use crate::frames::{Fault, Frames, GOODBYE};
 use crate::http::ConnectionInfo;
 use crate::limits::Limits;
 use crate::reactor::Ready;
@@ -59,6 +61,8 @@ pub(crate) struct Link {
     pub(crate) write_blocked: AtomicBool,
     /// The last request was of HTTP/1.0: only the end of the connection may tell the end of its answer.
     pub(crate) is_http10: AtomicBool,
+    /// hyper is to take its goodbye on HTTP/2 for answered. Set by the connection, cleared once hyper has read that.
+    pub(crate) parts: AtomicBool,
     /// What was wrong with the client's frames.
     pub(crate) fault: OnceLock<Fault>,
     /// Bytes of bodies that hyper has taken so far.
@@ -98,6 +102,17 @@ struct Unwritten {
     is_whole: bool,
     /// What `taken` was at its end.
     end: u64,
+}
+
+/// An answer that hyper does not write, since it has read no request that it could be to; `text`, or the name of the status.
+pub(crate) fn last_words(status: StatusCode, text: &str) -> Vec<u8> {
+    let text = if text.is_empty() { status.to_string() } else { format!("{status}: {text}") };
+    let (length, date) = (text.len() + 1, httpdate::fmt_http_date(SystemTime::now()));
+    let kind = "text/plain; charset=utf-8";
+    format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\ncontent-type: {kind}\r\ndate: {date}\r\n\r\n{text}\n"
+    )
+    .into_bytes()
 }
 
 fn as_taken(length: u64, is_whole: bool) -> Result<u64, u64> {
@@ -150,6 +165,7 @@ impl Link {
             write_blocked: AtomicBool::new(false),
             is_http10: AtomicBool::new(false),
             in_block: AtomicBool::new(false),
+            parts: AtomicBool::new(false),
             fault: OnceLock::new(),
             taken: AtomicU64::new(0),
             framing: AtomicU64::new(0),
@@ -482,20 +498,52 @@ pub(crate) struct Stream {
     read_before: Vec<u8>,
     /// On HTTP/2.
     frames: Option<Frames>,
+    /// On HTTP/1: what was read since the last of so many exchanges, in bytes.
+    head: usize,
+    exchanges: u64,
 }
 
 impl Stream {
     pub(crate) fn new(link: Arc<Link>, read_before: Vec<u8>, frames: Option<Frames>) -> Self {
-        Self { link, read_before, frames }
+        let exchanges = link.exchanges();
+        Self { link, read_before, frames, head: 0, exchanges }
+    }
+
+    /// How much the next read may take.
+    fn room(&mut self) -> usize {
+        if let Some(frames) = &self.frames {
+            return if self.link.parts.load(Ordering::Relaxed) { frames.missing() } else { usize::MAX };
+        }
+        let exchanges = self.link.exchanges();
+        if self.exchanges != exchanges {
+            (self.exchanges, self.head) = (exchanges, 0);
+        }
+        // hyper asks how long a head is only when a read has not ended it, so none may go further. If there was more already, it was
+        // no head: the rest of a body, or empty lines.
+        match self.link.limits.max_head.saturating_sub(self.head) {
+            0 => usize::MAX,
+            _ if self.link.has_open() => usize::MAX,
+            room => room,
+        }
     }
 }
 
 impl hyper::rt::Read for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let Self { link, read_before, frames } = self.get_mut();
+        let this = self.get_mut();
+        let room = this.room();
+        let Self { link, read_before, frames, head, .. } = this;
+        if read_before.is_empty()
+            && link.parts.load(Ordering::Relaxed)
+            && frames.as_ref().is_some_and(Frames::is_between)
+        {
+            link.parts.store(false, Ordering::Relaxed);
+            read_before.extend_from_slice(GOODBYE);
+        }
         if !read_before.is_empty() {
-            let length = read_before.len().min(cursor.remaining());
+            let length = read_before.len().min(cursor.remaining()).min(room);
             cursor.put_slice(&read_before[..length]);
+            *head += length;
             let followed = link.follow(frames, &read_before[..length]);
             read_before.drain(..length);
             return Poll::Ready(followed);
@@ -508,7 +556,7 @@ impl hyper::rt::Read for Stream {
         if !link.take_call() {
             return Poll::Pending;
         }
-        let max = cursor.remaining().min(budget);
+        let max = cursor.remaining().min(budget).min(room);
         let mut followed = Ok(());
         let read = link.poll_read_with(max, |bytes| {
             cursor.put_slice(bytes);
@@ -517,6 +565,9 @@ impl hyper::rt::Read for Stream {
         read.map(|read| {
             let n = read?;
             link.budget.store(budget - n, Ordering::Relaxed);
+            if !link.has_open() {
+                *head += n;
+            }
             followed
         })
     }

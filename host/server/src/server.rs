@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use socket2::Domain;
 
-use crate::connection::{Connection, QUIET};
+use crate::connection::{Connection, LAST_LINGER, QUIET};
 use crate::exchange::Handler;
 use crate::executor::Executor;
 use crate::http::{ConnectionInfo, Service};
@@ -481,8 +481,8 @@ impl Handle {
             }
         }
         let whole = self.all_said() || self.is_quiet();
-        // What lingers gets what is left of the time, but not more than it would get anyway.
-        while !self.is_done() && Instant::now() < until {
+        let lingered = until.min(Instant::now() + LAST_LINGER);
+        while !self.is_done() && Instant::now() < lingered {
             std::thread::sleep(SHUTDOWN_POLL);
         }
         for listener in lock(&self.shared.listeners).drain(..) {

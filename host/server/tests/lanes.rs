@@ -2,9 +2,11 @@
 
 mod support;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use astra_server::{Admission, Bytes, ConnectionInfo, Exchange, Handler, Lane, blocking};
+use astra_server::{Admission, Bytes, ConnectionInfo, Exchange, Handler, Lane, blocking, give_way, sleep_until, wait};
 use http::request;
 use http_body_util::Full;
 use support::frames::get;
@@ -138,4 +140,62 @@ fn uploads_that_trickle_leave_half_of_their_lane_to_requests_that_are_whole() {
         client.send("hello");
         assert_eq!(client.answer().status, 200);
     }
+}
+
+/// `/busy…` computes until it is told to stop, and meanwhile waits or gives way now and then; what is elsewhere is answered at once.
+struct Busy {
+    is_over: Arc<AtomicBool>,
+    pause: fn(),
+    called: std::sync::mpsc::Sender<()>,
+}
+
+impl Handler for Busy {
+    fn admit(&self, request: &request::Parts, _info: &ConnectionInfo) -> Admission {
+        Admission::Queue(Lane { id: u64::from(request.uri.path().starts_with("/busy")), ..Lane::default() })
+    }
+
+    fn handle(&self, exchange: Exchange) {
+        let path = exchange.request.uri().path().to_owned();
+        if path.starts_with("/busy") {
+            self.called.send(()).expect("the test listens");
+            while !self.is_over.load(Ordering::SeqCst) {
+                let until = Instant::now() + Duration::from_millis(5);
+                while Instant::now() < until {}
+                (self.pause)();
+            }
+        }
+        exchange.responder.send(http::Response::new(Full::new(Bytes::from(path))));
+    }
+}
+
+/// More than may run at once have the seats, for ever; another lane's requests are answered nonetheless.
+fn others_are_served_beside(pause: fn()) {
+    let (called, calls) = signals();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let server = start_handler(server().seats(2), Busy { is_over: is_over.clone(), pause, called });
+    let mut busy: Vec<Client> = (0..2).map(|_| ask(&server, "/busy")).collect();
+    calls.next();
+    calls.next();
+    busy.extend((0..8).map(|_| ask(&server, "/busy")));
+    for _ in 0..5 {
+        assert_eq!(server.connect().get("/quick").text(), "/quick");
+    }
+    is_over.store(true, Ordering::SeqCst);
+    for client in &mut busy {
+        assert_eq!(client.answer().text(), "/busy");
+    }
+}
+
+#[test]
+fn those_that_wait_and_compute_in_turn_do_not_keep_others_from_the_seats() {
+    others_are_served_beside(|| {
+        let until = Instant::now() + Duration::from_millis(1);
+        let sleep = sleep_until(until).expect("a worker calls this");
+        wait(sleep, None).expect("nobody ends it");
+    });
+}
+
+#[test]
+fn those_that_only_compute_give_way_to_others() {
+    others_are_served_beside(give_way);
 }

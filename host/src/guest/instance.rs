@@ -242,6 +242,7 @@ pub(crate) fn store(engine: &wasmtime::Engine, state: State) -> Store<State> {
 fn tick(mut store: StoreContextMut<'_, State>) -> Result<UpdateDeadline> {
     let state = store.data_mut();
     blocking::send_out(&mut state.answer);
+    astra_server::give_way();
     let phase = state.answer.phase();
     state.clock.check(phase)?;
     if state.client.as_ref().is_some_and(astra_server::Client::is_gone) {

@@ -58,11 +58,11 @@ impl Visit {
         let _ = self.progress.sent.set(sent);
     }
 
-    /// The server has answered by itself: no guest has run.
+    /// The server has answered by itself, or its client has gone before there was a worker: no guest has run.
     pub(crate) fn refused(&self, status: StatusCode, why: Event) {
         self.answered(status);
         self.no_guest(match (why, status) {
-            (Event::QueueFull | Event::QueueTimeout, _) => why.name(),
+            (Event::QueueFull | Event::QueueTimeout | Event::ClientGone, _) => why.name(),
             // As where a guest is asked first.
             (_, StatusCode::BAD_REQUEST) => FailureKind::BadRequest.name(),
             (_, StatusCode::METHOD_NOT_ALLOWED) => FailureKind::MethodNotAllowed.name(),

@@ -10,9 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use astra_server::{ConnectionInfo, Event, Exchange, Lane, Refused, Responder, Told};
+use astra_server::{Admission, ConnectionInfo, Event, Exchange, Refused, Responder, Told};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, uri::Scheme};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, uri::Scheme,
+};
 use http_body_util::Full;
 
 use crate::{
@@ -49,10 +51,6 @@ impl astra_server::Handler for Dispatch {
         let id = self.ids.next();
         // First, so that a client cannot take away what it is not to tell.
         let client_id = prepare(request.headers_mut(), &id);
-        if self.health.as_deref().is_some_and(|path| asks_for(&request, path)) {
-            let ongoing = ongoing(id, None, &info, queued, request.method(), request.uri());
-            return self.tell_health(ongoing, responder, client_id);
-        }
         let (pin, gateway) = self.pin(&mut request, &info);
         need_authority(&mut request, info.local_addr());
         let scheme = if info.tls().is_some() { Scheme::HTTPS } else { Scheme::HTTP };
@@ -86,8 +84,21 @@ impl astra_server::Handler for Dispatch {
         }
     }
 
-    fn lane(&self, uri: &Uri, headers: &HeaderMap) -> Lane {
-        self.tables.lane(host(uri, headers), uri.path()).unwrap_or_default()
+    fn admit(&self, request: &request::Parts, info: &ConnectionInfo) -> Admission {
+        if self.health.as_deref().is_some_and(|path| asks_for(request, path)) {
+            let (status, text) = match self.ready.load(Ordering::Relaxed) {
+                true => (StatusCode::OK, "ready\n"),
+                false => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            };
+            return self.answer(request, info, text_response(status, text), Visit::served_by_host);
+        }
+        match self.tables.lane(host(&request.uri, &request.headers), request.uri.path()) {
+            Some(lane) => Admission::Queue(lane),
+            None => {
+                let failure = no_route();
+                self.answer(request, info, failure_response(&failure), |visit| visit.unserved(&failure))
+            }
+        }
     }
 
     /// What the server answers by itself gets an id and an access line like everything else.
@@ -110,18 +121,24 @@ impl astra_server::Handler for Dispatch {
 }
 
 impl Dispatch {
-    /// Whether requests are welcome, for whoever spreads them.
-    fn tell_health(&self, ongoing: Ongoing, responder: Responder, client_id: Option<HeaderValue>) {
-        let id = ongoing.id;
-        let visit = self.visit(&Arc::new(ongoing), client_id);
-        if let Some(visit) = &visit {
-            visit.served_by_host();
-        }
-        let (status, text) = match self.ready.load(Ordering::Relaxed) {
-            true => (StatusCode::OK, "ready\n"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-        };
-        Reply::new(responder, id, visit.map(Arc::new)).send_text(status, text);
+    /// What the host answers itself, whether there is a worker for it or not: with an id and an access line, like everything else.
+    fn answer(
+        &self,
+        request: &request::Parts,
+        info: &ConnectionInfo,
+        mut response: Response<Bytes>,
+        is_known: impl FnOnce(&Visit),
+    ) -> Admission {
+        let id = self.ids.next();
+        response.headers_mut().insert(REQUEST_ID, id.header());
+        let ongoing = ongoing(id, None, info, Duration::ZERO, &request.method, &request.uri);
+        let visit = self.visit(&Arc::new(ongoing), request_id::sent(&request.headers));
+        let told = visit.map(|visit| -> Told {
+            is_known(&visit);
+            visit.answered(response.status());
+            Box::new(move |sent| visit.sent(sent))
+        });
+        Admission::Answer(response, told)
     }
 
     /// Pins the revision that the request is for, and tells the guest which route it came by.
@@ -166,8 +183,8 @@ fn ongoing(
     }
 }
 
-fn asks_for(request: &astra_server::Request, path: &str) -> bool {
-    request.uri().path() == path && matches!(*request.method(), Method::GET | Method::HEAD)
+fn asks_for(request: &request::Parts, path: &str) -> bool {
+    request.uri.path() == path && matches!(request.method, Method::GET | Method::HEAD)
 }
 
 fn blames_revision(outcome: &Outcome) -> bool {
@@ -283,10 +300,10 @@ impl Reply {
             let early = Failure::new(FailureKind::BadRequest, "");
             let mut response = failure_response(&early);
             response.headers_mut().insert(REQUEST_ID, self.id.header());
-            let Some(visit) = self.visit.clone() else { return responder.send(response) };
+            let Some(visit) = self.visit.clone() else { return responder.send(response.map(Full::new)) };
             // Else there is nobody to answer: the status is for the access log.
             visit.answered(failure.status());
-            return responder.send_and_tell(response, move |sent| {
+            return responder.send_and_tell(response.map(Full::new), move |sent| {
                 if sent.is_ok() {
                     visit.answered(early.status());
                     visit.overrule(&early);
@@ -294,13 +311,7 @@ impl Reply {
                 visit.sent(sent);
             });
         }
-        self.send(responder, failure_response(failure));
-    }
-
-    fn send_text(&self, status: StatusCode, text: &'static str) {
-        if let Some(responder) = self.take_responder() {
-            self.send(responder, text_response(status, text));
-        }
+        self.send(responder, failure_response(failure).map(Full::new));
     }
 
     /// The failure of a request that reaches no guest.
@@ -328,7 +339,7 @@ impl Reply {
     }
 }
 
-fn failure_response(failure: &Failure) -> Response<Full<Bytes>> {
+fn failure_response(failure: &Failure) -> Response<Bytes> {
     let mut response = text_response(failure.status(), failure.public_text());
     if let Some(after) = failure.retry_after() {
         response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().into());
@@ -336,8 +347,8 @@ fn failure_response(failure: &Failure) -> Response<Full<Bytes>> {
     response
 }
 
-fn text_response(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+fn text_response(status: StatusCode, text: &'static str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -289,7 +289,7 @@ impl HostBuilder {
             state.retain(&names).map_err(|source| HostError::State { path: state.path().to_owned(), source })?;
         }
         let entries = handlers.iter().map(Handler::entry).collect();
-        let table = Table { router: Arc::clone(&router), entries };
+        let table = Table::new(Arc::clone(&router), entries);
         let most = Most { in_flight: config.server.max_workers as usize, queued: QUEUE };
         let tables = Arc::new(Tables::new(table, most));
         let in_flight = Arc::<InFlight>::default();

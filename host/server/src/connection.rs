@@ -379,8 +379,9 @@ impl Connection {
             due = parts.map_or(due, |parts| parts.min(due));
             let shed = since.saturating_add(millis(SHED_TIME));
             if matches!((waiting, &inner.protocol), (Waiting::Idle { .. }, Protocol::Http1(_))) && shed < due {
-                if now >= shed {
-                    inner.shed();
+                if now >= shed && inner.shed() {
+                    self.link.in_head.store(true, Ordering::Relaxed);
+                    return Moved::Again;
                 }
                 self.set_timer(inner, now, if now < shed { shed } else { due });
             } else {
@@ -495,13 +496,20 @@ impl Protocol {
 }
 
 impl Inner {
-    /// Drops hyper's connection, between two requests: the next byte makes a new one.
-    fn shed(&mut self) {
+    /// Drops hyper's connection, between two requests: the next byte makes a new one. True: there is one already, of a head that began in
+    /// the same read as the request before ended; it does not wait to be polled.
+    fn shed(&mut self) -> bool {
         match std::mem::replace(&mut self.protocol, Protocol::Closed) {
             Protocol::Http1(http) => {
-                self.protocol = Protocol::Unknown(http.into_parts().read_buf.into());
+                let read: Vec<u8> = http.into_parts().read_buf.into();
+                let has_begun = !read.is_empty();
+                self.protocol = Protocol::Unknown(read);
+                has_begun
             }
-            protocol => self.protocol = protocol,
+            protocol => {
+                self.protocol = protocol;
+                false
+            }
         }
     }
 }

@@ -38,6 +38,8 @@ pub enum Event {
     QueueFull,
     /// A request was answered 503, since it had waited too long to be started.
     QueueTimeout,
+    /// A client went away before its request was started.
+    ClientGone,
     /// What a client sent was no request.
     Malformed,
     /// A request was refused for what it is: 400, 405, 413, 431, 501.
@@ -46,7 +48,7 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::MaxConnections,
         Self::MaxConnectionsPerPeer,
         Self::HeadTimeout,
@@ -58,6 +60,7 @@ impl Event {
         Self::Flood,
         Self::QueueFull,
         Self::QueueTimeout,
+        Self::ClientGone,
         Self::Malformed,
         Self::Refused,
     ];
@@ -76,6 +79,7 @@ impl Event {
             Self::Flood => "http2_flood",
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
+            Self::ClientGone => "client_gone",
             Self::Malformed => "malformed",
             Self::Refused => "refused",
         }
@@ -96,7 +100,7 @@ impl Event {
             Self::Flood => "clients are cut, since they send too many HTTP/2 frames that are no part of a request",
             Self::QueueFull => "requests are answered 503, since the queue is full",
             Self::QueueTimeout => "requests are answered 503, since they have waited too long to be started",
-            Self::HandshakeFailed | Self::Malformed | Self::Refused => return None,
+            Self::HandshakeFailed | Self::ClientGone | Self::Malformed | Self::Refused => return None,
         })
     }
 }

@@ -13,7 +13,7 @@ use std::mem::take;
 use std::time::Duration;
 
 /// The bounds that a request shares with the others of its lane, such as all those of one handler; see
-/// [`Handler::lane`](crate::Handler::lane). A bound that is new holds for the requests that come after it.
+/// [`Handler::admit`](crate::Handler::admit). A bound that is new holds for the requests that come after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lane {
     /// Which lane it is.

@@ -54,7 +54,7 @@ mod workers;
 
 pub use crate::body::{Body, BodyReader, BodyWriter, BoxError};
 pub use crate::counts::{Counters, Counts, Event};
-pub use crate::exchange::{Client, Exchange, Handler, Refused, Responder};
+pub use crate::exchange::{Admission, Client, Exchange, Handler, Refused, Responder};
 pub use crate::executor::Executor;
 pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service, TlsInfo};
 pub use crate::lanes::Lane;

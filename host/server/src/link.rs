@@ -86,12 +86,14 @@ pub(crate) struct Link {
     count: SocketCount,
 }
 
-/// How many requests of this connection are queued, and who waits to queue one more (HTTP/2 streams).
+/// How many requests of this connection are queued, and who waits to queue one more (HTTP/2 streams); by lane, so that one that is full
+/// holds up no others.
 #[derive(Default)]
 struct QueuePlaces {
-    taken: usize,
-    /// By turn; one that is reset gives its turn up.
-    waiting: BTreeMap<u64, Waker>,
+    /// Lanes in which there are some, and how many.
+    taken: Vec<(u64, usize)>,
+    /// By turn, for which lane; one that is reset gives its turn up.
+    waiting: BTreeMap<u64, (u64, Waker)>,
     next_turn: u64,
 }
 
@@ -275,22 +277,31 @@ impl Link {
         self.open.load(Ordering::SeqCst) > 0
     }
 
-    /// Takes a place for one queued request; a connection has at most twice as many as there are seats. False: `waker` will be
+    /// Takes a place for one queued request; a connection has at most twice as many in a lane as there are seats. False: `waker` will be
     /// woken.
-    pub(crate) fn enter_queue(&self, turn: &mut Option<u64>, waker: &Waker) -> bool {
+    pub(crate) fn enter_queue(&self, lane: u64, turn: &mut Option<u64>, waker: &Waker) -> bool {
+        let most = 2 * self.workers.bounds().seats;
         let mut queue = lock(&self.queue);
-        let admitted = queue.taken < 2 * self.workers.bounds().seats;
-        if admitted {
-            queue.taken += 1;
-            if let Some(turn) = turn.take() {
-                queue.waiting.remove(&turn);
+        let queue = &mut *queue;
+        let admitted = match queue.taken.iter_mut().find(|(in_lane, _)| *in_lane == lane) {
+            Some((_, taken)) if *taken >= most => false,
+            Some((_, taken)) => {
+                *taken += 1;
+                true
             }
-        } else {
+            None => {
+                queue.taken.push((lane, 1));
+                true
+            }
+        };
+        if !admitted {
             let turn = *turn.get_or_insert_with(|| {
                 queue.next_turn += 1;
                 queue.next_turn
             });
-            queue.waiting.insert(turn, waker.clone());
+            queue.waiting.insert(turn, (lane, waker.clone()));
+        } else if let Some(turn) = turn.take() {
+            queue.waiting.remove(&turn);
         }
         admitted
     }
@@ -304,17 +315,19 @@ impl Link {
         lock(&self.queue).waiting.remove(&turn);
     }
 
-    pub(crate) fn leave_queue(&self) {
-        let waiting = {
+    pub(crate) fn leave_queue(&self, lane: u64) {
+        let waiting: Vec<_> = {
             let mut queue = lock(&self.queue);
-            queue.taken -= 1;
-            if queue.waiting.is_empty() {
-                return;
+            if let Some(at) = queue.taken.iter().position(|(in_lane, _)| *in_lane == lane) {
+                queue.taken[at].1 -= 1;
+                if queue.taken[at].1 == 0 {
+                    queue.taken.swap_remove(at);
+                }
             }
-            // All of them: some may have been reset meanwhile, and would swallow the one wake-up.
-            std::mem::take(&mut queue.waiting)
+            // All of the lane: some may have been reset meanwhile, and would swallow the one wake-up.
+            queue.waiting.extract_if(.., |_, (of_lane, _)| *of_lane == lane).collect()
         };
-        for waker in waiting.into_values() {
+        for (_, (_, waker)) in waiting {
             waker.wake();
         }
     }

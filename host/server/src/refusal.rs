@@ -176,6 +176,12 @@ pub(crate) fn refusal(code: StatusCode) -> http::Response<Outgoing> {
     response
 }
 
+/// The client was gone before there was an answer. Not of the standard: nginx has made it known, and no client ever sees it.
+pub(crate) fn client_closed_request() -> StatusCode {
+    // Any number of three digits is a status.
+    StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT)
+}
+
 pub(crate) fn overloaded() -> http::Response<Outgoing> {
     let mut response = status(StatusCode::SERVICE_UNAVAILABLE);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

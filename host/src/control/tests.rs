@@ -394,6 +394,17 @@ fn whoever_asks_is_told_whether_it_lives_and_serves() {
     }
 }
 
+/// Those of one address, and more.
+#[test]
+fn clients_that_say_nothing_keep_nobody_out_for_long() {
+    let control = Control::start();
+    let silent: Vec<_> = (0..70).map(|_| control.connect()).collect();
+    for mut stream in silent {
+        assert_eq!(stream.read_to_end(&mut Vec::new()).expect("it is closed"), 0);
+    }
+    assert_eq!(control.ask("GET /healthz", "", "").status, 200);
+}
+
 #[test]
 fn an_upgrade_is_asked_for_and_answered_with_the_new_process() {
     let control = Control::start();

@@ -414,8 +414,9 @@ impl Connection {
             (Waiting::Idle { .. }, _) => self.end(inner),
             (Waiting::Write { .. } | Waiting::Rest, _) => {
                 log::debug!("{}: the client stopped reading", self.peer());
-                self.link.note(Event::WriteTimeout);
-                self.link.gone.set(Gone::TooSlow);
+                if self.link.gone.set(Gone::TooSlow) {
+                    self.link.note(Event::WriteTimeout);
+                }
                 Moved::Closed
             }
             (Waiting::Handshake, Protocol::Announcement(_)) => {
@@ -529,6 +530,7 @@ impl Task for Connection {
                 log::error!("{}: a response body panicked: {}", self.peer(), panic_text(&*panic));
                 Moved::Closed
             });
+            self.link.tell_let_go();
             match if matches!(moved, Moved::Pending) { self.on_deadline(&mut inner) } else { moved } {
                 Moved::Again => {}
                 Moved::Pending => return,

@@ -132,11 +132,10 @@ impl Responder {
 
     /// As [`send`](Self::send), and `told` learns what became of the answer: `Ok` once all of the body, so many bytes, has gone
     /// out; `Err` if it was cut, by its own error or because the client gets no more, after about so many bytes (in what hyper had
-    /// buffered, framing counts as body).
+    /// buffered on HTTP/1, framing counts as body).
     ///
-    /// Gone out means on HTTP/1 that the system has taken it, on HTTP/2 that the connection has, which may still hold a few hundred
-    /// KiB of a stream. `told` is called while a connection is polled: it must not block. It is dropped uncalled if the server
-    /// ends before.
+    /// Gone out means on HTTP/1 that the system has taken it, on HTTP/2 that the client's windows have let it pass. `told` is called
+    /// while a connection is polled: it must not block. It is dropped uncalled if the server ends before.
     pub fn send_and_tell<B>(mut self, response: http::Response<B>, told: impl FnOnce(Result<u64, Cut>) + Send + 'static)
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -438,6 +437,7 @@ impl ReplyFuture {
                     }
                     Poll::Ready(Ok(())) if self.link.enter_queue(lane, &mut self.turn, cx.waker()) => {}
                     Poll::Ready(Err(code)) => {
+                        let _ = slot.own.set([polled(), self.link.connection_of_stream()]);
                         queued.refuse(code);
                         return self.poll_own_answer(&slot, cx);
                     }

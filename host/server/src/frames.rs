@@ -1,9 +1,9 @@
 //! The frames of HTTP/2 that a client sends, followed by their headers (RFC 9113 section 4.1) as the connection reads, before
-//! hyper's parser (h2) gets them. Payloads are passed over, nothing is kept.
+//! hyper's parser (h2) gets them. Payloads are passed over, but for the one setting that is kept.
 //!
 //! It does what h2 does not. h2 bounds what requests are made of: header blocks and their CONTINUATIONs, empty and tiny DATA, streams
 //! that are reset before they are taken, streams that it refuses or resets itself. All other frames may come as fast as a client
-//! can write them, and each costs work, some an answer; here they are counted.
+//! can write them, and each costs work, some an answer; here they are counted. And h2 does not say how much a client takes of a stream.
 
 use std::fmt;
 
@@ -18,6 +18,11 @@ const CONTINUATION: u8 = 9;
 
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
+
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// What a client takes of a stream before it says more (RFC 9113 section 6.9.2), in bytes.
+pub(crate) const WINDOW: u32 = 65_535;
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -46,6 +51,10 @@ pub(crate) struct Frames {
     filled: usize,
     /// The client's preface is whole: its SETTINGS came.
     has_settings: bool,
+    /// The last frame was SETTINGS; the last bytes of its payload.
+    is_settings: bool,
+    setting: u64,
+    window: u32,
     last_stream: u32,
     /// The last frame was of a header block; the last of one.
     is_block: bool,
@@ -79,6 +88,9 @@ impl Frames {
             header: [0; HEADER],
             filled: 0,
             has_settings: false,
+            is_settings: false,
+            setting: 0,
+            window: WINDOW,
             last_stream: 0,
             is_block: false,
             ends_block: false,
@@ -97,6 +109,9 @@ impl Frames {
         }
         loop {
             let skipped = self.skip.min(bytes.len());
+            if self.is_settings {
+                self.settings(&bytes[..skipped]);
+            }
             self.skip -= skipped;
             bytes = &bytes[skipped..];
             let taken = bytes.len().min(HEADER - self.filled);
@@ -114,6 +129,22 @@ impl Frames {
     /// A header block has begun that is not at its end: nothing else can come before.
     pub(crate) fn is_in_block(&self) -> bool {
         self.is_block && !(self.ends_block && self.skip == 0)
+    }
+
+    /// The window that each stream of this client begins with.
+    pub(crate) fn stream_window(&self) -> u32 {
+        self.window
+    }
+
+    /// A part of the payload of SETTINGS: identifiers of 16 bits, each with a value of 32 (RFC 9113 section 6.5.1).
+    fn settings(&mut self, payload: &[u8]) {
+        for (at, byte) in payload.iter().enumerate() {
+            self.setting = self.setting << 8 | u64::from(*byte);
+            let is_whole = (self.skip - at - 1).is_multiple_of(6);
+            if is_whole && (self.setting >> 32) as u16 == INITIAL_WINDOW_SIZE {
+                self.window = self.setting as u32;
+            }
+        }
     }
 
     /// Between two frames, and in no header block: one more could stand here.
@@ -134,6 +165,7 @@ impl Frames {
             return Err(self.fault(Code::ProtocolError));
         }
         self.has_settings = true;
+        self.is_settings = kind == SETTINGS && flags & ACK == 0;
         self.is_block = matches!(kind, HEADERS | CONTINUATION);
         self.ends_block = flags & END_HEADERS != 0;
         let cost = match kind {
@@ -217,6 +249,34 @@ mod tests {
             };
             assert_eq!(counted(3), Ok(()), "in pieces of {size}");
             assert!(counted(2).is_err(), "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn the_window_of_streams_is_the_last_that_was_set() {
+        let set = |settings: &[(u8, [u8; 4])]| {
+            frame(
+                SETTINGS,
+                0,
+                &settings.iter().flat_map(|(id, value)| [&[0, *id], &value[..]].concat()).collect::<Vec<_>>(),
+            )
+        };
+        let (window, size) = (INITIAL_WINDOW_SIZE as u8, 5);
+        // A payload of another kind, and another setting, that look like it.
+        let ping = frame(PING, 0, &[0, window, 0, 0, 0, 9, 0, 0]);
+        let bytes = [
+            set(&[(window, [0, 0, 0, 1]), (size, [0, window, 0, 0]), (window, [0, 1, 2, 3])]),
+            set(&[(size, [0, 0, 0, window])]),
+            ping,
+        ]
+        .concat();
+        for pieces in 1..bytes.len() {
+            let mut frames = started(10);
+            assert_eq!(frames.stream_window(), WINDOW);
+            for piece in bytes.chunks(pieces) {
+                assert_eq!(frames.follow(piece, 0, 0), Ok(()));
+            }
+            assert_eq!(frames.stream_window(), 0x1_0203, "in pieces of {pieces}");
         }
     }
 

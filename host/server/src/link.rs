@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ use hyper::rt::ReadBufCursor;
 use crate::connection::Connection;
 use crate::counts::Event;
 use crate::exchange::Handler;
-use crate::frames::{Fault, Frames, GOODBYE};
+use crate::frames::{self, Fault, Frames, GOODBYE};
 use crate::http::ConnectionInfo;
 use crate::limits::Limits;
 use crate::reactor::Ready;
@@ -69,6 +69,9 @@ pub(crate) struct Link {
     pub(crate) fault: OnceLock<Fault>,
     /// Why it was cut, if it was not the client that has left.
     pub(crate) gone: WhyGone,
+    /// The window that HTTP/2 streams begin with, and when h2 last wrote some of an answer. Relaxed: an old value does no harm.
+    stream_window: AtomicU32,
+    moved: AtomicU64,
     /// Bytes of bodies that hyper has taken so far.
     taken: AtomicU64,
     /// Bytes written that were no bodies (heads, chunk sizes), as of the last flush.
@@ -82,6 +85,10 @@ pub(crate) struct Link {
     unwritten: Mutex<Vec<Unwritten>>,
     /// There are some. Relaxed: whoever polls the connection looks again at its end.
     has_unwritten: AtomicBool,
+    /// What became of answers of HTTP/2, to be told.
+    let_go: Mutex<Vec<(Told, Result<u64, Cut>)>>,
+    /// There are some. Relaxed, as above.
+    has_let_go: AtomicBool,
     /// Counts the socket, for as long as it is open.
     count: SocketCount,
 }
@@ -139,7 +146,7 @@ fn as_taken(bytes: u64, cut: Option<Gone>) -> Result<u64, Cut> {
 pub(crate) struct Open(Arc<Link>);
 
 impl Open {
-    pub(crate) fn link(&self) -> &Link {
+    pub(crate) fn link(&self) -> &Arc<Link> {
         &self.0
     }
 }
@@ -184,6 +191,8 @@ impl Link {
             parts: AtomicBool::new(false),
             fault: OnceLock::new(),
             gone: WhyGone::default(),
+            stream_window: AtomicU32::new(frames::WINDOW),
+            moved: AtomicU64::new(0),
             taken: AtomicU64::new(0),
             framing: AtomicU64::new(0),
             budget: AtomicUsize::new(0),
@@ -192,6 +201,8 @@ impl Link {
             queue: Mutex::default(),
             unwritten: Mutex::default(),
             has_unwritten: AtomicBool::new(false),
+            let_go: Mutex::default(),
+            has_let_go: AtomicBool::new(false),
             count,
         })
     }
@@ -275,6 +286,19 @@ impl Link {
 
     pub(crate) fn has_open(&self) -> bool {
         self.open.load(Ordering::SeqCst) > 0
+    }
+
+    pub(crate) fn stream_window(&self) -> u64 {
+        self.stream_window.load(Ordering::Relaxed).into()
+    }
+
+    pub(crate) fn moved(&self) -> Millis {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    /// h2 has written some of an answer.
+    pub(crate) fn moves(&self, now: Millis) {
+        self.moved.store(now, Ordering::Relaxed);
     }
 
     /// Takes a place for one queued request; a connection has at most twice as many in a lane as there are seats. False: `waker` will be
@@ -411,6 +435,23 @@ impl Link {
         self.has_unwritten.store(true, Ordering::Relaxed);
     }
 
+    /// h2 has let go of an answer. That is told when the connection has run: h2 holds locks now, and what is called is code of others.
+    pub(crate) fn let_go(&self, told: Told, became: Result<u64, Cut>) {
+        lock(&self.let_go).push((told, became));
+        self.has_let_go.store(true, Ordering::Relaxed);
+    }
+
+    /// The connection has run.
+    pub(crate) fn tell_let_go(&self) {
+        if self.has_let_go.load(Ordering::Relaxed) {
+            self.has_let_go.store(false, Ordering::Relaxed);
+            let let_go = std::mem::take(&mut *lock(&self.let_go));
+            for (told, became) in let_go {
+                told(became);
+            }
+        }
+    }
+
     /// hyper has written all that it had taken.
     fn flushed(&self) {
         self.framing.store(self.written().wrapping_sub(self.taken.load(Ordering::Relaxed)), Ordering::Relaxed);
@@ -427,6 +468,7 @@ impl Link {
             let bytes = answer.length.saturating_sub(answer.end.saturating_sub(written));
             Err(Cut { bytes, why: answer.cut.unwrap_or_else(|| self.why_gone()) })
         });
+        self.tell_let_go();
     }
 
     /// Why the client gets no more, as far as the connection is concerned.
@@ -484,6 +526,7 @@ impl Link {
         let Some(frames) = frames else { return Ok(()) };
         let followed = frames.follow(bytes, self.workers.reactor.timers.recent(), self.written());
         self.in_block.store(frames.is_in_block(), Ordering::Relaxed);
+        self.stream_window.store(frames.stream_window(), Ordering::Relaxed);
         followed.map_err(|fault| {
             // Set once: the connection ends.
             let _ = self.fault.set(fault);

@@ -231,7 +231,8 @@ impl Server {
     }
 
     /// How long a client may take nothing of what there is to send; then it is cut: over TCP reset, so that nothing is kept for it.
-    /// That it takes something shows once it has made room for some 64 KiB. Default 30 s.
+    /// That it takes something shows once it has made room for some 64 KiB. On HTTP/2 a stream whose window it does not open is
+    /// reset, and the connection goes on. Default 30 s.
     #[must_use]
     pub fn write_timeout(mut self, time: Duration) -> Self {
         self.options.limits.write_timeout = time;

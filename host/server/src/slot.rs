@@ -30,8 +30,9 @@ pub enum Gone {
 pub(crate) struct WhyGone(AtomicU8);
 
 impl WhyGone {
-    pub(crate) fn set(&self, why: Gone) {
-        let _ = self.0.compare_exchange(0, why as u8 + 1, Ordering::SeqCst, Ordering::SeqCst);
+    /// The first reason counts; says whether this was it.
+    pub(crate) fn set(&self, why: Gone) -> bool {
+        self.0.compare_exchange(0, why as u8 + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     pub(crate) fn get(&self) -> Option<Gone> {
@@ -62,8 +63,13 @@ pub(crate) struct Slot {
     // Relaxed, both: they are looked at seconds later, and an old value only makes the watch look again.
     /// hyper has asked for more of the body than there is.
     pub(crate) hungry: AtomicBool,
-    /// When hyper last took something of the body.
+    /// When hyper last took something of the body, or h2 wrote some of it.
     pub(crate) taken: AtomicU64,
+    /// On HTTP/2, in bytes: what h2 was given of the body, and what of that it has not written. Not relaxed: its end waits for that.
+    pub(crate) given: AtomicU64,
+    pub(crate) unsent: AtomicU64,
+    /// hyper has let go of the answer, and h2 has the rest of it: its stream cannot be reset alone any more.
+    pub(crate) left_to_h2: AtomicBool,
     /// Looks whether it still does.
     stall: Mutex<Option<TimerKey>>,
     /// Wakes the handler's thread, should it wait, when the client goes.
@@ -89,6 +95,9 @@ impl Slot {
             sent: AtomicBool::new(false),
             hungry: AtomicBool::new(false),
             taken: AtomicU64::new(0),
+            given: AtomicU64::new(0),
+            unsent: AtomicU64::new(0),
+            left_to_h2: AtomicBool::new(false),
             stall: Mutex::new(None),
             too_large: AtomicBool::new(false),
             too_slow: AtomicBool::new(false),
@@ -113,12 +122,23 @@ impl Slot {
         }
     }
 
+    /// Why its client gets no more, once that is so.
+    pub(crate) fn why_gone(&self) -> Gone {
+        self.gone.get().unwrap_or_else(|| self.link.why_gone())
+    }
+
     /// hyper has taken something of the answer's body.
     pub(crate) fn took(&self) {
         self.taken.store(self.link.workers.reactor.timers.recent(), Ordering::Relaxed);
     }
 
-    /// hyper has dropped the answer's body.
+    /// Whether what h2 was given of the answer is in the window that every stream of this client begins with: what h2 does not write
+    /// of it, then, waits for the connection.
+    pub(crate) fn fits(&self) -> bool {
+        self.given.load(Ordering::Relaxed) <= self.link.stream_window()
+    }
+
+    /// The answer's body is dropped, and all that h2 was given of it.
     pub(crate) fn ended(&self) {
         self.sent.store(false, Ordering::SeqCst);
         if let Some(timer) = lock(&self.stall).take() {
@@ -135,9 +155,15 @@ impl Slot {
         }
     }
 
-    /// When the client will have taken nothing for too long.
+    /// When the client will have taken nothing for too long. Streams take turns on a connection.
     fn stalled_at(&self) -> Millis {
-        self.taken.load(Ordering::Relaxed).saturating_add(millis(self.link.limits.write_timeout))
+        let taken = self.taken.load(Ordering::Relaxed);
+        let taken = if self.unsent() > 0 && self.fits() { taken.max(self.link.moved()) } else { taken };
+        taken.saturating_add(millis(self.link.limits.write_timeout))
+    }
+
+    pub(crate) fn unsent(&self) -> u64 {
+        self.unsent.load(Ordering::SeqCst)
     }
 
     /// Says who is to be woken when the client goes; returns who was to be until now.
@@ -212,19 +238,19 @@ impl Wake for Slot {
     fn wake(self: Arc<Self>) {
         *lock(&self.stall) = None;
         let now = self.link.workers.reactor.timers.recent();
-        if self.hungry.load(Ordering::Relaxed) {
+        if self.hungry.load(Ordering::Relaxed) && self.unsent() == 0 {
             self.taken.store(now, Ordering::Relaxed);
         }
         if now < self.stalled_at() || !self.sent.load(Ordering::SeqCst) {
             return self.watch_stall();
         }
-        self.link.note(Event::WriteTimeout);
-        if !self.link.speaks_http2() {
-            // Before the connection is cut, which would be the server's doing.
-            self.link.gone.set(Gone::TooSlow);
+        // Before the connection is cut, which would be the server's doing; and it may have found out itself.
+        if self.link.speaks_http2() || self.link.gone.set(Gone::TooSlow) {
+            self.link.note(Event::WriteTimeout);
         }
         self.mark_gone_for(Gone::TooSlow);
-        if let Some(Some(task)) = self.own.get().map(|own| own[0].clone()) {
+        let whole = usize::from(self.left_to_h2.load(Ordering::SeqCst));
+        if let Some(Some(task)) = self.own.get().map(|own| own[whole].clone()) {
             task.cut();
         }
     }

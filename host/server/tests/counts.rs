@@ -10,9 +10,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use astra_server::{
-    Body, Bytes, Cut, Event, Exchange, Gone, Handler, Lane, Refused, Response, Server, Told, blocking, wait,
+    Admission, Body, Bytes, ConnectionInfo, Cut, Event, Exchange, Gone, Handler, Lane, Refused, Response, Server, Told,
+    blocking, wait,
 };
-use http::{HeaderMap, StatusCode, Uri};
+use http::StatusCode;
+use http::request::Parts;
 use http_body::Frame;
 use http_body_util::Full;
 use support::frames::{get, ping};
@@ -109,8 +111,8 @@ struct Guarded {
 }
 
 impl Handler for Guarded {
-    fn lane(&self, _uri: &Uri, _headers: &HeaderMap) -> Lane {
-        self.lane
+    fn admit(&self, _request: &Parts, _info: &ConnectionInfo) -> Admission {
+        Admission::Queue(self.lane)
     }
 
     fn handle(&self, exchange: Exchange) {

@@ -14,6 +14,8 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue};
 use http_body::Frame;
+use http_body_util::Full;
+use support::frames::{self, DATA, GOAWAY, INITIAL_WINDOW_SIZE, RST_STREAM, rst_stream, window_update};
 use support::{Gate, HandlerFn, PATIENCE, pattern, serve, server, signals, start, start_handler};
 use tokio::task::JoinHandle;
 
@@ -243,7 +245,7 @@ fn a_quick_answer_does_not_wait_for_the_request_after_it() {
         if exchange.request.uri().path() == "/pending" {
             let _gone = wait(pending::<()>(), None);
         }
-        exchange.responder.send(http::Response::new(http_body_util::Full::new(Bytes::from_static(b"quick"))));
+        exchange.responder.send(http::Response::new(Full::new(Bytes::from_static(b"quick"))));
     });
     let server = start_handler(server().seats(1), quick_and_pending);
     let addr = server.addr;
@@ -485,6 +487,69 @@ fn a_handler_is_told_what_became_of_its_answer() {
         let sent = tells.next().expect_err("the client has left");
         assert!((5..1 << 20).contains(&sent.bytes) && sent.why == Gone::Left, "{sent:?}");
     });
+}
+
+#[test]
+fn what_has_gone_out_is_what_the_client_had_a_window_for() {
+    let (told, tells) = signals();
+    let server = start_handler(
+        server().write_timeout(Duration::from_millis(100)),
+        HandlerFn(move |exchange: Exchange| {
+            let told = told.clone();
+            let told = move |sent| told.send(sent).expect("the test listens");
+            let body = Full::new(Bytes::from_static(b"0123456789"));
+            exchange.responder.send_and_tell(http::Response::new(body), told);
+        }),
+    );
+    // Whether or not the end was sent with the rest, which it is only within the window that streams begin with.
+    for window in [3, 10] {
+        let mut client = support::Client::connect(server.addr).start_http2(&[(INITIAL_WINDOW_SIZE, window)]);
+        let left = 10 - window;
+        if left > 0 {
+            client.send(frames::get(1, "/"));
+            assert_eq!(client.frame_of(DATA, 1).payload.len(), 3);
+            client.send(rst_stream(1, 8));
+            assert_eq!(tells.next().map_err(|cut| (cut.bytes, cut.why)), Err((3, Gone::Left)), "reset by the client");
+            client.send(frames::get(3, "/"));
+            assert_eq!(client.frame_of(DATA, 3).payload.len(), 3);
+            client.frame_of(RST_STREAM, 3);
+            assert_eq!(
+                tells.next().map_err(|cut| (cut.bytes, cut.why)),
+                Err((3, Gone::TooSlow)),
+                "reset after the time-out"
+            );
+        }
+        client.send([frames::get(5, "/"), window_update(5, left + 1)].concat());
+        assert_eq!(client.status_of(5), 200);
+        assert_eq!(tells.next(), Ok(10));
+    }
+}
+
+#[test]
+fn an_answer_goes_on_after_goodbye_for_as_long_as_the_client_takes_it() {
+    let server = start(server().max_requests_per_connection(1), |req: Request, _info| {
+        Response::new(Body::new(vec![b'x'; if req.uri().path() == "/long" { 40_000 } else { 1 }]))
+    });
+    let connect = || support::Client::connect(server.addr).start_http2(&[(INITIAL_WINDOW_SIZE, 1000)]);
+    let mut slow = connect();
+    slow.send(frames::get(1, "/long"));
+    let (mut taken, mut is_told) = (0, false);
+    while taken == 0 || !is_told {
+        let frame = slow.frame().expect("the connection stays");
+        is_told |= frame.is(GOAWAY, 0);
+        taken += if frame.is(DATA, 1) { frame.payload.len() } else { 0 };
+    }
+    slow.send(window_update(1, 1000));
+    taken += slow.frame_of(DATA, 1).payload.len();
+    // Another that is told to end, later, and has nothing open: the server ends it after a while.
+    let mut quick = connect();
+    quick.send(frames::get(1, "/"));
+    assert_eq!(quick.status_of(1), 200);
+    quick.goodbye();
+    slow.send(window_update(1, 40_000));
+    while taken < 40_000 {
+        taken += slow.frame_of(DATA, 1).payload.len();
+    }
 }
 
 /// A body of frames that are there, and whose number nobody knows.

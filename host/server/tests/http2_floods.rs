@@ -3,7 +3,7 @@
 mod support;
 
 use std::future::pending;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -342,4 +342,61 @@ fn answers_for_which_there_is_no_window_are_reset_after_the_write_timeout() {
     assert_eq!(reset, [1, 3]);
     drop(client);
     handlers.check(server);
+}
+
+#[test]
+fn answers_whose_window_a_client_holds_back_are_reset_and_the_others_go_on() {
+    let (body, small) = (vec![b'x'; 64 << 10], 10);
+    let server =
+        start(server().write_timeout(Duration::from_millis(100)), move |req: Request, _info| match req.uri().path() {
+            "/stream" => {
+                let body = body.clone();
+                Response::new(Body::stream(move |writer| writer.write_all(&body)))
+            }
+            "/small" => Response::new(Body::new(vec![b'x'; small])),
+            _ => Response::new(Body::new(body.clone())),
+        });
+    let mut client = Client::connect(server.addr).start_http2(&[(INITIAL_WINDOW_SIZE, 1)]);
+    client.send([window_update(0, 1 << 30), get(1, "/"), get(3, "/stream"), get(5, "/small")].concat());
+    let (mut taken, mut reset) = ([0; 3], Vec::new());
+    while reset.len() < 3 {
+        let frame = client.frame().expect("the connection stays");
+        match frame.kind {
+            DATA => taken[frame.stream as usize / 2] += frame.payload.len(),
+            RST_STREAM => reset.push(frame.stream),
+            _ => {}
+        }
+    }
+    reset.sort_unstable();
+    assert_eq!((taken, &reset[..]), ([1; 3], &[1, 3, 5][..]));
+    client.send([get(7, "/small"), window_update(7, 9)].concat());
+    assert_eq!(client.status_of(7), 200);
+    drop(client);
+    assert!(server.into_handle().shutdown(PATIENCE), "nothing is left to cut");
+}
+
+#[test]
+fn a_client_that_holds_back_the_window_of_its_connection_is_cut() {
+    let server = start(server().write_timeout(Duration::from_millis(100)), |_req: Request, _info| {
+        Response::new(Body::new(vec![b'x'; 64 << 10]))
+    });
+    let mut client = Client::connect(server.addr).start_http2(&[(INITIAL_WINDOW_SIZE, 1 << 20)]);
+    client.send([get(1, "/"), get(3, "/")].concat());
+    let frames = std::iter::from_fn(|| client.frame()).filter(|frame| frame.kind == DATA);
+    assert_eq!(frames.map(|frame| frame.payload.len()).sum::<usize>(), 65_535);
+    assert!(server.into_handle().shutdown(PATIENCE), "nothing is left to cut");
+}
+
+#[test]
+fn answers_after_a_window_was_taken_back_are_cut_with_their_connection() {
+    let server = start(server().write_timeout(Duration::from_millis(100)), |_req: Request, _info| {
+        Response::new(Body::new(vec![b'x'; 64 << 10]))
+    });
+    let mut client = Client::connect(server.addr).start_http2(&[(INITIAL_WINDOW_SIZE, 1 << 20)]);
+    // h2 has all of it, with its end, when the window goes away.
+    client.send([get(1, "/")].concat());
+    client.frame_of(DATA, 1);
+    client.send([settings(&[(INITIAL_WINDOW_SIZE, 0)]), window_update(0, 1 << 20)].concat());
+    assert_eq!(client.goodbye(), None);
+    assert!(server.into_handle().shutdown(PATIENCE), "nothing is left to cut");
 }

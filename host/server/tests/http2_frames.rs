@@ -11,7 +11,7 @@ use std::future::pending;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use astra_server::{Body, Request, Response, Server, wait};
+use astra_server::{Body, Interrupted, Request, Response, Server, wait};
 use support::frames::{
     ACK, CONTINUATION, DATA, ENABLE_PUSH, END_HEADERS, END_STREAM, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, Frame, GOAWAY,
     HEADER_TABLE_SIZE, HEADERS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, NO_ERROR, PADDED, PING, PREFACE, PRIORITIZED,
@@ -19,7 +19,7 @@ use support::frames::{
     WINDOW_UPDATE, data, fields, frame, get, ping, post, request_fields, rst_stream, settings, settings_ack,
     window_update,
 };
-use support::{Client, Running, serve, server, start};
+use support::{Client, Running, serve, server, signals, start};
 
 /// What becomes of what a row sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -783,6 +783,25 @@ fn a_client_that_says_goodbye_gets_its_answers() {
     client.send(data(1, END_STREAM, "x"));
     assert_eq!(client.status_of(1), 200);
     assert_eq!(client.goodbye(), Some(NO_ERROR));
+}
+
+#[test]
+fn a_client_that_ends_its_side_has_left() {
+    // On HTTP/1 it would get its answer. h2 takes the end of what it reads for the end of the connection, as clients mean it that
+    // have streams open.
+    let (called, calls) = signals();
+    let (ended, ends) = signals();
+    let server = serve(move |_req: Request, _info| {
+        called.send(()).expect("the test listens");
+        ended.send(wait(pending::<()>(), None)).expect("the test listens");
+        Response::new(Body::new("late"))
+    });
+    let mut client = Client::connect_http2(server.addr);
+    client.send(get(1, "/"));
+    calls.next();
+    client.half_close();
+    assert_eq!(ends.next(), Err(Interrupted::ClientGone));
+    assert!(std::iter::from_fn(|| client.frame()).all(|frame| !frame.is(HEADERS, 1)), "it was answered");
 }
 
 #[test]

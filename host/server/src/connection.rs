@@ -414,9 +414,8 @@ impl Connection {
             (Waiting::Idle { .. }, _) => self.end(inner),
             (Waiting::Write { .. } | Waiting::Rest, _) => {
                 log::debug!("{}: the client stopped reading", self.peer());
-                if self.link.gone.set(Gone::TooSlow) {
-                    self.link.note(Event::WriteTimeout);
-                }
+                self.link.note_slow();
+                self.link.gone.set(Gone::TooSlow);
                 Moved::Closed
             }
             (Waiting::Handshake, Protocol::Announcement(_)) => {

@@ -69,6 +69,8 @@ pub(crate) struct Link {
     pub(crate) fault: OnceLock<Fault>,
     /// Why it was cut, if it was not the client that has left.
     pub(crate) gone: WhyGone,
+    /// It was counted that its client takes nothing, by an answer or by the connection, which find out at the same time.
+    is_slow: AtomicBool,
     /// The window that HTTP/2 streams begin with, and when h2 last wrote some of an answer. Relaxed: an old value does no harm.
     stream_window: AtomicU32,
     moved: AtomicU64,
@@ -191,6 +193,7 @@ impl Link {
             parts: AtomicBool::new(false),
             fault: OnceLock::new(),
             gone: WhyGone::default(),
+            is_slow: AtomicBool::new(false),
             stream_window: AtomicU32::new(frames::WINDOW),
             moved: AtomicU64::new(0),
             taken: AtomicU64::new(0),
@@ -474,6 +477,13 @@ impl Link {
     /// Why the client gets no more, as far as the connection is concerned.
     pub(crate) fn why_gone(&self) -> Gone {
         self.gone.get().unwrap_or(Gone::Left)
+    }
+
+    /// Its client takes nothing of what it asked for, and is cut.
+    pub(crate) fn note_slow(&self) {
+        if !self.is_slow.swap(true, Ordering::SeqCst) {
+            self.note(Event::WriteTimeout);
+        }
     }
 
     /// Counts what has happened to its client.

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::counts::Event;
 use crate::link::Link;
 use crate::outgoing::Outgoing;
 use crate::sync::lock;
@@ -30,9 +29,8 @@ pub enum Gone {
 pub(crate) struct WhyGone(AtomicU8);
 
 impl WhyGone {
-    /// The first reason counts; says whether this was it.
-    pub(crate) fn set(&self, why: Gone) -> bool {
-        self.0.compare_exchange(0, why as u8 + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    pub(crate) fn set(&self, why: Gone) {
+        let _ = self.0.compare_exchange(0, why as u8 + 1, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     pub(crate) fn get(&self) -> Option<Gone> {
@@ -244,9 +242,10 @@ impl Wake for Slot {
         if now < self.stalled_at() || !self.sent.load(Ordering::SeqCst) {
             return self.watch_stall();
         }
-        // Before the connection is cut, which would be the server's doing; and it may have found out itself.
-        if self.link.speaks_http2() || self.link.gone.set(Gone::TooSlow) {
-            self.link.note(Event::WriteTimeout);
+        self.link.note_slow();
+        if !self.link.speaks_http2() {
+            // Before the connection is cut, which would be the server's doing.
+            self.link.gone.set(Gone::TooSlow);
         }
         self.mark_gone_for(Gone::TooSlow);
         let whole = usize::from(self.left_to_h2.load(Ordering::SeqCst));

@@ -164,9 +164,8 @@ impl<'a> Escaped<'a> {
             '\t' | ' ' => !self.as_word,
             '\u{20}'..='\u{7e}' => true,
             // Line and paragraph separators, marks and overrides of writing direction.
-            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                false
-            }
+            '\u{2028}' | '\u{2029}' => false,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => false,
             other => !(other.is_control() || self.as_word && other.is_whitespace()),
         }
     }
@@ -226,10 +225,11 @@ mod tests {
 
     #[test]
     fn a_guest_cannot_begin_a_line_of_its_own() {
-        let forged = "hi\r\n2026-01-01T00:00:00.000Z access id=1\u{1b}[2Jx\u{85}y\u{2028}z\u{202e}\0";
+        let forged = "hi\r\n2026-01-01T00:00:00.000Z access id=1\u{1b}[2Jx\u{85}y\u{2028}z\u{202e}\u{61c}\0";
         let line = guest_line(LogFormat::Text, forged);
-        assert!(line.chars().all(|c| !c.is_control() && !"\u{2028}\u{202e}".contains(c)), "{line}");
-        let escaped = r"stdout: hi\r\n2026-01-01T00:00:00.000Z access id=1\u{1b}[2Jx\u{85}y\u{2028}z\u{202e}\u{0}";
+        assert!(line.chars().all(|c| !c.is_control() && !"\u{2028}\u{202e}\u{61c}".contains(c)), "{line}");
+        let escaped =
+            r"stdout: hi\r\n2026-01-01T00:00:00.000Z access id=1\u{1b}[2Jx\u{85}y\u{2028}z\u{202e}\u{61c}\u{0}";
         assert!(line.ends_with(escaped), "{line}");
     }
 

@@ -51,6 +51,9 @@ mod upload;
 mod wait;
 mod workers;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 pub use crate::body::{Body, BodyReader, BodyWriter, BoxError};
 pub use crate::exchange::{Client, Exchange, Handler, Responder};
 pub use crate::executor::Executor;

@@ -4,11 +4,11 @@
 //! and what was there before stays. Blocks while it reads: not for workers.
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
+    fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -26,11 +26,10 @@ use rustls::{
 
 use crate::{
     config::CertificateFiles,
+    validity,
     watch::{Change, Watched},
+    whole_file,
 };
-
-/// The largest file that is read.
-const MAX_FILE: u64 = 1 << 20;
 
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -39,6 +38,14 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateError {
+    /// One of several: which.
+    #[error("`{key}`")]
+    Entry {
+        /// The key of the configuration, such as `tls[1].cert`.
+        key: String,
+        /// What is wrong with it.
+        source: Box<CertificateError>,
+    },
     /// It is not there, we may not read it, or it is no file of a reasonable length.
     #[error("`{}` cannot be read", path.display())]
     Read {
@@ -79,11 +86,30 @@ pub enum CertificateError {
     Library(#[source] rustls::Error),
 }
 
+/// Reads the certificate with this number in `tls`, and its key, as [`read`] does.
+///
+/// # Errors
+/// It cannot be used; says by which key it was configured.
+pub(crate) fn read_entry(index: usize, files: &CertificateFiles) -> Result<CertifiedKey, CertificateError> {
+    read(files).map_err(|error| {
+        let key = match &error {
+            CertificateError::Read { path, .. } | CertificateError::Content { path, .. } if *path == files.cert => {
+                ".cert"
+            }
+            CertificateError::Read { .. } | CertificateError::Content { .. } => ".key",
+            _ => "",
+        };
+        CertificateError::Entry { key: format!("tls[{index}]{key}"), source: Box::new(error) }
+    })
+}
+
 /// Reads a certificate with what leads from it to a root, and its key.
 ///
 /// # Errors
 /// A file cannot be used, or they do not go together.
-pub(crate) fn read(files: &CertificateFiles) -> Result<CertifiedKey, CertificateError> {
+fn read(files: &CertificateFiles) -> Result<CertifiedKey, CertificateError> {
+    let read_file =
+        |path: &Path| whole_file::read(path).map_err(|source| CertificateError::Read { path: path.to_owned(), source });
     let (text, key) = (read_file(&files.cert)?, read_file(&files.key)?);
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let chain = chain.and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) });
@@ -98,14 +124,19 @@ pub(crate) fn read(files: &CertificateFiles) -> Result<CertifiedKey, Certificate
     })
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut text));
-    let read = read.and_then(|length| match length as u64 {
-        0..=MAX_FILE => Ok(()),
-        _ => Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 1MiB")),
+/// What a person should know about a certificate and a key that can be used, a sentence each.
+pub(crate) fn warnings(files: &CertificateFiles, certified: &CertifiedKey) -> Vec<String> {
+    let (cert, key, now) = (files.cert.display(), files.key.display(), SystemTime::now());
+    let concerns = certified.cert.iter().enumerate().filter_map(|(index, certificate)| {
+        let concern = validity::concern(certificate, now)?;
+        Some(match index {
+            0 => format!("the certificate `{cert}` {concern}"),
+            _ => format!("certificate {} in `{cert}` {concern}", index + 1),
+        })
     });
-    read.map(|()| text).map_err(|source| CertificateError::Read { path: path.to_owned(), source })
+    let is_open = fs::metadata(&files.key).is_ok_and(|found| found.mode() & 0o007 != 0);
+    let open = is_open.then(|| format!("everybody may read the key `{key}`: `chmod 600 {key}` closes it"));
+    concerns.chain(open).collect()
 }
 
 /// What is wrong with a file that does not have what it should.
@@ -119,9 +150,18 @@ fn content(path: &Path, text: &[u8], wanted: &'static str, error: &pem::Error) -
     let found = match error {
         pem::Error::NoItemsFound if text.trim().is_empty() => "nothing: it is empty".to_owned(),
         pem::Error::NoItemsFound if kinds.is_empty() => "no PEM at all".to_owned(),
-        pem::Error::NoItemsFound if kinds.contains(&"ENCRYPTED PRIVATE KEY") => {
+        // The second is OpenSSL's own way, of `openssl ec -aes256`.
+        _ if kinds.contains(&"ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") => {
             "one that is encrypted: `openssl pkey -in KEY -out FILE` writes it in plain".to_owned()
         }
+        pem::Error::MissingSectionEnd { end_marker } => {
+            let marker = String::from_utf8_lossy(end_marker);
+            format!(
+                "the beginning of one only: the line `-----END {}-----` is missing; copy the file again",
+                marker.trim()
+            )
+        }
+        pem::Error::Base64Decode(_) => "one that is damaged (it is no base64): copy the file again".to_owned(),
         pem::Error::NoItemsFound => format!("`{}`: are certificate and key exchanged?", kinds.join("`, `")),
         error => error.to_string(),
     };
@@ -157,6 +197,39 @@ pub(crate) struct Certificates {
 struct WatchedFiles {
     files: CertificateFiles,
     watched: [Watched; 2],
+    missing: [Missing; 2],
+}
+
+/// Whether a file is gone: many tools delete one before they write it anew, so one that is back at the next look never was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Missing {
+    #[default]
+    No,
+    Perhaps,
+    /// And that was said.
+    Yes,
+}
+
+impl WatchedFiles {
+    /// Looks for changes; says that a file is gone, once.
+    fn poll(&mut self, now: Instant) -> [Change; 2] {
+        let changes = self.watched.each_mut().map(|file| file.poll(now));
+        for ((file, path), missing) in
+            self.watched.iter().zip([&self.files.cert, &self.files.key]).zip(&mut self.missing)
+        {
+            *missing = match missing {
+                _ if file.is_there() => Missing::No,
+                Missing::No => Missing::Perhaps,
+                Missing::Perhaps => {
+                    let path = path.display();
+                    log::error!("`{path}` is gone: what was read from it is still used, but a restart would fail");
+                    Missing::Yes
+                }
+                Missing::Yes => Missing::Yes,
+            };
+        }
+        changes
+    }
 }
 
 impl Certificates {
@@ -169,10 +242,16 @@ impl Certificates {
         let watched = |files: &CertificateFiles| WatchedFiles {
             files: files.clone(),
             watched: [&files.cert, &files.key].map(Watched::new),
+            missing: [Missing::No; 2],
         };
         let watched = files.iter().map(watched).collect();
-        let shown: Result<_, _> = files.iter().map(|files| read(files).map(Arc::new)).collect();
-        Ok(Self { shown: Arc::new(Shown(ArcSwap::from_pointee(shown?))), files: watched })
+        let mut shown = Vec::new();
+        for (index, files) in files.iter().enumerate() {
+            let certified = read_entry(index, files)?;
+            warn(files, &certified);
+            shown.push(Arc::new(certified));
+        }
+        Ok(Self { shown: Arc::new(Shown(ArcSwap::from_pointee(shown))), files: watched })
     }
 
     /// What a listener speaks TLS with. Sessions are resumed by tickets, whose keys live as long as this process.
@@ -191,14 +270,18 @@ impl Certificates {
 
     /// Shows what has changed. When to look again, if there is anything to look at.
     pub(crate) fn look(&mut self, now: Instant) -> Option<Duration> {
-        for (index, WatchedFiles { files, watched }) in self.files.iter_mut().enumerate() {
-            let changes = watched.each_mut().map(|file| file.poll(now));
-            if changes.contains(&Change::Changing) || !changes.contains(&Change::Stable) {
+        for (index, entry) in self.files.iter_mut().enumerate() {
+            let changes = entry.poll(now);
+            // One that is missing may be still to come.
+            let is_whole = entry.missing == [Missing::No; 2];
+            if changes.contains(&Change::Changing) || !changes.contains(&Change::Stable) || !is_whole {
                 continue;
             }
+            let WatchedFiles { files, watched, .. } = entry;
             watched.iter_mut().for_each(Watched::taken);
-            match read(files) {
+            match read_entry(index, files) {
                 Ok(renewed) => {
+                    warn(files, &renewed);
                     let mut shown = Vec::clone(&self.shown.0.load());
                     shown[index] = Arc::new(renewed);
                     self.shown.0.store(Arc::new(shown));
@@ -213,6 +296,12 @@ impl Certificates {
             }
         }
         (!self.files.is_empty()).then_some(LOOK)
+    }
+}
+
+fn warn(files: &CertificateFiles, certified: &CertifiedKey) {
+    for warning in warnings(files, certified) {
+        log::warn!("{warning}");
     }
 }
 
@@ -293,10 +382,18 @@ mod tests {
         assert!(complaint(&dir, &key, &cert).contains("found `PRIVATE KEY`: are certificate and key exchanged?"));
         let encrypted = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
         assert!(complaint(&dir, &cert, &encrypted).contains("openssl pkey -in KEY -out FILE"));
-        assert!(complaint(&dir, &cert[..cert.len() / 2], &key).contains("must be a PEM file with a certificate"));
+        let legacy = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,6D7B05E1B28CD3DF1E9EF9A5BC9F57E4\n\nMHcC\n-----END EC PRIVATE KEY-----\n";
+        assert!(complaint(&dir, &cert, legacy).contains("openssl pkey -in KEY -out FILE"));
+        let half = complaint(&dir, &cert[..cert.len() / 2], &key);
+        let expected = "`cert.pem` must be a PEM file with a certificate, found the beginning of one only: the line `-----END CERTIFICATE-----` is missing; copy the file again";
+        assert_eq!(half, expected);
+        let damaged = complaint(&dir, &cert, &key.replace("MI", "M-"));
+        assert!(damaged.contains("found one that is damaged (it is no base64)"), "{damaged}");
         assert!(complaint(&dir, &cert.replace("MII", "AAA"), &key).contains("`cert.pem` cannot be used"));
         let files = CertificateFiles { cert: dir.0.clone(), key: dir.0.join("none") };
         assert!(matches!(read(&files), Err(CertificateError::Read { path, .. }) if path == dir.0));
+        let error = read_entry(1, &CertificateFiles { cert: dir.0.join("cert.pem"), ..files }).expect_err("no key");
+        assert_eq!(error.to_string(), "`tls[1].key`");
     }
 
     /// Certificates, and a clock that goes only when it is told to.

@@ -109,6 +109,7 @@ pub fn read(path: &Path, environment: impl Fn(&str) -> Option<String>) -> Result
     });
     if source.is_fine() {
         check_names(&source, &handlers);
+        check_admission(&source, &handlers, server.config.max_workers);
         check_routes(&source, &handlers);
     }
     let written = source.finish().map_err(|problems| ConfigFileError::Wrong { problems })?;
@@ -157,13 +158,21 @@ fn syntax(path: &Path, text: &str, error: &toml::de::Error) -> ConfigFileError {
         path: path.to_owned(),
         line: before.matches('\n').count() + 1,
         column: before[line_start..].chars().count() + 1,
-        message: one_line(error.message()),
+        message: match error.span().and_then(|span| text.get(span)) {
+            Some(key) if error.message().trim() == "duplicate key" => format!("`{key}` is there twice"),
+            _ => one_line(error.message()),
+        },
     }
 }
 
-/// What TOML's parser says.
+/// What TOML's parser says, in our words where they are not for people.
 fn one_line(message: &str) -> String {
-    message.trim().replace('\n', ", ")
+    let message = message.trim();
+    // The only value that it can read and not keep.
+    if message.starts_with("invalid type: integer") && message.contains("128") {
+        return "the number is too large".to_owned();
+    }
+    message.replace('\n', ", ")
 }
 
 /// What `[server]` says.
@@ -347,6 +356,19 @@ fn check_names(source: &Source<'_>, handlers: &[HandlerConfig]) {
     }
 }
 
+/// What a handler may have is a part of what the host has.
+fn check_admission(source: &Source<'_>, handlers: &[HandlerConfig], max_workers: u32) {
+    for (index, HandlerConfig { name, admission, .. }) in handlers.iter().enumerate() {
+        if let Some(in_flight) = admission.in_flight.filter(|in_flight| *in_flight > max_workers) {
+            let most = source.shown(0, "max_workers", &max_workers.to_string());
+            let found = source.shown(index + 1, "limits.in_flight", &in_flight.to_string());
+            source.problem(&format!(
+                "handler `{name}`: `limits.in_flight` must be at most `max_workers` of `[server]`, which is `{most}`, found `{found}`"
+            ));
+        }
+    }
+}
+
 /// Whether the routes can be told apart, and each probe asks the handler that it is for.
 fn check_routes(source: &Source<'_>, handlers: &[HandlerConfig]) {
     if handlers.is_empty() {
@@ -425,9 +447,10 @@ fn probe_path(name: &str, text: &str) -> Result<String, ValueError> {
 }
 
 fn plain_path(name: &str, text: &str) -> Result<String, ValueError> {
+    let is_pattern = text.contains('*') || text.contains("/:");
     match probe_path(name, text) {
-        Ok(path) if !path.contains('?') => Ok(path),
-        _ => Err(not_allowed(name, "a path, such as `/healthz`", text)),
+        Ok(path) if !path.contains('?') && !is_pattern => Ok(path),
+        _ => Err(not_allowed(name, "one path, such as `/healthz`: `*` and `:name` are for routes", text)),
     }
 }
 

@@ -49,6 +49,7 @@ pub fn access_line(format: LogFormat, handler: &str, client_id: Option<&str>, me
         status: 200,
         bytes_in: 0,
         bytes_out: 0,
+        queued: Duration::ZERO,
         wall: Duration::ZERO,
         cpu: Duration::ZERO,
         peak_memory: 0,

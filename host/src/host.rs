@@ -35,7 +35,7 @@ use crate::{
     router::Route,
     state_dir::StateDir,
     table::{Most, Table, Tables},
-    take_over::Estate,
+    take_over::{Estate, Places},
     unix_socket::SocketFiles,
     watcher::watcher,
 };
@@ -234,7 +234,13 @@ impl HostBuilder {
     /// When a grant, a module, a route or an address cannot be used; nothing is left running then.
     pub fn start(self) -> Result<RunningHost, HostError> {
         let Self { mut config, sockets: passed, estate, relaunch, log, file, read_config, stop } = self;
-        let Estate { sockets, files, control: control_socket, control_tcp, state: inherited_state } = estate;
+        let Estate { sockets, files, places, control: control_socket, control_tcp, state: inherited_state } = estate;
+        let changes = places.as_ref().map_or_else(Vec::new, |before| before.differences(&config.server));
+        if !changes.is_empty() {
+            return Err(HostError::Moved { changes });
+        }
+        let were_passed = places.map_or(!passed.is_empty(), |before| before.listen.is_none());
+        let places = Places::of(&config.server, were_passed);
         if config.handlers.first().is_none_or(|first| first.module.as_os_str().is_empty()) {
             return Err(HostError::NoModule);
         }
@@ -246,6 +252,7 @@ impl HostBuilder {
         let router = Arc::new(config.router()?);
         let certificates = Certificates::new(&config.server.tls)?;
         let open_files = raise_open_files();
+        warn_of_few_files(&config.server.clients, open_files);
         let inherited = Inherited { unix: control_socket, tcp: control_tcp };
         let control = Reserved::new(&config.server.control, inherited)?;
 
@@ -282,10 +289,13 @@ impl HostBuilder {
             state.retain(&names).map_err(|source| HostError::State { path: state.path().to_owned(), source })?;
         }
         let entries = handlers.iter().map(Handler::entry).collect();
-        let table = Table { router: Arc::clone(&router), entries };
+        let table = Table::new(Arc::clone(&router), entries);
         let most = Most { in_flight: config.server.max_workers as usize, queued: QUEUE };
         let tables = Arc::new(Tables::new(table, most));
         let in_flight = Arc::<InFlight>::default();
+        if were_passed {
+            listeners::check_inherited(&config.server, &sockets)?;
+        }
         let listeners = listeners::open(server, &config.server, &certificates, (sockets, files), passed)?;
         let Listeners { server, urls: listen, files } = listeners;
         let ready = Arc::new(AtomicBool::new(true));
@@ -313,7 +323,13 @@ impl HostBuilder {
         let watcher = watcher(&operator, certificates).map_err(HostError::Serve)?;
         let control = control.open(&operator, &engine, config.server.control.max_module, &uploads);
         let (control, share) = control.map_err(HostError::Serve)?;
-        operator.hold(Holdings { sockets: server.sockets(), files: files.share(), control: share });
+        operator.hold(Holdings {
+            sockets: server.sockets(),
+            counters: server.counters(),
+            files: files.share(),
+            places,
+            control: share,
+        });
         Ok(RunningHost { files, server, watcher, steward, control, operator, loaded, engine, listen })
     }
 }
@@ -415,6 +431,17 @@ fn serve(
             }
         });
     server.start(dispatch).map_err(HostError::Serve)
+}
+
+/// Says so if connections can never be as many as they may.
+fn warn_of_few_files(clients: &ClientLimits, open_files: Option<u64>) {
+    if let (Some(connections), Some(files)) = (clients.max_connections, open_files)
+        && u64::from(connections) > files
+    {
+        log::warn!(
+            "`max_connections` is {connections}, and this process may have {files} files open: beyond that, connections wait; raise `ulimit -n` (`LimitNOFILE=`)"
+        );
+    }
 }
 
 /// How long a body may bring less than `body_rate` while its guest waits for it.

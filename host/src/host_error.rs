@@ -63,6 +63,20 @@ pub enum HostError {
         /// Why not.
         source: io::Error,
     },
+    /// A host takes the place of one that is elsewhere, which would be noticed by nobody but clients.
+    #[error("where a running host listens cannot be changed: {}; stop it and start it again", changes.join("; "))]
+    Moved {
+        /// What is otherwise, a text each.
+        changes: Vec<String>,
+    },
+    /// A socket that was passed on might be meant for TLS, or cannot have it.
+    #[error("cannot listen on `{socket}`, which was passed on: {reason}")]
+    Passed {
+        /// Its address.
+        socket: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// A socket that was passed on does not listen.
     #[error("cannot listen on a socket that was passed on")]
     Socket(#[source] io::Error),

@@ -27,7 +27,7 @@
 //! | crate `astra_server` | sockets, HTTP, workers and seats; hands each request to [`dispatch`](self) on a worker |
 //! | `dispatch` | the spine: request id, route, revision, forwarding headers, guest, answer |
 //! | `listeners`, `unix_socket` | the sockets that requests come in by: bound, passed on, or inherited; a Unix socket's file |
-//! | `certificates` | what TLS listeners show, read again when a file changes |
+//! | `certificates`, `validity` | what TLS listeners show, read again when a file changes; whether its time has come, or is over |
 //! | `table`, [`router`], `revision` | what every request reads: routes, who serves each handler; pinning a revision |
 //! | `in_flight` | the requests that are in guests now, to be listed and cut |
 //! | `request_id`, [`forwarded`] | pure: which headers of the request are the host's to set |
@@ -91,6 +91,7 @@
 //!   most.
 //! - Every queue, buffer, table and thread count is bounded; beyond a request bound the client gets 503, at once; at
 //!   the connection limit we stop accepting and the backlog waits. Log lines beyond the bound are dropped and counted.
+//! - No handler keeps others from the seats, whether its guests compute, wait, or are many.
 //! - Nothing of a guest outlives its request. Named exception: a look-up that it has given up, which holds no more than
 //!   a name.
 //! - A revision never changes after it is published; a request runs on one revision from its first to its last byte.
@@ -134,6 +135,12 @@
 //! it may have only twice as many queued as there are seats. The monitor does not notice a poller that was descheduled
 //! between the kernel's answer and the run queue: the kernel runs it again within its time slice. An idle HTTP/1
 //! connection is taken apart after 250 ms, because hyper's buffers are nearly all that it costs.
+//!
+//! Seats are shared by handlers and by time, among those that come back from a wait as among those that are new; in a
+//! handler the two take turns. A guest that computes is asked at each tick of its epoch, after 5 ms, to give its seat up
+//! if others want it: without that, as many guests as there are seats stop the host until their deadlines, whatever their
+//! limits. Beside twice as many as there are seats nothing new of their handler is started, so that they come to an end.
+//! The worker that looks after sockets meanwhile does so once a tick.
 //!
 //! A handler may be swapped while an earlier revision of it still drains, up to 16 of them: a fix need not wait for
 //! somebody's stream. A revision is a module *with its settings*: a reload that changes grants or limits makes a new
@@ -182,6 +189,7 @@ mod state_dir;
 mod table;
 mod take_over;
 mod unix_socket;
+mod validity;
 mod watch;
 mod watcher;
 mod whole_file;

@@ -55,8 +55,8 @@ pub(crate) fn open(
     passed: Vec<OwnedFd>,
 ) -> Result<Listeners, HostError> {
     let (sockets, files) = inherited;
-    let passed = passed.into_iter().map(|fd| ListeningSocket { speaks_tls: speaks_tls(config, &fd), fd });
-    let sockets: Vec<_> = sockets.into_iter().chain(passed).collect();
+    let passed = passed.into_iter().map(|fd| Ok(ListeningSocket { speaks_tls: speaks_tls(config, &fd)?, fd }));
+    let sockets = sockets.into_iter().map(Ok).chain(passed).collect::<Result<Vec<_>, HostError>>()?;
     let speaks_tls = config.speaks_tls() || sockets.iter().any(|socket| socket.speaks_tls);
     if !config.tls.is_empty() && !speaks_tls {
         log::warn!("no certificate is shown: no address begins with `{HTTPS}`");
@@ -155,18 +155,110 @@ fn shown(socket: &impl AsFd, scheme: &str) -> String {
     }
 }
 
-/// Whether TLS is spoken on a socket that was passed on: `listen` has an address with the same port that says so.
-fn speaks_tls(config: &ServerConfig, socket: &OwnedFd) -> bool {
+/// Whether `config` still says of sockets that were passed on, to a host before this one, what is spoken on them.
+///
+/// # Errors
+/// It says otherwise of one, or nothing that could be done.
+pub(crate) fn check_inherited(config: &ServerConfig, sockets: &[ListeningSocket]) -> Result<(), HostError> {
+    for ListeningSocket { fd, speaks_tls: spoken } in sockets {
+        let url = |speaks_tls| shown(fd, if speaks_tls { HTTPS } else { HTTP });
+        if speaks_tls(config, fd)? != *spoken {
+            let change = format!("`{}`, which was passed on, would be `{}`", url(*spoken), url(!spoken));
+            return Err(HostError::Moved { changes: vec![change] });
+        }
+    }
+    Ok(())
+}
+
+/// Whether TLS is spoken on a socket that was passed on. `listen` says so: its entry with the same address or path, else with the same port,
+/// else all of its addresses. A socket is never served in plain by chance.
+///
+/// # Errors
+/// They do not agree, or TLS is wanted and the socket is a Unix one that `listen` does not have.
+fn speaks_tls(config: &ServerConfig, socket: &OwnedFd) -> Result<bool, HostError> {
+    let addresses = config.addresses();
+    if !config.speaks_tls() {
+        return Ok(false);
+    }
+    let name = shown(socket, "");
+    let refused = |reason: String| Err(HostError::Passed { socket: name.clone(), reason });
+    let bare = |address: &str| address.strip_prefix(HTTPS).unwrap_or(address).to_owned();
+    let same: Vec<_> = addresses.iter().filter(|address| bare(address) == name).collect();
     let Some(address) = SockRef::from(socket).local_addr().ok().and_then(|address| address.as_socket()) else {
-        return false;
+        if same.is_empty() {
+            let reason = format!(
+                "`listen` asks for TLS, which is not spoken on Unix sockets; add `{name}` to it to serve plain HTTP there"
+            );
+            return refused(reason);
+        }
+        return Ok(false);
     };
     let port = format!(":{}", address.port());
-    config.addresses().into_iter().any(|listen| listen.starts_with(HTTPS) && listen.ends_with(&port))
+    let tcp = || addresses.iter().filter(|address| !address.starts_with(UNIX));
+    let same_port = tcp().filter(|address| address.ends_with(&port)).collect();
+    let said =
+        [same, same_port, tcp().collect()].into_iter().find(|said: &Vec<_>| !said.is_empty()).unwrap_or_default();
+    let with_tls = said.iter().filter(|address| address.starts_with(HTTPS)).count();
+    if with_tls > 0 && with_tls < said.len() {
+        let reason =
+            format!("`listen` has addresses with TLS and without; add `http://{name}` or `{HTTPS}{name}` to it");
+        return refused(reason);
+    }
+    Ok(with_tls > 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn on_a_socket_that_was_passed_tls_is_spoken_as_listen_says_and_never_not_by_chance() {
+        let tcp = OwnedFd::from(TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let path = std::env::temp_dir().join(format!("astra-listeners-{}.sock", std::process::id()));
+        let unix = OwnedFd::from(UnixListener::bind(&path).expect("binds"));
+        std::fs::remove_file(&path).expect("ours");
+        let address = shown(&tcp, "");
+        let port = address.rsplit(':').next().expect("a port");
+        let spoken = |socket, listen: &[&str]| {
+            let listen = listen.iter().map(|&address| address.to_owned()).collect();
+            let config = ServerConfig { listen, ..ServerConfig::default() };
+            speaks_tls(&config, socket).map_err(|error| error.to_string())
+        };
+        for (listen, expected) in [
+            (&["127.0.0.1:1"][..], false),
+            (&["https://127.0.0.1:1"], true),
+            (&["https://127.0.0.1:1", "https://[::1]:2", "unix:/a"], true),
+            (&["https://127.0.0.1:1", &address], false),
+            (&[&format!("https://{address}"), "127.0.0.1:1"], true),
+            (&[&format!("https://0.0.0.0:{port}"), "127.0.0.1:1"], true),
+            (&[&format!("https://0.0.0.0:{port}"), &address], false),
+            (&["https://127.0.0.1:1", &format!("0.0.0.0:{port}")], false),
+        ] {
+            assert_eq!(spoken(&tcp, listen), Ok(expected), "{listen:?}");
+        }
+        for listen in [
+            &["https://127.0.0.1:1", "127.0.0.1:2"][..],
+            &[&format!("https://0.0.0.0:{port}"), &format!("127.0.0.2:{port}")],
+        ] {
+            let error = spoken(&tcp, listen).expect_err("it is not known");
+            assert!(error.ends_with(&format!("add `http://{address}` or `https://{address}` to it")), "{error}");
+        }
+        let name = format!("unix:{}", path.display());
+        assert_eq!(spoken(&unix, &["127.0.0.1:1"]), Ok(false));
+        assert_eq!(spoken(&unix, &["https://127.0.0.1:1", &name]), Ok(false));
+        let error = spoken(&unix, &["https://127.0.0.1:1", "unix:/other"]).expect_err("TLS is wanted");
+        assert!(error.ends_with(&format!("add `{name}` to it to serve plain HTTP there")), "{error}");
+
+        let mut config = ServerConfig::default();
+        let inherited = [ListeningSocket { fd: tcp, speaks_tls: false }];
+        assert!(check_inherited(&config, &inherited).is_ok());
+        config.listen = vec!["https://127.0.0.1:1".to_owned()];
+        let error = check_inherited(&config, &inherited).expect_err("it would speak TLS").to_string();
+        assert!(
+            error.contains(&format!("`http://{address}`, which was passed on, would be `https://{address}`")),
+            "{error}"
+        );
+    }
 
     #[test]
     fn localhost_is_both_families() {

@@ -117,7 +117,10 @@ impl Log {
 
 impl log::Log for Log {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        // Of others, such as those that make machine code, only what an operator would want.
+        let most =
+            if metadata.target().starts_with("astra") { log::LevelFilter::Trace } else { log::LevelFilter::Info };
+        metadata.level() <= log::max_level().min(most)
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -214,23 +217,49 @@ fn write_lines(log: &Log, mut output: impl Write) {
 struct Lost {
     lines: usize,
     error: io::Error,
+    /// The last line of the output has no end.
+    is_torn: bool,
 }
 
 /// Writes lines, after one that says how many were lost before, if any were. Those that cannot be written are lost: a full disk may have
 /// room again, and if nobody reads any more there is no one to tell.
 fn write(log: &Log, output: &mut impl Write, lines: &[u8], lost: &mut Option<Lost>) {
     let mut before = Vec::new();
-    if let Some(Lost { lines, error }) = lost {
+    let mut was_torn = false;
+    if let Some(Lost { lines, error, is_torn }) = lost {
+        was_torn = *is_torn;
+        before.extend(is_torn.then_some(b'\n'));
         own_line(log, &mut before, &format!("{lines} log lines lost: the log could not be written: {error}"));
     }
-    let written = output.write_all(&before).and_then(|()| {
-        *lost = None;
-        output.write_all(lines).and_then(|()| output.flush())
-    });
-    if let Err(error) = written {
-        let so_far = lost.as_ref().map_or(0, |lost| lost.lines);
-        *lost = Some(Lost { lines: so_far + lines.iter().filter(|byte| **byte == b'\n').count(), error });
+    let count = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count();
+    let so_far = lost.as_ref().map_or(0, |lost| lost.lines);
+    let is_torn = |text: &[u8], length: usize| text[..length].last().map(|last| *last != b'\n');
+    *lost = match write_part(output, &before) {
+        Err((written, error)) => {
+            let is_torn = is_torn(&before, written).unwrap_or(was_torn);
+            Some(Lost { lines: so_far + count(lines), error, is_torn })
+        }
+        Ok(()) => match write_part(output, lines).and_then(|()| output.flush().map_err(|error| (lines.len(), error))) {
+            Ok(()) => None,
+            Err((written, error)) => {
+                Some(Lost { lines: count(&lines[written..]), error, is_torn: is_torn(lines, written).unwrap_or(false) })
+            }
+        },
+    };
+}
+
+/// As `write_all`; an error says how much was written.
+fn write_part(output: &mut impl Write, text: &[u8]) -> Result<(), (usize, io::Error)> {
+    let mut written = 0;
+    while written < text.len() {
+        match output.write(&text[written..]) {
+            Ok(0) => return Err((written, io::ErrorKind::WriteZero.into())),
+            Ok(more) => written += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err((written, error)),
+        }
     }
+    Ok(())
 }
 
 fn own_line(log: &Log, out: &mut Vec<u8>, message: &str) {
@@ -329,6 +358,51 @@ mod tests {
         let (told, rest) = text.split_once('\n').expect("two lines");
         assert!(told.contains("2 log lines lost: the log could not be written: "), "{told}");
         assert_eq!(rest, "three\n");
+    }
+
+    /// A disk on which there is room for so much more.
+    struct Filling {
+        room: Arc<Mutex<usize>>,
+        written: Arc<Mutex<Vec<u8>>>,
+        tried: mpsc::Sender<()>,
+    }
+
+    impl Write for Filling {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut room = self.room.lock().expect("not poisoned");
+            let length = bytes.len().min(*room);
+            *room -= length;
+            self.written.lock().expect("not poisoned").extend_from_slice(&bytes[..length]);
+            if length > 0 {
+                return Ok(length);
+            }
+            self.tried.send(()).expect("the test listens");
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_follows_a_line_that_a_full_disk_has_torn_is_a_line_of_its_own() {
+        let (room, written) = (Arc::new(Mutex::new("one\ntw".len())), Arc::default());
+        let (tried, tries) = mpsc::channel();
+        let disk = Filling { room: Arc::clone(&room), written: Arc::clone(&written), tried };
+        let writer = LogWriter::start(LogFormat::Text, true, disk).expect("starts");
+        for _ in 0..2 {
+            writer.log().line(Origin::Host, |out| out.push_str("one\ntwo"));
+            tries.recv().expect("it is tried");
+        }
+        *room.lock().expect("not poisoned") = usize::MAX;
+        writer.log().line(Origin::Host, |out| out.push_str("three"));
+        drop(writer);
+        let text = text(&written);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines[0], lines[1], lines[3], lines.len()), ("one", "tw", "three", 4), "{text}");
+        // The torn one, and both of the second time.
+        assert!(lines[2].contains("3 log lines lost: the log could not be written: "), "{text}");
     }
 
     #[test]

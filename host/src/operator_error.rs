@@ -84,6 +84,12 @@ pub enum OperatorError {
         /// Why not.
         reason: String,
     },
+    /// A new host is being started already.
+    #[error("an upgrade is under way (process {pid}): wait for its end, or `kill {pid}`")]
+    Upgrading {
+        /// The process that is to take this one's place.
+        pid: u32,
+    },
     /// The host is about to end.
     #[error("the host is stopping")]
     Stopping,
@@ -119,8 +125,12 @@ pub enum OperatorError {
         reason: String,
     },
     /// Keys were changed that a running host cannot change.
-    #[error("a restart is needed to change {}", keys.join(", "))]
+    #[error("{place}{how} is needed to change {}", keys.join(", "))]
     NeedsRestart {
+        /// The configuration file, if there is one, as an error begins.
+        place: String,
+        /// What can change them.
+        how: &'static str,
         /// Which.
         keys: Vec<String>,
     },
@@ -165,6 +175,7 @@ impl OperatorError {
             | Self::NothingToRollBackTo { .. }
             | Self::NotKept { .. }
             | Self::NothingToReload
+            | Self::Upgrading { .. }
             | Self::Upgrade { .. } => Refusal::Conflict,
             Self::Stopping | Self::Build(BuildError::Cancelled { .. }) => Refusal::Stopping,
             Self::Build(_)

@@ -27,6 +27,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::ServerConfig,
     control::{
         client::{Client, ClientError, Question},
         socket::{ControlSocket, SocketError},
@@ -58,12 +59,57 @@ pub(crate) struct Estate {
     pub(crate) sockets: Vec<ListeningSocket>,
     /// The files of those that a host has made.
     pub(crate) files: Vec<SocketFile>,
+    /// Where it was told to be; none if there is nothing to pass on.
+    pub(crate) places: Option<Places>,
     /// The control socket, which listens, and the lock of its path.
     pub(crate) control: Option<(OwnedFd, OwnedFd)>,
     /// Where operators come in over TCP.
     pub(crate) control_tcp: Vec<OwnedFd>,
     /// The state directory, and its lock.
     pub(crate) state: Option<(PathBuf, OwnedFd)>,
+}
+
+/// Where a host was told to be, as it is configured: who takes its place is there, and nowhere else.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Places {
+    /// Where it listens; not known if its sockets were passed on to it.
+    pub(crate) listen: Option<Vec<String>>,
+    pub(crate) control: Option<PathBuf>,
+    /// Where operators come in over TCP.
+    pub(crate) control_tcp: Option<String>,
+}
+
+impl Places {
+    /// Those of `config`, which counts for `listen` unless sockets were passed on.
+    pub(crate) fn of(config: &ServerConfig, were_passed: bool) -> Self {
+        let listen = config.addresses().into_iter().map(str::to_owned).collect();
+        Self {
+            listen: (!were_passed).then_some(listen),
+            control: config.control.socket.clone(),
+            control_tcp: config.control.tcp.as_ref().map(|(address, _)| address.clone()),
+        }
+    }
+
+    /// What `config` says otherwise, key by key.
+    pub(crate) fn differences(&self, config: &ServerConfig) -> Vec<String> {
+        let new = Self::of(config, self.listen.is_none());
+        let shown = |addresses: &Option<Vec<String>>| addresses.as_ref().map(|addresses| addresses.join("`, `"));
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        // It comes with an address or without: who has none any more lets go of what it gets.
+        let control_tcp = new.control_tcp.clone().filter(|_| self.control_tcp.is_some());
+        [
+            ("listen", shown(&self.listen), shown(&new.listen)),
+            ("control", path(&self.control), path(&new.control)),
+            ("control_tcp", self.control_tcp.clone().filter(|_| control_tcp.is_some()), control_tcp),
+        ]
+        .into_iter()
+        .filter(|(_, old, new)| old != new)
+        .map(|(key, old, new)| {
+            let shown = |value: Option<String>| value.map_or_else(|| "none".to_owned(), |value| format!("`{value}`"));
+            format!("`{key}` was {} and is {} now", shown(old), shown(new))
+        })
+        .collect()
+    }
 }
 
 /// Which descriptors there are, in this order, and what belongs to them.
@@ -73,6 +119,7 @@ struct Inventory {
     sockets: Vec<bool>,
     #[serde(default)]
     files: Vec<SocketFile>,
+    places: Places,
     has_control: bool,
     control_tcp: usize,
     state: Option<PathBuf>,
@@ -83,6 +130,8 @@ struct Inventory {
 pub(crate) enum TakeOverError {
     #[error("cannot take over")]
     Socket(#[from] SocketError),
+    #[error("cannot take over: another process{holder} is about to; wait until it has, or has failed")]
+    UnderWay { holder: String },
     #[error("cannot take over")]
     Refused(#[from] ClientError),
     #[error("the running host cannot be understood: it may be of another version of astra-host")]
@@ -93,10 +142,11 @@ pub(crate) enum TakeOverError {
 
 impl Estate {
     fn send(&self, mut stream: &UnixStream) -> io::Result<()> {
-        let Self { sockets, files, control, control_tcp, state } = self;
+        let Self { sockets, files, places, control, control_tcp, state } = self;
         let inventory = Inventory {
             sockets: sockets.iter().map(|socket| socket.speaks_tls).collect(),
             files: files.clone(),
+            places: places.clone().unwrap_or_default(),
             has_control: control.is_some(),
             control_tcp: control_tcp.len(),
             state: state.as_ref().map(|(path, _)| path.clone()),
@@ -121,7 +171,9 @@ impl Estate {
         let mut first = [0];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        recvmsg(stream, &mut [IoSliceMut::new(&mut first)], &mut ancillary, RECEIVE)?;
+        if recvmsg(stream, &mut [IoSliceMut::new(&mut first)], &mut ancillary, RECEIVE)?.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let received = ancillary.drain().filter_map(|message| match message {
             RecvAncillaryMessage::ScmRights(received) => Some(received),
             _ => None,
@@ -129,7 +181,7 @@ impl Estate {
         let mut received = received.flatten();
         let mut text = first.to_vec();
         BufReader::new(stream.take(LONGEST)).read_until(b'\n', &mut text)?;
-        let Inventory { sockets, files, has_control, control_tcp, state } = serde_json::from_slice(&text)?;
+        let Inventory { sockets, files, places, has_control, control_tcp, state } = serde_json::from_slice(&text)?;
         let mut next = || received.next().ok_or(io::ErrorKind::UnexpectedEof);
         Ok(Self {
             sockets: sockets
@@ -137,6 +189,7 @@ impl Estate {
                 .map(|speaks_tls| Ok::<_, io::ErrorKind>(ListeningSocket { fd: next()?, speaks_tls }))
                 .collect::<Result<_, _>>()?,
             files,
+            places: Some(places),
             control: has_control.then(|| Ok::<_, io::ErrorKind>((next()?, next()?))).transpose()?,
             control_tcp: (0..control_tcp).map(|_| next()).collect::<Result<_, _>>()?,
             state: state.map(|path| Ok::<_, io::ErrorKind>((path, next()?))).transpose()?,
@@ -156,7 +209,11 @@ impl TakeOver {
     /// # Errors
     /// There is none, it refuses, or it cannot be understood.
     pub(crate) fn ask(control: &Path) -> Result<(Self, Estate), TakeOverError> {
-        let (listener, _socket) = ControlSocket::bind(&meeting_place(control))?;
+        let (listener, _socket) = ControlSocket::bind(&meeting_place(control)).map_err(|error| match error {
+            // It is no control socket, and nothing to stop.
+            SocketError::InUse { holder, .. } => TakeOverError::UnderWay { holder },
+            error => error.into(),
+        })?;
         listener.set_nonblocking(true)?;
         let client = Client::find(Some(control))?;
         let question = Question::new(Method::POST, &["v1", "take-over"]);
@@ -173,8 +230,15 @@ impl TakeOver {
         };
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        let estate = Estate::receive(&stream)?;
-        Ok((Self { stream, answer }, estate))
+        match Estate::receive(&stream) {
+            Ok(estate) => Ok((Self { stream, answer }, estate)),
+            // It has hung up without a word, and says why where it was asked.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                drop(stream);
+                Err(joined(answer).map_or_else(TakeOverError::from, |_| error.into()))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Says that this process serves, and waits until the old host has let go.
@@ -210,15 +274,28 @@ fn meeting_place(control: &Path) -> PathBuf {
     name.into()
 }
 
-/// The old host's end: passes everything on to who has asked.
+/// The old host's end: passes everything on to who has asked, if that is `expected` (or nobody is).
 ///
 /// # Errors
-/// It is not there, or is another user.
-pub(crate) fn offer(control: &Path, estate: &Estate) -> io::Result<UnixStream> {
+/// It is not there, is another user, or is not who is expected.
+pub(crate) fn offer(control: &Path, estate: &Estate, expected: Option<u32>) -> io::Result<UnixStream> {
     let stream = UnixStream::connect(meeting_place(control))?;
+    // Elsewhere it is known only who has taken over, by what that one says.
+    #[cfg(not(target_os = "linux"))]
+    let _ = expected;
     #[cfg(target_os = "linux")]
-    if rustix::net::sockopt::socket_peercred(&stream)?.uid != rustix::process::geteuid() {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "what listens there is another user's"));
+    {
+        let refused = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        let peer = rustix::net::sockopt::socket_peercred(&stream)?;
+        if peer.uid != rustix::process::geteuid() {
+            return refused("what listens there is another user's".to_owned());
+        }
+        let pid = peer.pid.as_raw_nonzero().get().unsigned_abs();
+        if let Some(expected) = expected.filter(|expected| *expected != pid) {
+            return refused(format!(
+                "an upgrade is under way (process {expected}), and process {pid} is not it: a script that starts a host has to `exec` it"
+            ));
+        }
     }
     stream.set_write_timeout(Some(PATIENCE))?;
     estate.send(&stream)?;
@@ -266,13 +343,14 @@ mod tests {
                 ListeningSocket { fd: second, speaks_tls: true },
             ],
             files: vec![SocketFile::at(Path::new("/")).expect("is there")],
+            places: Some(Places { listen: Some(vec!["localhost:0".to_owned()]), ..Places::default() }),
             control: Some((control, lock())),
             control_tcp: vec![tcp],
             state: Some((PathBuf::from("/var/lib/astra"), lock())),
         };
         sent.send(&one).expect("sends");
-        let Estate { sockets, files, control, control_tcp, state } = Estate::receive(&two).expect("receives");
-        assert_eq!(files, sent.files);
+        let Estate { sockets, files, places, control, control_tcp, state } = Estate::receive(&two).expect("receives");
+        assert_eq!((files, places), (sent.files, sent.places));
         let address = |fd: OwnedFd| TcpListener::from(fd).local_addr().expect("is bound").to_string();
         let sockets: Vec<_> = sockets.into_iter().map(|socket| (socket.speaks_tls, address(socket.fd))).collect();
         assert_eq!(sockets, [(false, first_address), (true, second_address)]);
@@ -280,6 +358,32 @@ mod tests {
         let control = UnixListener::from(control.expect("is passed on").0);
         assert_eq!(control.local_addr().expect("is bound").as_pathname(), Some(&*path));
         assert_eq!(state.expect("is passed on").0, Path::new("/var/lib/astra"));
+    }
+
+    #[test]
+    fn what_a_configuration_says_otherwise_is_told_by_key() {
+        let listen = vec!["127.0.0.1:80".to_owned(), "unix:/run/app.sock".to_owned()];
+        let mut config = ServerConfig { listen, ..ServerConfig::default() };
+        config.control.socket = Some("/run/a".into());
+        config.control.tcp = Some(("127.0.0.1:9000".to_owned(), "token".into()));
+        let (bound, passed) = (Places::of(&config, false), Places::of(&config, true));
+        assert!(bound.differences(&config).is_empty() && passed.differences(&config).is_empty());
+        config.listen[0] = "https://127.0.0.1:80".to_owned();
+        let listen =
+            "`listen` was `127.0.0.1:80`, `unix:/run/app.sock` and is `https://127.0.0.1:80`, `unix:/run/app.sock` now";
+        assert_eq!(bound.differences(&config), [listen]);
+        assert_eq!(passed.differences(&config), [""; 0], "what was passed on is elsewhere");
+        config.control.socket = None;
+        config.control.tcp = Some(("127.0.0.1:9001".to_owned(), "token".into()));
+        let control = "`control` was `/run/a` and is none now";
+        assert_eq!(
+            passed.differences(&config),
+            [control, "`control_tcp` was `127.0.0.1:9000` and is `127.0.0.1:9001` now"]
+        );
+        // One that is let go of, or new, is as it should be.
+        config.control.tcp = None;
+        assert_eq!(passed.differences(&config), [control]);
+        assert!(Places::of(&config, true).differences(&ServerConfig::default()).is_empty());
     }
 
     #[test]
@@ -306,7 +410,7 @@ mod tests {
                     line.clear();
                     reader.read_line(&mut line).expect("reads");
                 }
-                let stream = offer(&control, &Estate::default()).expect("the new one listens");
+                let stream = offer(&control, &Estate::default(), None).expect("the new one listens");
                 assert_eq!(verdict(&stream, PATIENCE), Ok(std::process::id()));
                 if let Some(answer) = answer {
                     (&asked).write_all(answer.as_bytes()).expect("writes");

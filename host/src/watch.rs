@@ -107,6 +107,11 @@ impl Watched {
         }
     }
 
+    /// Whether the last poll has found anything.
+    pub(crate) fn is_there(&self) -> bool {
+        self.seen.is_some()
+    }
+
     /// How long ago the last poll's finding was saved: the youngest file's age, or, if that file was only moved here,
     /// since when it has been seen.
     pub(crate) fn age(&self) -> Duration {

@@ -1,9 +1,9 @@
-//! Writing a file so that nobody ever sees half of it, whatever ends us in between: under another name first, in the same directory.
-//! Blocks on the disk.
+//! Files as a whole: writing one so that nobody ever sees half of it, whatever ends us in between (under another name first, in the same
+//! directory), and reading one that is no longer than it should be. Blocks on the disk, and on nothing else.
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read as _},
     path::Path,
 };
 
@@ -32,6 +32,26 @@ pub(crate) fn write(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>
     }
 }
 
+/// The largest file that [`read`] reads.
+const MOST: u64 = 1 << 20;
+
+/// What is in a regular file of at most 1 MiB.
+///
+/// # Errors
+/// It is longer, something else (opening a pipe would wait for its other end), or cannot be read.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let found = fs::metadata(path)?;
+    if !found.is_file() {
+        let found = if found.is_dir() { "it is a directory" } else { "it is a pipe, a socket or a device" };
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, found));
+    }
+    let mut bytes = Vec::new();
+    match File::open(path)?.take(MOST + 1).read_to_end(&mut bytes)? as u64 {
+        0..=MOST => Ok(bytes),
+        _ => Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 1MiB")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
@@ -50,6 +70,23 @@ mod tests {
         assert_eq!(fs::read(&path).expect("reads"), b"new");
         assert!(write(&dir.join("none/app.cwasm"), |_| Ok(())).is_err());
         assert_eq!(fs::read_dir(&dir).expect("lists").count(), 1);
+        fs::remove_dir_all(&dir).expect("removes");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_of_a_reasonable_length_is_not_read() {
+        let dir = std::env::temp_dir().join(format!("astra-host-read-file-{}", std::process::id()));
+        fs::create_dir(&dir).expect("is new");
+        let (file, fifo) = (dir.join("file"), dir.join("fifo"));
+        fs::write(&file, vec![0; 1 << 20]).expect("ours");
+        assert_eq!(read(&file).expect("reads").len(), 1 << 20);
+        fs::write(&file, vec![0; (1 << 20) + 1]).expect("ours");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("POSIX has it");
+        assert!(made.success());
+        let error = |path: &Path| read(path).expect_err("is refused").to_string();
+        let told = [&*file, &fifo, &dir, Path::new("/dev/zero")].map(error);
+        let device = "it is a pipe, a socket or a device";
+        assert_eq!(told, ["it is longer than 1MiB", device, "it is a directory", device]);
         fs::remove_dir_all(&dir).expect("removes");
     }
 }

@@ -63,7 +63,7 @@ fn a_swap_that_finds_the_disk_full_is_refused_and_what_serves_goes_on() {
     let setup = Setup::run(one).flag("--control", &control).flag("--state", scratch.join("state"));
     let host = setup.through_shell(LIMITED).start();
     let swap = || Setup::bare().arg("swap").arg("version-1").arg(&two).flag("--control", &control).end();
-    swap().expect_complaint(1, &["too large"]);
+    swap().expect_complaint(1, &["cannot be kept in `", "state/uploads`", "too large"]);
     assert_eq!(host.get(Http::One, "/").text(), version(1));
     let left = fs::read_dir(scratch.join("state/uploads")).expect("is there").count();
     assert_eq!(left, 0, "nothing is left of it");

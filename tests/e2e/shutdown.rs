@@ -179,7 +179,8 @@ fn requests_that_take_longer_than_drain_are_cut() {
     assert!(!rest.ends_with(b"0\r\n\r\n"), "a cut response is not complete");
     let ended = host.ended();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stderr.contains("longer than `drain` (300ms)"), "{}", ended.stderr);
+    let told = "requests were cut, 1 of them in their guests: they took longer than `drain` (300ms)";
+    assert!(ended.stderr.contains(told), "{}", ended.stderr);
 }
 
 #[test]
@@ -201,7 +202,7 @@ fn guests_that_go_on_after_their_answers_are_cut_too() {
     host.signal(Signal::TERM);
     let ended = host.ended();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert_eq!(ended.stderr.matches("client_gone").count(), 2, "{}", ended.stderr);
+    assert_eq!(ended.stderr.matches("\"outcome\":\"drained\"").count(), 2, "{}", ended.stderr);
 }
 
 #[test]
@@ -218,6 +219,42 @@ fn a_second_signal_ends_it_at_once() {
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(!client.until_closed().ends_with(b"0\r\n\r\n"), "a cut response is not complete");
     }
+}
+
+#[test]
+fn an_operators_second_stop_waits_for_the_same_end() {
+    let scratch = Scratch::short();
+    let control = scratch.join("control");
+    let mut host = Host::with("sse").flag("--control", &control).start();
+    let mut client = host.connect();
+    client.ask("/?ms=10&count=50");
+    assert_eq!(client.head().status, 200);
+    let stop = || Setup::bare().arg("stop").flag("--control", &control);
+    let first = stop().begin();
+    host.stderr_with("finishing what runs");
+    let second = stop().begin();
+    while client.chunk().expect("a whole body").is_some() {}
+    drop(client);
+    for mut stopped in [first, second] {
+        let ended = stopped.ended();
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "stopped\n"), "{ended:?}");
+    }
+    assert_eq!(host.ended().code, Some(0));
+}
+
+#[test]
+fn signals_that_mean_something_to_others_are_told_what_to_use_instead() {
+    let mut host = Host::of("hello");
+    for (signal, told) in [
+        (Signal::USR1, "SIGUSR1 does nothing: the log is the standard error"),
+        (Signal::USR2, "SIGUSR2 does nothing: `astra-host upgrade`"),
+    ] {
+        host.signal(signal);
+        host.stderr_with(told);
+        assert_eq!(host.connect().get("/").text(), "Hello World!");
+    }
+    host.signal(Signal::TERM);
+    assert_eq!(host.ended().code, Some(0));
 }
 
 /// systemd does both: its `ExecStop`, and then a signal, whether that has helped or not.

@@ -59,6 +59,31 @@ fn a_cache_that_others_can_write_to_is_not_used_and_a_warning_says_so() {
 }
 
 #[test]
+fn a_cache_that_is_not_the_one_that_was_asked_for_is_told() {
+    let dir = Scratch::new();
+    let asked = dir.join("xdg/astra-host");
+    fs::create_dir_all(&asked).expect("can be made");
+    fs::set_permissions(&asked, fs::Permissions::from_mode(0o777)).expect("ours");
+    let host = Host::with("hello")
+        .environment("XDG_CACHE_HOME", dir.join("xdg"))
+        .environment("HOME", dir.join("home"))
+        .start();
+    let line = host.stderr_with("compiled modules are kept in `");
+    assert!(line.contains("home/.cache/astra-host`: `") && line.contains("chmod 700"), "{line}");
+}
+
+#[test]
+fn connections_that_can_never_be_are_warned_of() {
+    let dir = Scratch::new();
+    let module = guest("hello").display().to_string();
+    let handler = format!("[[handler]]\nname = 'hello'\nmodule = '{module}'\n");
+    let file = dir.file("astra.toml", format!("[server]\nmax_connections = 5000\n{handler}"));
+    let host =
+        Setup::run(file).arg("--no-control").arg("--no-state").through_shell(r#"ulimit -n 200; exec "$@""#).start();
+    host.stderr_with("`max_connections` is 5000, and this process may have 200 files open");
+}
+
+#[test]
 fn a_host_can_listen_on_several_addresses() {
     let host = Host::with("hello").flag("--listen", "127.0.0.1:0").start();
     let second = second_address(&host);

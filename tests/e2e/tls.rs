@@ -2,14 +2,20 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt as _, net::UnixListener},
+    },
     path::PathBuf,
+    process::Command,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use rcgen::{CertifiedKey, KeyPair};
+use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd};
+use rustix::process::Signal;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     pki_types::{CertificateDer, ServerName},
@@ -32,12 +38,23 @@ impl Folder {
 
     /// A certificate for `name` that clients trust from now on, and its key, in `FILE.pem` and `FILE.key`.
     fn certificate(&mut self, file: &str, name: &str) -> (PathBuf, PathBuf) {
-        let signed: CertifiedKey<KeyPair> = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a name");
+        self.write(file, &rcgen::generate_simple_self_signed([name.to_owned()]).expect("a name"))
+    }
+
+    /// One that ends on the first day of that year.
+    fn ending_in(&mut self, year: i32, file: &str) -> (PathBuf, PathBuf) {
+        let mut params = CertificateParams::new(["test".to_owned()]).expect("a name");
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(year, 1, 1));
+        let signing_key = KeyPair::generate().expect("a key");
+        let cert = params.self_signed(&signing_key).expect("a certificate");
+        self.write(file, &CertifiedKey { cert, signing_key })
+    }
+
+    fn write(&mut self, file: &str, signed: &CertifiedKey<KeyPair>) -> (PathBuf, PathBuf) {
         self.roots.add(signed.cert.der().clone()).expect("a certificate");
-        (
-            self.scratch.file(&format!("{file}.pem"), signed.cert.pem()),
-            self.scratch.file(&format!("{file}.key"), signed.signing_key.serialize_pem()),
-        )
+        let key = self.scratch.file(&format!("{file}.key"), signed.signing_key.serialize_pem());
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).expect("ours");
+        (self.scratch.file(&format!("{file}.pem"), signed.cert.pem()), key)
     }
 
     fn client(&self, protocols: &[&str]) -> Arc<ClientConfig> {
@@ -211,11 +228,91 @@ fn a_certificate_is_exchanged_while_the_host_serves() {
 }
 
 #[test]
+fn files_that_are_gone_are_told_once_and_what_they_had_is_shown_on() {
+    let mut folder = Folder::new();
+    let (cert, key) = folder.certificate("shown", "test");
+    let mut host =
+        folder.run("listen = \"https://127.0.0.1:0\"\ntls = { cert = \"shown.pem\", key = \"shown.key\" }").start();
+    let moved = folder.scratch.join("moved");
+    fs::rename(&key, &moved).expect("ours");
+    host.stderr_with("shown.key` is gone: what was read from it is still used");
+    fs::remove_file(&cert).expect("ours");
+    host.stderr_with("shown.pem` is gone");
+    assert_eq!(folder.connect(host.addr(), "test").get("/").text(), "Hello World!");
+    // What comes back is taken, if all of it does.
+    folder.certificate("shown", "test");
+    host.stderr_with("shown.pem` has changed and is shown from now on");
+    host.signal(Signal::TERM);
+    assert_eq!(host.ended().stderr.matches("is gone").count(), 2);
+}
+
+#[test]
+fn certificates_that_clients_will_refuse_and_keys_that_all_may_read_are_warned_of() {
+    let mut folder = Folder::new();
+    let (cert, key) = folder.ending_in(2021, "old");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("ours");
+    let server = "listen = \"https://127.0.0.1:0\"\ntls = { cert = \"old.pem\", key = \"old.key\" }";
+    let checked = folder.check(server);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    let warnings = ["old.pem` has ended on 2021-01-01T00:00:00Z", "everybody may read the key `"];
+    for warning in warnings {
+        assert!(checked.stderr.contains(warning), "{checked:?}");
+    }
+    let host = folder.run(server).start();
+    for warning in warnings {
+        host.stderr_with(warning);
+    }
+    let (new_cert, new_key) = folder.ending_in(2022, "new");
+    fs::rename(new_key, key).and_then(|()| fs::rename(new_cert, cert)).expect("ours");
+    host.stderr_with("old.pem` has ended on 2022-01-01T00:00:00Z");
+    let (cert, key) = folder.ending_in(2200, "old");
+    let checked = folder.check(server);
+    assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""), "{cert:?} {key:?}");
+}
+
+/// Runs the host with its standard input as the socket that was passed.
+const PASSED: &str = r#"exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@""#;
+
+#[test]
+fn on_a_socket_that_is_passed_on_tls_is_spoken_if_it_is_configured() {
+    let mut folder = Folder::new();
+    folder.certificate("one", "test");
+    let tls = "tls = { cert = \"one.pem\", key = \"one.key\" }";
+    let passed = |folder: &Folder, listen: &str, socket: OwnedFd| {
+        folder.run(&format!("listen = {listen}\n{tls}")).through_shell(PASSED).stdin(socket)
+    };
+    let tcp = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listener = tcp();
+    let address = listener.local_addr().expect("is bound");
+    // Another port than the configured one: a unit's goes before it.
+    let host = passed(&folder, "\"https://127.0.0.1:1\"", listener.into()).begin();
+    assert_eq!(host.stdout_with("listening on"), format!("listening on https://{address}"));
+    assert_eq!(folder.connect(address, "test").get("/").text(), "Hello World!");
+    assert_eq!(Client::connect(address).get("/").status, 400, "plain HTTP where TLS is spoken");
+
+    // It is told what it is, by its new configuration too.
+    folder.config("listen = \"127.0.0.1:1\"");
+    let upgraded = Setup::bare().arg("upgrade").flag("--control", folder.scratch.join("control")).end();
+    let would = format!("`https://{address}`, which was passed on, would be `http://{address}`");
+    upgraded.expect_complaint(1, &["serves on", &would]);
+    drop(host);
+
+    let ended = passed(&folder, "[\"https://127.0.0.1:1\", \"127.0.0.1:2\"]", tcp().into()).end();
+    ended.expect_complaint(1, &["which was passed on", "with TLS and without; add `http://127.0.0.1:"]);
+    let path = folder.scratch.join("http");
+    let unix = UnixListener::bind(&path).expect("binds");
+    let ended = passed(&folder, "\"https://127.0.0.1:1\"", unix.into()).end();
+    ended.expect_complaint(1, &["not spoken on Unix sockets; add `unix:", "to serve plain HTTP there"]);
+}
+
+#[test]
 fn certificates_that_cannot_be_used_are_found_by_check_and_refused_at_start() {
     let mut folder = Folder::new();
     folder.certificate("one", "one.example");
     folder.certificate("two", "two.example");
     folder.scratch.file("empty", "");
+    let made = Command::new("mkfifo").arg(folder.scratch.join("fifo")).status().expect("POSIX has it");
+    assert!(made.success());
     let listen = "listen = \"https://127.0.0.1:0\"";
     let good = format!("{listen}\ntls = {{ cert = \"one.pem\", key = \"one.key\" }}");
     assert_eq!(folder.check(&good).code, Some(0));
@@ -227,7 +324,9 @@ fn certificates_that_cannot_be_used_are_found_by_check_and_refused_at_start() {
             ["one.key` must be a PEM file with a certificate", "are certificate and key exchanged?"],
         ),
         ("empty", "one.key", ["empty` must be a PEM file with a certificate", "it is empty"]),
-        ("one.pem", "none", ["none` cannot be read", "No such file"]),
+        ("one.pem", "none", ["`tls[0].key`: `", "none` cannot be read: No such file"]),
+        ("fifo", "one.key", ["`tls[0].cert`: `", "fifo` cannot be read: it is a pipe, a socket or a device"]),
+        ("one.pem", ".", ["` cannot be read", "it is a directory"]),
     ] {
         let server = format!("{listen}\ntls = {{ cert = \"{cert}\", key = \"{key}\" }}");
         folder.check(&server).expect_complaint(1, &[&["astra.toml: [server]: "], &words[..]].concat());

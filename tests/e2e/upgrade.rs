@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
 use crate::harness::{
@@ -155,9 +155,10 @@ fn a_new_host_that_does_not_get_ready_leaves_the_old_one_serving_and_says_why() 
     let mut replaced = Replaced::start();
     let exits = replaced.script("exit 3").display().to_string();
     replaced.operate(&["upgrade", "--exe", &exits]).expect_complaint(1, &["serves on", "exit status: 3"]);
-    let hangs = replaced.script("exec sleep 1000").display().to_string();
+    let hangs = replaced.script("echo begun $$; exec sleep 1000").display().to_string();
     let late = replaced.operate(&["upgrade", "--exe", &hangs, "--within", "1s"]);
     late.expect_complaint(1, &["serves on", "not ready within 1s"]);
+    assert!(test_kill_process(begun(&replaced.first)).is_err(), "nothing is left of it");
     replaced.operate(&["upgrade", "--exe", "/nowhere"]).expect_complaint(1, &["`/nowhere` cannot be started"]);
     fs::write(replaced.scratch.join("app.wasm"), "no module").expect("ours");
     replaced.operate(&["upgrade"]).expect_complaint(1, &["serves on", "app.wasm"]);
@@ -170,6 +171,79 @@ fn a_new_host_that_does_not_get_ready_leaves_the_old_one_serving_and_says_why() 
     fs::write(replaced.scratch.join("app.wasm"), version_bytes(3)).expect("ours");
     replaced.upgrade();
     assert_eq!(replaced.get(), version(3));
+    replaced.stop();
+}
+
+/// The process that says that it has begun.
+fn begun(host: &Host) -> Pid {
+    let line = host.stdout_with("begun ");
+    Pid::from_raw(line["begun ".len()..].parse().expect("a number")).expect("is not 0")
+}
+
+#[test]
+fn of_two_upgrades_at_once_one_is_made_and_the_other_refused() {
+    let mut replaced = Replaced::start();
+    let hangs = replaced.script("echo begun $$; exec sleep 1000").display().to_string();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| replaced.operate(&["upgrade", "--exe", &hangs]));
+        let pid = begun(&replaced.first);
+        let under_way = format!("an upgrade is under way (process {})", pid.as_raw_pid());
+        replaced.operate(&["upgrade"]).expect_complaint(1, &[&under_way]);
+        #[cfg(target_os = "linux")]
+        {
+            let module = replaced.scratch.join("app.wasm");
+            let stranger = Setup::run(module).flag("--take-over", replaced.scratch.join("control")).end();
+            stranger.expect_complaint(1, &[&under_way, "is not it"]);
+        }
+        assert_eq!(replaced.get(), version(1));
+        kill_process(pid, Signal::KILL).expect("it hangs");
+        first.join().expect("does not panic").expect_complaint(1, &["serves on", "signal: 9"]);
+    });
+    let pid = replaced.upgrade();
+    assert_eq!(replaced.json(&["status"])["pid"], pid);
+    replaced.stop();
+}
+
+#[test]
+fn an_upgrade_takes_what_a_reload_cannot_but_never_another_place() {
+    let scratch = Scratch::short();
+    let module = guest("hello");
+    let text = |server: &str| {
+        format!("[server]\nstate = false\n{server}\n[[handler]]\nname = 'app'\nmodule = '{}'\n", module.display())
+    };
+    let signed = rcgen::generate_simple_self_signed(["test".to_owned()]).expect("a name");
+    scratch.file("cert.pem", signed.cert.pem());
+    let key = scratch.file("key.pem", signed.signing_key.serialize_pem());
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).expect("ours");
+    let before = "control = 'control'\nlisten = '127.0.0.1:0'";
+    let file = scratch.file("astra.toml", text(before));
+    let first = Setup::run(&file).no_listen().start();
+    let mut replaced = Replaced { scratch, first, later: Vec::new() };
+    let change = |server: &str| fs::write(&file, text(server)).expect("ours");
+    let tls = "tls = { cert = 'cert.pem', key = 'key.pem' }";
+    for (server, key, difference) in [
+        (
+            format!("control = 'control'\nlisten = 'https://127.0.0.1:0'\n{tls}"),
+            "`server.listen`",
+            "`listen` was `127.0.0.1:0` and is `https://127.0.0.1:0` now",
+        ),
+        ("control = 'control'\nlisten = '127.0.0.1:1'".to_owned(), "`server.listen`", "is `127.0.0.1:1` now"),
+        ("control = 'elsewhere'\nlisten = '127.0.0.1:0'".to_owned(), "`server.control`", "elsewhere` now"),
+    ] {
+        change(&server);
+        replaced.operate(&["reload"]).expect_complaint(1, &["astra.toml: a restart is needed to change ", key]);
+        replaced.operate(&["upgrade"]).expect_complaint(1, &["serves on", difference, "stop it and start it again"]);
+        assert_eq!(replaced.get(), "Hello World!");
+    }
+    change("nonsense");
+    replaced.operate(&["upgrade"]).expect_complaint(1, &["serves on", "astra.toml:3:"]);
+
+    change(&format!("{before}\nmax_workers = 7"));
+    let reload = replaced.operate(&["reload"]);
+    reload.expect_complaint(1, &["an upgrade (`astra-host upgrade`", "is needed to change `server.max_workers`"]);
+    replaced.upgrade();
+    assert_eq!(replaced.get(), "Hello World!");
+    assert_eq!(replaced.operate(&["reload"]).code, Some(0));
     replaced.stop();
 }
 

@@ -1,5 +1,6 @@
 //! One connection: tells the protocol by its first bytes, drives hyper, and owns what hyper's server does not do: three
-//! deadlines (idle, head, stalled write), the 408, the lingering close, and cutting an exchange whose client is gone.
+//! deadlines (idle, head, stalled write), the 408, the lingering close, the end of an HTTP/2 connection that was told to end, and
+//! cutting an exchange whose client is gone.
 //!
 //! It runs on whichever worker is free, one at a time (`RunState`), and never runs a handler.
 
@@ -10,23 +11,31 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use http::StatusCode;
 use mio::Token;
 
+use crate::counts::Event;
 use crate::exchange::{ExchangeService, panic_text};
 use crate::executor::Executor;
 use crate::frames::{Frames, PREFACE};
 use crate::http::TlsInfo;
-use crate::link::{Link, Stream};
+use crate::link::{Link, Stream, last_words};
 use crate::proxy::{self, Header, NoHeader};
 use crate::run_state::RunState;
 use crate::server::{Protocols, Shared};
+use crate::slot::Gone;
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey, millis};
 use crate::workers::Task;
 
-/// What is read and thrown away after our last answer, so that a reset does not destroy it (RFC 9112 section 9.6).
-const LINGER_BYTES: usize = 256 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(2);
+/// How long what a client still sends is read and thrown away after our last answer, so that a reset does not destroy it (RFC 9112
+/// section 9.6): in all, and for each so many bytes.
+const LINGER_TIME: Duration = Duration::from_secs(30);
+const LINGER_STEP_TIME: Duration = Duration::from_secs(5);
+const LINGER_STEP: u64 = 16 * 1024;
+
+/// In place of both on a server that drains.
+pub(crate) const LAST_LINGER: Duration = Duration::from_secs(2);
 
 /// An HTTP/1 connection that is idle for so long gives hyper's buffers back, which are nearly all that it costs.
 const SHED_TIME: Duration = Duration::from_millis(250);
@@ -35,11 +44,9 @@ const SHED_TIME: Duration = Duration::from_millis(250);
 /// client could know gets its answer, and with that the news.
 pub(crate) const QUIET: Duration = Duration::from_secs(1);
 
-/// What a client has to end its HTTP/2 connection after GOAWAY while nothing is open.
+/// How long a client's new streams are taken after the first GOAWAY, which names none: those that were on their way (RFC 9113
+/// section 6.8). It can make that shorter, with an answer to hyper's PING, but not longer.
 const GOODBYE_TIME: Duration = Duration::from_secs(2);
-
-const REQUEST_TIMEOUT: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 20\r\ncontent-type: text/plain; charset=utf-8\r\n\r\n408 Request Timeout\n";
 
 type Http1 = hyper::server::conn::http1::Connection<Stream, ExchangeService>;
 type Http2 = hyper::server::conn::http2::Connection<Stream, ExchangeService, Executor>;
@@ -62,7 +69,12 @@ struct Inner {
     /// What was being waited for after the last run, and since when.
     waiting: Option<(Waiting, Millis)>,
     timer: Option<TimerKey>,
-    told_to_end: bool,
+    /// When an HTTP/2 connection was told to end.
+    told_to_end: Option<Millis>,
+    /// It was given its time after that, and takes no new streams.
+    parted: bool,
+    /// At its end the client had not taken what there was to send.
+    unread: bool,
     /// An answer's body has failed, or the handshake.
     failed: bool,
 }
@@ -76,8 +88,11 @@ enum Protocol {
     Unknown(Vec<u8>),
     Http1(Box<Http1>),
     Http2(Box<Http2>),
-    /// We have said all, and read what the peer still sends; so many bytes of it.
-    Lingering(usize),
+    /// We have said all, and read what the peer still sends.
+    Lingering {
+        read: u64,
+        until: Millis,
+    },
     Closed,
 }
 
@@ -93,9 +108,11 @@ enum Waiting {
     /// Room to write.
     Write { written: u64 },
     /// The peer's end, after ours.
-    Linger,
+    Linger { steps: u64 },
     /// The client's end of an HTTP/2 connection that was told to end and on which nothing is open.
     Goodbye,
+    /// That hyper gets rid of what it still holds of answers, after that.
+    Rest,
 }
 
 enum Moved {
@@ -111,7 +128,9 @@ impl Connection {
             protocol: if is_announced { Protocol::Announcement(Vec::new()) } else { Protocol::first(&link) },
             waiting: None,
             timer: None,
-            told_to_end: false,
+            told_to_end: None,
+            parted: false,
+            unread: false,
             failed: false,
         };
         let connection = Arc::new(Self {
@@ -138,8 +157,8 @@ impl Connection {
             return Moved::Closed;
         }
         // On HTTP/1 the next answer tells, and only then may the connection end (`Link::says_close`).
-        if matches!(inner.protocol, Protocol::Http2(_)) && !inner.told_to_end && self.link.is_spent() {
-            inner.tell_to_end();
+        if matches!(inner.protocol, Protocol::Http2(_)) && inner.told_to_end.is_none() && self.link.is_spent() {
+            self.tell_to_end(inner);
         }
         let result = match &mut inner.protocol {
             Protocol::Announcement(read) => {
@@ -159,6 +178,7 @@ impl Connection {
                 }
                 Poll::Ready(Err(error)) => {
                     log::debug!("{}: the TLS handshake failed: {error}", self.peer());
+                    self.link.note(Event::HandshakeFailed);
                     inner.failed = true;
                     return self.end(inner);
                 }
@@ -174,7 +194,7 @@ impl Connection {
             }
             Protocol::Http1(http) => Pin::new(http.as_mut()).poll(cx),
             Protocol::Http2(http) => Pin::new(http.as_mut()).poll(cx),
-            Protocol::Lingering(read) => return self.linger(read),
+            Protocol::Lingering { read, .. } => return self.linger(read),
             Protocol::Closed => return Moved::Closed,
         };
         match result {
@@ -182,7 +202,7 @@ impl Connection {
             Poll::Ready(Ok(())) => self.end(inner),
             Poll::Ready(Err(error)) => {
                 self.note_error(&error);
-                self.tell_fault(inner.told_to_end);
+                self.tell_fault(inner.told_to_end.is_some());
                 // What hyper has answered itself, it has ended itself.
                 inner.failed = true;
                 if error.is_user() && self.link.is_http10.load(Ordering::Relaxed) {
@@ -208,14 +228,11 @@ impl Connection {
                 Ok(Header::Is(None)) => return Ok(()),
                 Ok(Header::Is(Some((client, ours)))) if self.link.announce(client, ours) => return Ok(()),
                 Ok(Header::Is(Some(_))) => {
-                    log::debug!("{}: closed, since this peer has too many connections", self.peer());
+                    self.link.note(Event::MaxConnectionsPerPeer);
                     return Err(Moved::Closed);
                 }
                 Err(NoHeader) => {
-                    log::warn!(
-                        "{}: closed, since the proxy does not say who its client is (PROXY protocol, version 2)",
-                        self.peer()
-                    );
+                    self.link.note(Event::ProxyRefused);
                     return Err(Moved::Closed);
                 }
             }
@@ -257,7 +274,8 @@ impl Connection {
     /// has written all that it began, or the socket takes nothing more.
     fn tell_fault(&self, told_to_end: bool) {
         if let Some(fault) = self.link.fault.get() {
-            log::info!("{}: {fault}", self.peer());
+            log::debug!("{}: {fault}", self.peer());
+            self.link.note(if fault.is_flood() { Event::Flood } else { Event::Malformed });
             if !told_to_end && !self.link.write_blocked.load(Ordering::Relaxed) {
                 self.link.write_now(&fault.go_away());
             }
@@ -266,7 +284,9 @@ impl Connection {
 
     /// Ends our side. What the peer still sends is read for a while and thrown away, lest a reset destroy our last answer.
     fn end(&self, inner: &mut Inner) -> Moved {
-        inner.protocol = Protocol::Lingering(0);
+        inner.unread = self.link.write_blocked.load(Ordering::Relaxed);
+        let until = self.link.workers.reactor.timers.recent().saturating_add(millis(LINGER_TIME));
+        inner.protocol = Protocol::Lingering { read: 0, until };
         self.link.lost();
         if !inner.failed {
             self.link.say_goodbye();
@@ -276,15 +296,23 @@ impl Connection {
         Moved::Again
     }
 
-    fn linger(&self, read: &mut usize) -> Moved {
-        while *read < LINGER_BYTES {
+    fn linger(&self, read: &mut u64) -> Moved {
+        while self.link.take_call() {
             match self.link.poll_read_plain(usize::MAX, |_| {}) {
-                Poll::Pending => return Moved::Pending,
-                Poll::Ready(Ok(n)) if n > 0 => *read += n,
-                Poll::Ready(_) => break,
+                Poll::Pending => break,
+                Poll::Ready(Ok(n)) if n > 0 => *read += n as u64,
+                Poll::Ready(_) => return Moved::Closed,
             }
         }
-        Moved::Closed
+        Moved::Pending
+    }
+
+    /// Says GOAWAY; hyper adds a PING, and once that is answered takes no new streams and ends with those it has.
+    fn tell_to_end(&self, inner: &mut Inner) {
+        if let Protocol::Http2(http) = &mut inner.protocol {
+            inner.told_to_end = Some(self.link.workers.reactor.timers.recent());
+            Pin::new(http.as_mut()).graceful_shutdown();
+        }
     }
 
     /// What is being waited for, if that is bounded.
@@ -292,7 +320,7 @@ impl Connection {
         let open = self.link.has_open();
         let exchanges = self.link.exchanges();
         match inner.protocol {
-            Protocol::Lingering(_) => Some(Waiting::Linger),
+            Protocol::Lingering { read, .. } => Some(Waiting::Linger { steps: read / LINGER_STEP }),
             Protocol::Closed => None,
             Protocol::Announcement(_) | Protocol::Handshake => Some(Waiting::Handshake),
             _ if self.link.write_blocked.load(Ordering::Relaxed) => {
@@ -300,7 +328,8 @@ impl Connection {
             }
             Protocol::Http2(_) if self.link.in_block.load(Ordering::Relaxed) => Some(Waiting::Head { exchanges }),
             _ if open => None,
-            Protocol::Http2(_) if inner.told_to_end => Some(Waiting::Goodbye),
+            Protocol::Http2(_) if inner.parted && !self.link.parts.load(Ordering::Relaxed) => Some(Waiting::Rest),
+            Protocol::Http2(_) if inner.told_to_end.is_some() => Some(Waiting::Goodbye),
             Protocol::Http2(_) => Some(Waiting::Idle { exchanges }),
             Protocol::Unknown(_) | Protocol::Http1(_) if self.link.in_head.load(Ordering::Relaxed) => {
                 Some(Waiting::Head { exchanges })
@@ -317,27 +346,42 @@ impl Connection {
             Waiting::Handshake => limits.handshake_timeout,
             Waiting::Idle { .. } => limits.idle_timeout,
             Waiting::Head { .. } => limits.head_timeout,
-            Waiting::Write { .. } => limits.write_timeout,
-            Waiting::Linger => LINGER_TIME,
+            Waiting::Write { .. } | Waiting::Rest => limits.write_timeout,
+            Waiting::Linger { .. } if self.shared.drains() => LAST_LINGER,
+            Waiting::Linger { .. } => LINGER_STEP_TIME,
             Waiting::Goodbye => GOODBYE_TIME,
         }
     }
 
     /// It did not move. If it has not for too long, it ends; else a timer is set.
     fn on_deadline(&self, inner: &mut Inner) -> Moved {
+        let now = self.link.workers.reactor.timers.recent();
+        let parts = inner.told_to_end.filter(|_| !inner.parted).map(|at| at.saturating_add(millis(GOODBYE_TIME)));
+        if parts.is_some_and(|parts| parts <= now) {
+            inner.parted = true;
+            self.link.parts.store(true, Ordering::Relaxed);
+            return Moved::Again;
+        }
         let Some(waiting) = self.waiting(inner) else {
             inner.waiting = None;
+            if let Some(parts) = parts {
+                self.set_timer(inner, now, parts);
+            }
             return Moved::Pending;
         };
-        let now = self.link.workers.reactor.timers.recent();
         let since = inner.waiting.filter(|(before, _)| *before == waiting).map_or(now, |(_, since)| since);
         inner.waiting = Some((waiting, since));
-        let due = since.saturating_add(millis(self.timeout(waiting)));
+        let mut due = since.saturating_add(millis(self.timeout(waiting)));
+        if let Protocol::Lingering { until, .. } = inner.protocol {
+            due = due.min(until);
+        }
         if now < due {
+            due = parts.map_or(due, |parts| parts.min(due));
             let shed = since.saturating_add(millis(SHED_TIME));
             if matches!((waiting, &inner.protocol), (Waiting::Idle { .. }, Protocol::Http1(_))) && shed < due {
-                if now >= shed {
-                    inner.shed();
+                if now >= shed && inner.shed() {
+                    self.link.in_head.store(true, Ordering::Relaxed);
+                    return Moved::Again;
                 }
                 self.set_timer(inner, now, if now < shed { shed } else { due });
             } else {
@@ -348,15 +392,18 @@ impl Connection {
         match (waiting, &inner.protocol) {
             (Waiting::Head { .. }, Protocol::Http2(_)) => {
                 log::debug!("{}: a header block did not arrive in time", self.peer());
+                self.link.note(Event::HeadTimeout);
+                self.link.gone.set(Gone::TooSlow);
                 self.end(inner)
             }
             (Waiting::Head { .. }, _) => {
                 log::debug!("{}: 408, the head did not arrive in time", self.peer());
-                self.link.write_now(REQUEST_TIMEOUT);
+                self.link.note(Event::HeadTimeout);
+                self.link.write_now(&last_words(StatusCode::REQUEST_TIMEOUT, ""));
                 self.end(inner)
             }
             (Waiting::Idle { .. }, Protocol::Http2(_)) => {
-                inner.tell_to_end();
+                self.tell_to_end(inner);
                 Moved::Again
             }
             // Its last answer is long gone.
@@ -365,11 +412,22 @@ impl Connection {
                 Moved::Closed
             }
             (Waiting::Idle { .. }, _) => self.end(inner),
-            (Waiting::Write { .. }, _) => {
+            (Waiting::Write { .. } | Waiting::Rest, _) => {
                 log::debug!("{}: the client stopped reading", self.peer());
+                self.link.note(Event::WriteTimeout);
+                self.link.gone.set(Gone::TooSlow);
                 Moved::Closed
             }
-            (Waiting::Handshake | Waiting::Linger | Waiting::Goodbye, _) => Moved::Closed,
+            (Waiting::Handshake, Protocol::Announcement(_)) => {
+                self.link.note(Event::ProxyRefused);
+                Moved::Closed
+            }
+            (Waiting::Handshake, _) => {
+                log::debug!("{}: the TLS handshake took too long", self.peer());
+                self.link.note(Event::HandshakeTimeout);
+                Moved::Closed
+            }
+            (Waiting::Linger { .. } | Waiting::Goodbye, _) => Moved::Closed,
         }
     }
 
@@ -390,17 +448,18 @@ impl Connection {
         if matches!(inner.protocol, Protocol::Closed) {
             return;
         }
-        let lingered = matches!(inner.protocol, Protocol::Lingering(_));
-        let is_unfinished = inner.failed || self.link.has_open() || self.link.write_blocked.load(Ordering::Relaxed);
-        let is_cut = matches!(inner.protocol, Protocol::Http1(_))
-            && self.link.is_http10.load(Ordering::Relaxed)
-            && is_unfinished;
+        let lingered = matches!(inner.protocol, Protocol::Lingering { .. });
+        let write_blocked = self.link.write_blocked.load(Ordering::Relaxed);
+        // Once it lingers, what is blocked is no more than the goodbye of TLS.
+        let is_unread = if lingered { inner.unread } else { write_blocked };
+        let is_unfinished = inner.failed || self.link.has_open() || write_blocked;
+        let is_open_ended = matches!(inner.protocol, Protocol::Http1(_)) && self.link.is_http10.load(Ordering::Relaxed);
         let protocol = std::mem::replace(&mut inner.protocol, Protocol::Closed);
         if let Some(timer) = inner.timer.take() {
             self.link.workers.remove_timer(timer);
         }
         self.link.workers.reactor.remove(self.token);
-        if is_cut {
+        if is_unread || (is_open_ended && is_unfinished) {
             self.link.reset();
         } else {
             if !is_unfinished {
@@ -418,6 +477,7 @@ impl Connection {
         // hyper has answered what could be answered: 400, 414 or 431.
         if error.is_parse() {
             log::info!("{}: refused a malformed request: {error}", self.peer());
+            self.link.note(Event::Malformed);
         } else {
             log::debug!("{}: connection ended: {error}", self.peer());
         }
@@ -436,22 +496,20 @@ impl Protocol {
 }
 
 impl Inner {
-    /// Drops hyper's connection, between two requests: the next byte makes a new one.
-    fn shed(&mut self) {
+    /// Drops hyper's connection, between two requests: the next byte makes a new one. True: there is one already, of a head that began in
+    /// the same read as the request before ended; it does not wait to be polled.
+    fn shed(&mut self) -> bool {
         match std::mem::replace(&mut self.protocol, Protocol::Closed) {
-            Protocol::Http1(http) if !self.told_to_end => {
-                self.protocol = Protocol::Unknown(http.into_parts().read_buf.into());
+            Protocol::Http1(http) => {
+                let read: Vec<u8> = http.into_parts().read_buf.into();
+                let has_begun = !read.is_empty();
+                self.protocol = Protocol::Unknown(read);
+                has_begun
             }
-            protocol => self.protocol = protocol,
-        }
-    }
-
-    fn tell_to_end(&mut self) {
-        self.told_to_end = true;
-        match &mut self.protocol {
-            Protocol::Http1(http) => Pin::new(http.as_mut()).graceful_shutdown(),
-            Protocol::Http2(http) => Pin::new(http.as_mut()).graceful_shutdown(),
-            _ => {}
+            protocol => {
+                self.protocol = protocol;
+                false
+            }
         }
     }
 }
@@ -496,6 +554,7 @@ impl Task for Connection {
     }
 
     fn cut(self: Arc<Self>) {
+        self.link.gone.set(Gone::Stopped);
         self.cut.store(true, Ordering::SeqCst);
         self.notify();
     }

@@ -22,6 +22,10 @@ const END_HEADERS: u8 = 4;
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// The answer to the PING that h2 sends with its first GOAWAY: PING of connection 0 with ACK, and what h2 puts into it. After it h2
+/// says GOAWAY with the last stream that it takes.
+pub(crate) const GOODBYE: &[u8] = &[0, 0, 8, 6, ACK, 0, 0, 0, 0, 0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
+
 const HEADER: usize = 9;
 
 /// A reset throws work away that its request has caused, and makes room for the next at once (CVE-2023-44487).
@@ -112,6 +116,16 @@ impl Frames {
         self.is_block && !(self.ends_block && self.skip == 0)
     }
 
+    /// Between two frames, and in no header block: one more could stand here.
+    pub(crate) fn is_between(&self) -> bool {
+        self.has_settings && self.skip == 0 && self.filled == 0 && !self.is_in_block()
+    }
+
+    /// How much is missing of the header or payload that is being read.
+    pub(crate) fn missing(&self) -> usize {
+        if self.skip > 0 { self.skip } else { HEADER - self.filled }
+    }
+
     /// A header is whole.
     fn frame(&mut self, written: u64) -> Result<(), Fault> {
         let [length @ .., kind, flags, s0, s1, s2, s3] = self.header;
@@ -149,6 +163,10 @@ impl Frames {
 }
 
 impl Fault {
+    pub(crate) fn is_flood(self) -> bool {
+        self.code == Code::EnhanceYourCalm
+    }
+
     /// The frame that tells the client (RFC 9113 section 6.8).
     pub(crate) fn go_away(self) -> [u8; HEADER + 8] {
         let mut frame = [0; HEADER + 8];

@@ -4,18 +4,19 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `server`, `options` | binding, what can be set, starting, the [`Handle`] |
+//! | `server`, `options`, `counts` | binding, what can be set, starting, the [`Handle`]; what an operator wants to know |
 //! | `listener`, `peers`, `proxy`, `socket` | accepting, which never dies; how many connections a peer has; who a proxy's client is; TCP and Unix sockets as one |
 //! | `connection`, `link`, `limits`, `frames` | one connection: protocol, deadlines, close; its socket and counters; what its client may do; HTTP/2 frames that are counted |
 //! | `executor`, `tcp_stream` | other futures on the same workers (HTTP/2 streams, clients that handlers use); sockets to elsewhere |
 //! | `tls` | the layer between that socket and hyper (`no_tls` in its place without the feature) |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
 //! | `upload`, `body`, `outgoing`, `http` | what arrives before a handler starts; bodies for blocking code, hyper's end of them, the types both speak |
-//! | `workers`, `seats`, `lanes`, `wait`, `monitor` | the threads; who may run and what next; the queues of requests; giving up a seat; the thread that ticks |
+//! | `workers`, `seats`, `lanes`, `wait`, `monitor` | the threads; who may run and what next; whose turn it is; giving up a seat; the thread that ticks |
 //! | `reactor`, `timer`, `readiness`, `run_state`, `parker` | events, deadlines, and the three small state machines |
 
 mod body;
 mod connection;
+mod counts;
 mod exchange;
 mod executor;
 mod frames;
@@ -55,11 +56,14 @@ mod workers;
 pub mod fuzzing;
 
 pub use crate::body::{Body, BodyReader, BodyWriter, BoxError};
-pub use crate::exchange::{Client, Exchange, Handler, Responder};
+pub use crate::counts::{Counters, Counts, Event};
+pub use crate::exchange::{Admission, Client, Exchange, Handler, Refused, Responder};
 pub use crate::executor::Executor;
 pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service, TlsInfo};
 pub use crate::lanes::Lane;
+pub use crate::link::{Cut, Told};
 pub use crate::server::{Handle, ListeningSocket, Server, Sockets};
+pub use crate::slot::Gone;
 pub use crate::tcp_stream::TcpStream;
-pub use crate::wait::{Interrupted, blocking, flush, sleep_until, wait};
+pub use crate::wait::{Interrupted, blocking, flush, give_way, sleep_until, wait};
 pub use bytes::Bytes;

@@ -12,6 +12,8 @@ pub(crate) struct Limits {
     pub(crate) body_read_timeout: Duration,
     pub(crate) body_rate: BodyRate,
     pub(crate) max_body: u64,
+    /// Bytes of a head, on HTTP/1.
+    pub(crate) max_head: usize,
     /// Fields of a head, on HTTP/2; on HTTP/1 hyper counts.
     pub(crate) max_headers: usize,
     pub(crate) max_requests: u64,

@@ -8,16 +8,20 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime};
 
+use http::StatusCode;
 use hyper::rt::ReadBufCursor;
 
 use crate::connection::Connection;
+use crate::counts::Event;
 use crate::exchange::Handler;
-use crate::frames::{Fault, Frames};
+use crate::frames::{Fault, Frames, GOODBYE};
 use crate::http::ConnectionInfo;
 use crate::limits::Limits;
 use crate::reactor::Ready;
 use crate::server::SocketCount;
+use crate::slot::{Gone, WhyGone};
 use crate::socket::Socket;
 use crate::sync::lock;
 use crate::timer::{Millis, millis};
@@ -59,8 +63,12 @@ pub(crate) struct Link {
     pub(crate) write_blocked: AtomicBool,
     /// The last request was of HTTP/1.0: only the end of the connection may tell the end of its answer.
     pub(crate) is_http10: AtomicBool,
+    /// hyper is to take its goodbye on HTTP/2 for answered. Set by the connection, cleared once hyper has read that.
+    pub(crate) parts: AtomicBool,
     /// What was wrong with the client's frames.
     pub(crate) fault: OnceLock<Fault>,
+    /// Why it was cut, if it was not the client that has left.
+    pub(crate) gone: WhyGone,
     /// Bytes of bodies that hyper has taken so far.
     taken: AtomicU64,
     /// Bytes written that were no bodies (heads, chunk sizes), as of the last flush.
@@ -78,28 +86,53 @@ pub(crate) struct Link {
     count: SocketCount,
 }
 
-/// How many requests of this connection are queued, and who waits to queue one more (HTTP/2 streams).
+/// How many requests of this connection are queued, and who waits to queue one more (HTTP/2 streams); by lane, so that one that is full
+/// holds up no others.
 #[derive(Default)]
 struct QueuePlaces {
-    taken: usize,
-    /// By turn; one that is reset gives its turn up.
-    waiting: BTreeMap<u64, Waker>,
+    /// Lanes in which there are some, and how many.
+    taken: Vec<(u64, usize)>,
+    /// By turn, for which lane; one that is reset gives its turn up.
+    waiting: BTreeMap<u64, (u64, Waker)>,
     next_turn: u64,
 }
 
 /// Told what became of an answer, see [`Responder::send_and_tell`](crate::Responder::send_and_tell).
-pub(crate) type Told = Box<dyn FnOnce(Result<u64, u64>) + Send>;
+pub type Told = Box<dyn FnOnce(Result<u64, Cut>) + Send>;
+
+/// An answer that did not go out whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cut {
+    /// About so many bytes of its body have gone out.
+    pub bytes: u64,
+    /// Whose doing it was; of a body that has ended with an error, `Left`.
+    pub why: Gone,
+}
 
 struct Unwritten {
     told: Told,
     length: u64,
-    is_whole: bool,
+    /// Why hyper did not take all of it.
+    cut: Option<Gone>,
     /// What `taken` was at its end.
     end: u64,
 }
 
-fn as_taken(length: u64, is_whole: bool) -> Result<u64, u64> {
-    if is_whole { Ok(length) } else { Err(length) }
+/// An answer that hyper does not write, since it has read no request that it could be to; `text`, or the name of the status.
+pub(crate) fn last_words(status: StatusCode, text: &str) -> Vec<u8> {
+    let text = if text.is_empty() { status.to_string() } else { format!("{status}: {text}") };
+    let (length, date) = (text.len() + 1, httpdate::fmt_http_date(SystemTime::now()));
+    let kind = "text/plain; charset=utf-8";
+    format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\ncontent-type: {kind}\r\ndate: {date}\r\n\r\n{text}\n"
+    )
+    .into_bytes()
+}
+
+/// Of a body of which hyper has taken so much, and written that.
+fn as_taken(bytes: u64, cut: Option<Gone>) -> Result<u64, Cut> {
+    cut.map_or(Ok(bytes), |why| Err(Cut { bytes, why }))
 }
 
 /// While it lives, an exchange of the connection is open.
@@ -148,7 +181,9 @@ impl Link {
             write_blocked: AtomicBool::new(false),
             is_http10: AtomicBool::new(false),
             in_block: AtomicBool::new(false),
+            parts: AtomicBool::new(false),
             fault: OnceLock::new(),
+            gone: WhyGone::default(),
             taken: AtomicU64::new(0),
             framing: AtomicU64::new(0),
             budget: AtomicUsize::new(0),
@@ -242,41 +277,57 @@ impl Link {
         self.open.load(Ordering::SeqCst) > 0
     }
 
-    /// Takes a place for one queued request; a connection has at most twice as many as there are seats. False: `waker` will be
+    /// Takes a place for one queued request; a connection has at most twice as many in a lane as there are seats. False: `waker` will be
     /// woken.
-    pub(crate) fn enter_queue(&self, turn: &mut Option<u64>, waker: &Waker) -> bool {
+    pub(crate) fn enter_queue(&self, lane: u64, turn: &mut Option<u64>, waker: &Waker) -> bool {
+        let most = 2 * self.workers.bounds().seats;
         let mut queue = lock(&self.queue);
-        let admitted = queue.taken < 2 * self.workers.bounds().seats;
-        if admitted {
-            queue.taken += 1;
-            if let Some(turn) = turn.take() {
-                queue.waiting.remove(&turn);
+        let queue = &mut *queue;
+        let admitted = match queue.taken.iter_mut().find(|(in_lane, _)| *in_lane == lane) {
+            Some((_, taken)) if *taken >= most => false,
+            Some((_, taken)) => {
+                *taken += 1;
+                true
             }
-        } else {
+            None => {
+                queue.taken.push((lane, 1));
+                true
+            }
+        };
+        if !admitted {
             let turn = *turn.get_or_insert_with(|| {
                 queue.next_turn += 1;
                 queue.next_turn
             });
-            queue.waiting.insert(turn, waker.clone());
+            queue.waiting.insert(turn, (lane, waker.clone()));
+        } else if let Some(turn) = turn.take() {
+            queue.waiting.remove(&turn);
         }
         admitted
+    }
+
+    /// How long ago `since` was, by the clock of the timers: reading a finer one for each request would cost as much as a queue does.
+    pub(crate) fn queued_since(&self, since: Millis) -> Duration {
+        Duration::from_millis(self.workers.reactor.timers.recent().saturating_sub(since))
     }
 
     pub(crate) fn give_up_turn(&self, turn: u64) {
         lock(&self.queue).waiting.remove(&turn);
     }
 
-    pub(crate) fn leave_queue(&self) {
-        let waiting = {
+    pub(crate) fn leave_queue(&self, lane: u64) {
+        let waiting: Vec<_> = {
             let mut queue = lock(&self.queue);
-            queue.taken -= 1;
-            if queue.waiting.is_empty() {
-                return;
+            if let Some(at) = queue.taken.iter().position(|(in_lane, _)| *in_lane == lane) {
+                queue.taken[at].1 -= 1;
+                if queue.taken[at].1 == 0 {
+                    queue.taken.swap_remove(at);
+                }
             }
-            // All of them: some may have been reset meanwhile, and would swallow the one wake-up.
-            std::mem::take(&mut queue.waiting)
+            // All of the lane: some may have been reset meanwhile, and would swallow the one wake-up.
+            queue.waiting.extract_if(.., |_, (of_lane, _)| *of_lane == lane).collect()
         };
-        for waker in waiting.into_values() {
+        for (_, (_, waker)) in waiting {
             waker.wake();
         }
     }
@@ -350,13 +401,13 @@ impl Link {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// hyper has let go of a body of which it had taken `length` bytes.
-    pub(crate) fn body_ended(&self, told: Told, length: u64, is_whole: bool) {
+    /// hyper has let go of a body of which it had taken `length` bytes, and if those were not all, for this reason.
+    pub(crate) fn body_ended(&self, told: Told, length: u64, cut: Option<Gone>) {
         if self.speaks_http2() {
-            return told(as_taken(length, is_whole));
+            return told(as_taken(length, cut));
         }
         let end = self.taken.load(Ordering::Relaxed);
-        lock(&self.unwritten).push(Unwritten { told, length, is_whole, end });
+        lock(&self.unwritten).push(Unwritten { told, length, cut, end });
         self.has_unwritten.store(true, Ordering::Relaxed);
     }
 
@@ -365,18 +416,31 @@ impl Link {
         self.framing.store(self.written().wrapping_sub(self.taken.load(Ordering::Relaxed)), Ordering::Relaxed);
         if self.has_unwritten.load(Ordering::Relaxed) {
             self.has_unwritten.store(false, Ordering::Relaxed);
-            self.tell(|answer| as_taken(answer.length, answer.is_whole));
+            self.tell(|answer| as_taken(answer.length, answer.cut));
         }
     }
 
     /// hyper's connection is gone, and with it what was not written.
     pub(crate) fn lost(&self) {
         let written = self.written().wrapping_sub(self.framing.load(Ordering::Relaxed));
-        self.tell(|answer| Err(answer.length.saturating_sub(answer.end.saturating_sub(written))));
+        self.tell(|answer| {
+            let bytes = answer.length.saturating_sub(answer.end.saturating_sub(written));
+            Err(Cut { bytes, why: answer.cut.unwrap_or_else(|| self.why_gone()) })
+        });
+    }
+
+    /// Why the client gets no more, as far as the connection is concerned.
+    pub(crate) fn why_gone(&self) -> Gone {
+        self.gone.get().unwrap_or(Gone::Left)
+    }
+
+    /// Counts what has happened to its client.
+    pub(crate) fn note(&self, event: Event) {
+        self.count.note(event, self.info().peer_addr());
     }
 
     /// Tells what became of the answers that were not written until now. Not under the lock: what is called is code of others.
-    fn tell(&self, became: impl Fn(&Unwritten) -> Result<u64, u64>) {
+    fn tell(&self, became: impl Fn(&Unwritten) -> Result<u64, Cut>) {
         let unwritten = std::mem::take(&mut *lock(&self.unwritten));
         for answer in unwritten {
             let became = became(&answer);
@@ -469,20 +533,52 @@ pub(crate) struct Stream {
     read_before: Vec<u8>,
     /// On HTTP/2.
     frames: Option<Frames>,
+    /// On HTTP/1: what was read since the last of so many exchanges, in bytes.
+    head: usize,
+    exchanges: u64,
 }
 
 impl Stream {
     pub(crate) fn new(link: Arc<Link>, read_before: Vec<u8>, frames: Option<Frames>) -> Self {
-        Self { link, read_before, frames }
+        let exchanges = link.exchanges();
+        Self { link, read_before, frames, head: 0, exchanges }
+    }
+
+    /// How much the next read may take.
+    fn room(&mut self) -> usize {
+        if let Some(frames) = &self.frames {
+            return if self.link.parts.load(Ordering::Relaxed) { frames.missing() } else { usize::MAX };
+        }
+        let exchanges = self.link.exchanges();
+        if self.exchanges != exchanges {
+            (self.exchanges, self.head) = (exchanges, 0);
+        }
+        // hyper asks how long a head is only when a read has not ended it, so none may go further. If there was more already, it was
+        // no head: the rest of a body, or empty lines.
+        match self.link.limits.max_head.saturating_sub(self.head) {
+            0 => usize::MAX,
+            _ if self.link.has_open() => usize::MAX,
+            room => room,
+        }
     }
 }
 
 impl hyper::rt::Read for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let Self { link, read_before, frames } = self.get_mut();
+        let this = self.get_mut();
+        let room = this.room();
+        let Self { link, read_before, frames, head, .. } = this;
+        if read_before.is_empty()
+            && link.parts.load(Ordering::Relaxed)
+            && frames.as_ref().is_some_and(Frames::is_between)
+        {
+            link.parts.store(false, Ordering::Relaxed);
+            read_before.extend_from_slice(GOODBYE);
+        }
         if !read_before.is_empty() {
-            let length = read_before.len().min(cursor.remaining());
+            let length = read_before.len().min(cursor.remaining()).min(room);
             cursor.put_slice(&read_before[..length]);
+            *head += length;
             let followed = link.follow(frames, &read_before[..length]);
             read_before.drain(..length);
             return Poll::Ready(followed);
@@ -495,7 +591,7 @@ impl hyper::rt::Read for Stream {
         if !link.take_call() {
             return Poll::Pending;
         }
-        let max = cursor.remaining().min(budget);
+        let max = cursor.remaining().min(budget).min(room);
         let mut followed = Ok(());
         let read = link.poll_read_with(max, |bytes| {
             cursor.put_slice(bytes);
@@ -504,6 +600,9 @@ impl hyper::rt::Read for Stream {
         read.map(|read| {
             let n = read?;
             link.budget.store(budget - n, Ordering::Relaxed);
+            if !link.has_open() {
+                *head += n;
+            }
             followed
         })
     }

@@ -13,6 +13,12 @@ use crate::workers;
 /// Whether who has this address says of whom it is a proxy.
 pub(crate) type IsProxy = dyn Fn(IpAddr) -> bool + Send + Sync;
 
+/// Largest head in bytes.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// hyper's own bound on what it buffers of a connection of HTTP/1, in bytes.
+const MAX_BUF: usize = 8 * 1024 + 100 * 4 * 1024;
+
 pub(crate) struct Options {
     pub(crate) http1: hyper::server::conn::http1::Builder,
     pub(crate) http2: hyper::server::conn::http2::Builder<Executor>,
@@ -34,7 +40,7 @@ impl Default for Options {
         // hyper's own timer does not tell an idle connection from an unfinished head, and closes without 408;
         // `connection.rs` does both. With half-close allowed hyper does not read ahead of the answer, which saves a
         // system call a request.
-        http1.header_read_timeout(None).half_close(true).max_header_size(64 * 1024);
+        http1.header_read_timeout(None).half_close(true).max_header_size(MAX_HEAD);
         let mut http2 = hyper::server::conn::http2::Builder::new(executor.clone());
         http2.max_header_list_size(64 * 1024);
         Self {
@@ -50,6 +56,7 @@ impl Default for Options {
                 body_read_timeout: Duration::from_secs(30),
                 body_rate: BodyRate { bytes_per_second: 500, grace: Duration::from_secs(10) },
                 max_body: u64::MAX,
+                max_head: MAX_HEAD,
                 max_headers: 100,
                 max_requests: u64::MAX,
                 max_age: Duration::MAX,
@@ -143,8 +150,8 @@ impl Server {
         self
     }
 
-    /// How old a connection may become; then it ends with its next request: `connection: close` on the answer to that, GOAWAY. One
-    /// without a request ends by [`idle_timeout`](Self::idle_timeout). Default: no such limit.
+    /// How old a connection may become; then it ends with its next request: `connection: close` on the answer to that, GOAWAY. After
+    /// GOAWAY streams are taken for 2 s more at the most, and answered. One without a request ends by [`idle_timeout`](Self::idle_timeout). Default: no such limit.
     #[must_use]
     pub fn max_connection_age(mut self, age: Duration) -> Self {
         self.options.limits.max_age = age;
@@ -223,7 +230,8 @@ impl Server {
         self
     }
 
-    /// How long a client may take nothing of what there is to send; then it is cut. Default 30 s.
+    /// How long a client may take nothing of what there is to send; then it is cut: over TCP reset, so that nothing is kept for it.
+    /// That it takes something shows once it has made room for some 64 KiB. Default 30 s.
     #[must_use]
     pub fn write_timeout(mut self, time: Duration) -> Self {
         self.options.limits.write_timeout = time;
@@ -266,10 +274,15 @@ impl Server {
         self
     }
 
-    /// Largest head in bytes; beyond it the client gets 431. Default 64 KiB.
+    /// Largest head in bytes; beyond it the client gets 431. Where a connection's buffer is smaller
+    /// ([`http1_max_buf_size`](Self::http1_max_buf_size)), it is made as large. Default 64 KiB.
     #[must_use]
     pub fn http1_max_header_size(mut self, bytes: usize) -> Self {
+        self.options.limits.max_head = bytes;
         self.options.http1.max_header_size(bytes);
+        if bytes > MAX_BUF {
+            self.options.http1.max_buf_size(bytes);
+        }
         self
     }
 

@@ -22,9 +22,14 @@ use crate::sync::lock;
 /// What a writer may be ahead of the client, in bytes, before it waits.
 const AHEAD: usize = 256 * 1024;
 
+/// What hyper is given at once, in bytes: it holds what it has taken, and nobody sees how much of that a client has taken since.
+const PIECE: usize = 64 * 1024;
+
 /// A response body as hyper sees it.
 pub(crate) struct Outgoing {
     kind: Kind,
+    /// What was more than one piece of the last frame.
+    rest: Bytes,
     /// Set until the end was seen.
     exchange: Option<Belonging>,
     /// Bytes that hyper has taken.
@@ -80,12 +85,31 @@ impl Outgoing {
     /// Its exchange has all of it, or will not get more.
     pub(crate) fn end(&mut self, is_whole: bool) {
         let Some(Belonging { slot, open, told }) = self.exchange.take() else { return };
-        if let Some(slot) = slot {
+        if let Some(slot) = &slot {
             slot.ended();
         }
         if let Some(told) = told {
-            open.link().body_ended(told, self.taken, is_whole);
+            let why = || slot.as_ref().and_then(|slot| slot.gone.get()).unwrap_or_else(|| open.link().why_gone());
+            open.link().body_ended(told, self.taken, (!is_whole).then(why));
         }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match &mut self.kind {
+            _ if !self.rest.is_empty() => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest))))),
+            Kind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Channel(channel) => channel.poll_frame(cx),
+            Kind::Foreign(body) => body.as_mut().poll_frame(cx),
+        };
+        frame.map_ok(|frame| match frame.into_data() {
+            Ok(mut data) if data.len() > PIECE => {
+                self.rest = data.split_off(PIECE);
+                Frame::data(data)
+            }
+            Ok(data) => Frame::data(data),
+            Err(frame) => frame,
+        })
     }
 
     fn slot(&self) -> Option<&Arc<Slot>> {
@@ -95,7 +119,7 @@ impl Outgoing {
 
 impl From<Kind> for Outgoing {
     fn from(kind: Kind) -> Self {
-        Self { kind, exchange: None, taken: 0, left: None, failed: None }
+        Self { kind, rest: Bytes::new(), exchange: None, taken: 0, left: None, failed: None }
     }
 }
 
@@ -111,12 +135,7 @@ impl Body for Outgoing {
             self.end(false);
             return Poll::Ready(Some(Err(error)));
         }
-        let frame = match &mut self.kind {
-            Kind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Kind::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Kind::Channel(channel) => channel.poll_frame(cx),
-            Kind::Foreign(body) => body.as_mut().poll_frame(cx),
-        };
+        let frame = self.poll_piece(cx);
         if let Some(slot) = self.slot() {
             slot.hungry.store(frame.is_pending(), Ordering::Relaxed);
             if frame.is_ready() {
@@ -150,6 +169,9 @@ impl Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
+        if !self.rest.is_empty() {
+            return false;
+        }
         match &self.kind {
             Kind::Full(bytes) => bytes.is_empty(),
             Kind::Channel(_) => false,
@@ -158,11 +180,17 @@ impl Body for Outgoing {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
+        let mut hint = match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Channel(_) => SizeHint::default(),
             Kind::Foreign(body) => body.size_hint(),
+        };
+        let rest = self.rest.len() as u64;
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper.saturating_add(rest));
         }
+        hint.set_lower(hint.lower().saturating_add(rest));
+        hint
     }
 }
 

@@ -13,9 +13,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::lanes::{Held, Lane, Lanes, Nanos, Turn};
+use crate::lanes::{Held, Lane, Lanes, Nanos, Next, Turn};
 use crate::parker::Parker;
-use crate::sync::{AtomicBool, AtomicU8, Mutex, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering, lock};
 
 /// Before a request that is expected to hold its seat for longer, somebody else is called to watch the reactor.
 const SLOW_REQUEST: Nanos = 50_000;
@@ -49,6 +49,8 @@ pub(crate) struct Member {
     /// Unparked by whoever was told `Call::Member`.
     parker: Parker,
     place: AtomicU8,
+    /// Of the request that it runs. As `place`, only used under the lock.
+    lane: AtomicU64,
     /// What its request waits for has happened, or may have. Set by wakers, cleared by the member's own thread.
     woken: AtomicBool,
 }
@@ -64,14 +66,19 @@ const DISPLACED: u8 = 3;
 const RELIEF: u8 = 4;
 /// Runs a request in a wait of another kind, which only its own thread ends.
 const BLOCKED: u8 = 5;
-/// Its wait is over, and it is queued for a seat.
+/// Its wait is over, or it had to give way, and it is queued for a seat.
 const RETURNING: u8 = 6;
 
 impl Member {
     /// Must be made on the worker's own thread.
     pub(crate) fn new(role: Role) -> Arc<Self> {
         let place = if role == Role::Relief { RELIEF } else { LOOP };
-        Arc::new(Self { parker: Parker::new(), place: AtomicU8::new(place), woken: AtomicBool::new(false) })
+        Arc::new(Self {
+            parker: Parker::new(),
+            place: AtomicU8::new(place),
+            lane: AtomicU64::new(0),
+            woken: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn parker(&self) -> &Parker {
@@ -89,6 +96,10 @@ impl Member {
 
     fn place(&self) -> u8 {
         self.place.load(Ordering::Relaxed)
+    }
+
+    fn lane(&self) -> u64 {
+        self.lane.load(Ordering::Relaxed)
     }
 
     fn go(&self, place: u8) {
@@ -109,7 +120,7 @@ pub(crate) enum Done<T> {
     Arrived,
     Polled,
     /// It has ended, and held its seat for so long at last.
-    Request(Turn, Held),
+    Request(Held),
     /// It polled the reactor, and this is what became runnable.
     Reacted(Vec<T>),
 }
@@ -179,11 +190,8 @@ pub(crate) struct Seats<T, R> {
 
 struct State<T, R> {
     polls: VecDeque<T>,
-    requests: Lanes<R>,
-    /// Workers whose wait is over, first in first out.
-    returning: VecDeque<Arc<Member>>,
-    /// New requests that may be started although others return: one for each that has.
-    turns: usize,
+    /// Requests that wait to be started, and workers whose wait is over.
+    requests: Lanes<R, Arc<Member>>,
     /// Last in, first out: warm stacks, warm caches, and wasmtime's pool shards are at home on threads.
     parked: Vec<Arc<Member>>,
     seated: usize,
@@ -203,14 +211,11 @@ struct State<T, R> {
 }
 
 impl<T, R> State<T, R> {
-    /// Whoever has waited longest for a seat goes on; the caller has seen that there is somebody.
-    fn seat_next(&mut self) -> Call {
-        let Some(member) = self.returning.pop_front() else { return Call::Nobody };
+    /// The request of `member` has a seat again.
+    fn seat(&mut self, member: &Member) {
         self.seated += 1;
         self.running += 1;
-        self.turns = 1;
         member.go(REQUEST);
-        Call::Member(member)
     }
 
     fn wake_poller(&mut self) -> Call {
@@ -223,9 +228,7 @@ impl<T, R> Seats<T, R> {
     pub(crate) fn new(bounds: Bounds) -> Self {
         let state = State {
             polls: VecDeque::new(),
-            requests: Lanes::new(),
-            returning: VecDeque::new(),
-            turns: 0,
+            requests: Lanes::new(bounds.running()),
             parked: Vec::new(),
             seated: 0,
             running: 0,
@@ -261,16 +264,16 @@ impl<T, R> Seats<T, R> {
                 s.polling = Polling::Nobody;
                 s.polls.extend(tasks);
             }
-            Done::Request(turn, held) => {
+            Done::Request(held) => {
                 s.open -= 1;
                 if me.place() == DISPLACED {
                     // Its seat went to another while it was blocked: it is as if it came from a park, uncalled.
                     s.seated += 1;
                 } else {
                     s.running -= 1;
-                    s.requests.pay(turn, held);
+                    s.requests.pay(me.lane(), held);
                 }
-                s.requests.end(turn);
+                s.requests.end(me.lane());
                 me.go(LOOP);
             }
             Done::Arrived => {
@@ -287,7 +290,7 @@ impl<T, R> Seats<T, R> {
             let unwatched = is_slow && s.polling == Polling::Nobody;
             let call = match step {
                 // Polls may follow each other for ever: those that return need not wait for the end of them.
-                Step::Poll(_) if polled && self.returnable(&s) => s.seat_next(),
+                Step::Poll(_) if polled && self.returnable(&s) => self.seat_next(&mut s),
                 // The poller need not be woken by itself, for work that it may not do.
                 Step::React { .. } if self.has_work(&s) => self.call_one(&mut s),
                 Step::React { .. } => Call::Nobody,
@@ -318,12 +321,7 @@ impl<T, R> Seats<T, R> {
             *role = Role::Seated;
             s.relief = false;
             s.seated += 1;
-        } else if *role == Role::Seated
-            && s.seated > self.bounds.seats
-            && !s.relief
-            && s.returning.is_empty()
-            && !self.startable(s)
-        {
+        } else if *role == Role::Seated && s.seated > self.bounds.seats && !s.relief && self.turn(s).is_none() {
             *role = Role::Relief;
             s.relief = true;
             s.seated -= 1;
@@ -344,18 +342,16 @@ impl<T, R> Seats<T, R> {
             s.polling = Polling::Somebody(*role);
             return Some(Step::React { wait: false });
         }
-        // Not only while nobody returns, or clients that were once in step would stay so. And a worker that has ended one request
-        // and starts the next saves a change of threads over one that parks.
-        let may_start = *role == Role::Seated && self.startable(s) && (s.turns > 0 || !self.returnable(s));
+        let may_start = *role == Role::Seated && self.startable(s);
         if !(polled && may_start)
             && let Some(task) = s.polls.pop_front()
         {
             return Some(Step::Poll(task));
         }
         if may_start && let Some((request, turn)) = s.requests.start() {
-            s.turns = 0;
             s.running += 1;
             s.open += 1;
+            me.lane.store(turn.lane, Ordering::Relaxed);
             me.go(REQUEST);
             return Some(Step::Request(request, turn));
         }
@@ -374,16 +370,32 @@ impl<T, R> Seats<T, R> {
         None
     }
 
+    /// Whose turn it is to have a seat: at most so many run at once.
+    fn turn(&self, s: &State<T, R>) -> Option<Next> {
+        if s.running < self.bounds.running() { s.requests.next(self.has_room(s)) } else { None }
+    }
+
+    fn has_room(&self, s: &State<T, R>) -> bool {
+        s.open < self.bounds.open
+    }
+
     fn startable(&self, s: &State<T, R>) -> bool {
-        s.requests.may_start() && s.running < self.bounds.running() && s.open < self.bounds.open
+        self.turn(s) == Some(Next::New)
     }
 
     fn returnable(&self, s: &State<T, R>) -> bool {
-        !s.returning.is_empty() && s.running < self.bounds.running()
+        self.turn(s) == Some(Next::Back)
+    }
+
+    /// Whoever comes back next goes on; the caller has seen that it is the turn of somebody who does.
+    fn seat_next(&self, s: &mut State<T, R>) -> Call {
+        let Some(member) = s.requests.resume(self.has_room(s)) else { return Call::Nobody };
+        s.seat(&member);
+        Call::Member(member)
     }
 
     fn has_work(&self, s: &State<T, R>) -> bool {
-        !s.polls.is_empty() || self.returnable(s) || self.startable(s)
+        !s.polls.is_empty() || self.turn(s).is_some()
     }
 
     /// Calls one more worker to a free seat, unless one is already on its way.
@@ -391,8 +403,8 @@ impl<T, R> Seats<T, R> {
         if s.seated >= self.bounds.seats || s.arriving {
             return Call::Nobody;
         }
-        if !s.returning.is_empty() {
-            return s.seat_next();
+        if self.returnable(s) {
+            return self.seat_next(s);
         }
         s.seated += 1;
         s.arriving = true;
@@ -429,9 +441,15 @@ impl<T, R> Seats<T, R> {
     fn hand_over(&self, s: &mut State<T, R>) -> Call {
         s.seated -= 1;
         if self.returnable(s) {
-            return s.seat_next();
+            return self.seat_next(s);
         }
-        if self.has_work(s) || s.polling == Polling::Nobody { self.call_one(s) } else { Call::Nobody }
+        if self.has_work(s) {
+            self.call_or_wake(s)
+        } else if s.polling == Polling::Nobody {
+            self.call_one(s)
+        } else {
+            Call::Nobody
+        }
     }
 
     /// Adds a task that polls something. `from_loop`: the caller is in the worker loop and will look at the queue again.
@@ -443,6 +461,16 @@ impl<T, R> Seats<T, R> {
         }
         s.polls.push_back(task);
         if from_loop { Call::Nobody } else { self.announce(&mut s) }
+    }
+
+    /// Requests that wait to be started.
+    pub(crate) fn queued(&self) -> usize {
+        lock(&self.state).requests.queued()
+    }
+
+    /// Those of one lane.
+    pub(crate) fn queued_in(&self, lane: u64) -> usize {
+        lock(&self.state).requests.queued_in(lane)
     }
 
     /// Adds a request to start, or gives it back when the queue is full.
@@ -470,7 +498,7 @@ impl<T, R> Seats<T, R> {
     /// The request that `me` runs is going to wait: gives up its seat, which it has held for so long. `until_woken`: `wake` may ask for it back; otherwise only
     /// `come_back` does. Either way the thread parks on its own parker, and has the seat when it is unparked. A thread that was woken
     /// before it left must come back by itself.
-    pub(crate) fn leave(&self, me: &Arc<Member>, until_woken: bool, turn: Turn, held: Held) -> Call {
+    pub(crate) fn leave(&self, me: &Arc<Member>, until_woken: bool, held: Held) -> Call {
         let mut s = lock(&self.state);
         s.steps += 1;
         s.waiting += 1;
@@ -480,8 +508,23 @@ impl<T, R> Seats<T, R> {
             return Call::Nobody;
         }
         s.running -= 1;
-        s.requests.pay(turn, held);
+        s.requests.pay(me.lane(), held);
         self.hand_over(&mut s)
+    }
+
+    /// The request that `me` runs has computed for `held`: if others wait for a seat, it queues for one behind them, and the thread must park
+    /// until it has it. None: it goes on.
+    pub(crate) fn give_way(&self, me: &Arc<Member>, held: Held) -> Option<Call> {
+        let mut s = lock(&self.state);
+        if s.closed || me.place() != REQUEST || s.requests.next(self.has_room(&s)).is_none() {
+            return None;
+        }
+        s.steps += 1;
+        s.running -= 1;
+        s.requests.pay(me.lane(), held);
+        me.go(RETURNING);
+        s.requests.come_back(me.lane(), me.clone(), true);
+        Some(self.hand_over(&mut s))
     }
 
     /// What the request of `member` waits for has happened, or may have. From any thread, at any time.
@@ -502,10 +545,17 @@ impl<T, R> Seats<T, R> {
     fn end_wait(&self, s: &mut State<T, R>, member: &Arc<Member>) -> Call {
         s.steps += 1;
         s.waiting -= 1;
+        if s.closed {
+            s.seat(member);
+            return Call::Member(member.clone());
+        }
         member.go(RETURNING);
-        s.returning.push_back(member.clone());
-        let may = s.closed || s.seated < self.bounds.seats || s.running < self.bounds.running();
-        if may { s.seat_next() } else { Call::Nobody }
+        s.requests.come_back(member.lane(), member.clone(), false);
+        match self.turn(s) {
+            Some(Next::Back) => self.seat_next(s),
+            Some(Next::New) => self.call_or_wake(s),
+            None => Call::Nobody,
+        }
     }
 
     /// Takes the seat from a worker whose thread blocked without saying so. Nobody is called; `relieve` or the next push does.
@@ -609,7 +659,9 @@ impl<T, R> Seats<T, R> {
         let mut s = lock(&self.state);
         s.closed = true;
         let mut wake = std::mem::take(&mut s.parked);
-        wake.extend(s.returning.drain(..));
-        (wake, std::mem::take(&mut s.polls), s.requests.clear())
+        let (requests, returning) = s.requests.clear();
+        returning.iter().for_each(|member| s.seat(member));
+        wake.extend(returning);
+        (wake, std::mem::take(&mut s.polls), requests)
     }
 }

@@ -1,7 +1,7 @@
 //! The synchronisation primitives of the scheduler, named once. `run_state.rs`, `parker.rs`, `readiness.rs` and `seats.rs` use
 //! nothing else, so that the model tests (`tests/models`) compile the very same files against loom's.
 
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 pub(crate) use std::sync::{Mutex, MutexGuard};
 pub(crate) use std::thread::{Thread, current, park, park_timeout};
 

@@ -11,17 +11,14 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use http::StatusCode;
 use rustls::{ServerConfig, ServerConnection};
 
 use crate::http::{ConnectionInfo, TlsInfo};
-use crate::link::Link;
+use crate::link::{Link, last_words};
 use crate::listener;
 use crate::server::{Protocols, Server};
 use crate::socket::Listening;
-
-/// What a client gets that speaks HTTP/1 where TLS is spoken.
-const SPEAK_TLS: &[u8] =
-    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 40\r\ncontent-type: text/plain; charset=utf-8\r\n\r\n400 Bad Request: this port speaks HTTPS\n";
 
 /// TLS on listeners.
 impl Server {
@@ -195,7 +192,7 @@ impl Session {
 
     fn feed(&mut self, link: &Link, mut bytes: &[u8]) -> Result<(), rustls::Error> {
         if !self.begun && bytes.first().is_some_and(u8::is_ascii_uppercase) {
-            link.write_plain(SPEAK_TLS);
+            link.write_plain(&last_words(StatusCode::BAD_REQUEST, "this port speaks HTTPS"));
             return Err(rustls::Error::General("the client speaks plain HTTP".to_owned()));
         }
         self.begun = true;

@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::parker::Parker;
 use crate::slot::Slot;
 use crate::sync::lock;
-use crate::timer::Sleep;
+use crate::timer::{Millis, Sleep};
 use crate::workers::{Worker, Workers, current_slot, current_worker};
 
 /// Why a wait ended before what it waited for.
@@ -124,6 +124,36 @@ pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// How long a handler that computes may keep others from its seat, in milliseconds.
+const SLICE: Millis = 5;
+
+/// For a handler that computes for long, to be called every now and then, which costs a few nanoseconds: if it has held its seat for five
+/// milliseconds and others want one, it queues for it as one that comes back from a wait. Beside twice as many of a lane
+/// ([`Handler::lane`](crate::Handler::lane)) as there are seats that had to give way, nothing new of that lane is started. Anywhere but in a
+/// handler, and inside of [`blocking`], this does nothing.
+pub fn give_way() {
+    let (Some((workers, worker)), Some(slot)) = (current_worker(), current_slot()) else { return };
+    if slot.blocks.load(Ordering::Relaxed) {
+        return;
+    }
+    let held = match &mut lock(&worker.work).running {
+        Some(running) if workers.reactor.timers.recent().saturating_sub(running.since) >= SLICE => {
+            running.waits = true;
+            running.held(&workers)
+        }
+        _ => return,
+    };
+    workers.send_held(&worker);
+    match workers.seats.give_way(&worker.member, held) {
+        Some(call) => {
+            workers.act(call);
+            worker.member.parker().park();
+            lock(&worker.work).go_on(&workers);
+        }
+        None => lock(&worker.work).still_runs(),
+    }
+}
+
 /// While it lives, the handler is in [`blocking`].
 struct Blocks<'a> {
     slot: &'a Slot,
@@ -159,14 +189,13 @@ impl<'a> Left<'a> {
         if let Some(running) = &mut lock(&worker.work).running {
             running.slot.watch_stall();
             if !std::mem::replace(&mut running.waits, true) {
-                stretch = Some((running.turn, running.held(workers)));
-                running.turn = running.turn.settled();
+                stretch = Some(running.held(workers));
             }
         }
         let is_nested = stretch.is_none();
-        if let Some((turn, held)) = stretch {
+        if let Some(held) = stretch {
             workers.send_held(worker);
-            workers.act(workers.seats.leave(&worker.member, until_woken, turn, held));
+            workers.act(workers.seats.leave(&worker.member, until_woken, held));
         }
         Self { workers, worker, is_nested, is_seated: false }
     }

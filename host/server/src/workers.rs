@@ -17,12 +17,12 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::exchange::{Queued, panic_text};
-use crate::lanes::{Held, Nanos, Turn};
+use crate::lanes::{Held, Nanos};
 use crate::monitor::TICK;
 use crate::reactor::Reactor;
 use crate::run_state::RunState;
 use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
-use crate::slot::Slot;
+use crate::slot::{Gone, Slot};
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey};
 use crate::upload::Uploads;
@@ -143,7 +143,8 @@ pub(crate) struct Running {
     /// When it last got its seat; to the nanosecond, if that time is one of those that are measured.
     pub(crate) since: Millis,
     timed: Option<Instant>,
-    pub(crate) turn: Turn,
+    /// What it was expected to take; 0 if nothing was known.
+    expected: Nanos,
     /// Its worker has given up its seat: it does not compute.
     pub(crate) waits: bool,
 }
@@ -161,16 +162,16 @@ impl Running {
 }
 
 impl Work {
-    fn begin(&mut self, workers: &Workers, slot: Arc<Slot>, turn: Turn) {
+    fn begin(&mut self, workers: &Workers, slot: Arc<Slot>, expected: Nanos) {
         let since = workers.reactor.timers.recent();
-        let timed = self.sample(turn);
-        self.running = Some(Running { slot, since, timed, turn, waits: false });
+        let timed = self.sample(expected);
+        self.running = Some(Running { slot, since, timed, expected, waits: false });
     }
 
     /// The request has its seat again.
     pub(crate) fn go_on(&mut self, workers: &Workers) {
-        let Some(turn) = self.running.as_ref().map(|running| running.turn) else { return };
-        let timed = self.sample(turn);
+        let Some(expected) = self.running.as_ref().map(|running| running.expected) else { return };
+        let timed = self.sample(expected);
         if let Some(running) = &mut self.running {
             running.since = workers.reactor.timers.recent();
             running.timed = timed;
@@ -178,10 +179,17 @@ impl Work {
         }
     }
 
+    /// The request has not given up its seat after all.
+    pub(crate) fn still_runs(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.waits = false;
+        }
+    }
+
     /// The time, if this is one of those that are measured. The first of a lane is.
-    fn sample(&mut self, turn: Turn) -> Option<Instant> {
+    fn sample(&mut self, expected: Nanos) -> Option<Instant> {
         self.stretches = self.stretches.wrapping_add(1);
-        (turn.expected == 0 || self.stretches.is_multiple_of(TIMED)).then(Instant::now)
+        (expected == 0 || self.stretches.is_multiple_of(TIMED)).then(Instant::now)
     }
 }
 
@@ -296,10 +304,10 @@ impl Workers {
         self.seats.open()
     }
 
-    /// Tells every running request that its client is gone, even those that have answered and go on computing.
+    /// Tells every running request that its client gets no more, even those that have answered and go on computing.
     pub(crate) fn cut_requests(&self) {
         for (_, running) in self.running(|_| true) {
-            running.slot.mark_gone();
+            running.slot.mark_gone_for(Gone::Stopped);
         }
     }
 
@@ -427,10 +435,10 @@ impl Workers {
                     if held == 0 {
                         held_for = 0;
                     }
-                    let (turn, time) = self.run_request(&me, request, turn);
+                    let time = self.run_request(&me, request, turn.expected);
                     tasks = if time.is_long() { TASKS_PER_POLL } else { tasks + 1 };
                     held += 1;
-                    Done::Request(turn, time)
+                    Done::Request(time)
                 }
                 Step::Send => {
                     self.send_held(&me);
@@ -480,12 +488,12 @@ impl Workers {
     }
 
     /// Says how long it held its seat at last.
-    fn run_request(self: &Arc<Self>, me: &Arc<Worker>, request: Box<Queued>, turn: Turn) -> (Turn, Held) {
+    fn run_request(self: &Arc<Self>, me: &Arc<Worker>, request: Box<Queued>, expected: Nanos) -> Held {
         self.wake_monitor();
         let slot = request.slot().clone();
         let holds = {
             let mut work = lock(&me.work);
-            work.begin(self, slot.clone(), turn);
+            work.begin(self, slot.clone(), expected);
             !work.held.is_empty()
         };
         if holds {
@@ -501,7 +509,7 @@ impl Workers {
         SLOT.set(None);
         let mut work = lock(&me.work);
         work.held.push(slot);
-        work.running.take().map_or((turn, Held::Unknown), |running| (running.turn, running.held(self)))
+        work.running.take().map_or(Held::Unknown, |running| running.held(self))
     }
 
     /// Polls the connections of the requests that have ended on this thread, before it does anything that may take long.

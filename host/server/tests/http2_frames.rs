@@ -759,7 +759,12 @@ fn answers_stay_within_the_windows_of_their_clients() {
     }
     assert_eq!(sizes(&mut client, 1), [0; 0], "the connection's window is used up");
     client.send(window_update(0, 7));
-    assert_eq!(client.frame_of(DATA, 1).payload.len(), 7);
+    // Perhaps in two frames: hyper asks for room for one octet before it takes the next piece of a body.
+    let mut more = 0;
+    while more < 7 {
+        more += client.frame_of(DATA, 1).payload.len();
+    }
+    assert_eq!((more, sizes(&mut client, 1)), (7, vec![]));
 }
 
 #[test]

@@ -2,11 +2,14 @@
 
 mod support;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use astra_server::{Bytes, Exchange, Handler, Lane, blocking};
-use http::{HeaderMap, Uri};
+use astra_server::{Admission, Bytes, ConnectionInfo, Exchange, Handler, Lane, blocking, give_way, sleep_until, wait};
+use http::request;
 use http_body_util::Full;
+use support::frames::get;
 use support::{Client, Gate, Running, server, signals, start_handler};
 
 const SLOW: Lane = Lane { id: 1, in_flight: 2, queue: 1, queue_timeout: None };
@@ -19,8 +22,8 @@ struct Slow {
 }
 
 impl Handler for Slow {
-    fn lane(&self, uri: &Uri, _headers: &HeaderMap) -> Lane {
-        if uri.path().starts_with("/slow") { self.lane } else { Lane::default() }
+    fn admit(&self, request: &request::Parts, _info: &ConnectionInfo) -> Admission {
+        Admission::Queue(if request.uri.path().starts_with("/slow") { self.lane } else { Lane::default() })
     }
 
     fn handle(&self, exchange: Exchange) {
@@ -94,4 +97,105 @@ fn a_lane_with_a_long_queue_does_not_make_others_wait_for_the_end_of_it() {
     for client in &mut slow {
         assert_eq!(client.answer().text(), "/slow");
     }
+}
+
+/// As many as one connection may have queued in a lane, and more.
+#[test]
+fn a_lane_that_is_full_holds_up_no_others_of_the_same_connection() {
+    let lane = Lane { in_flight: 1, queue: usize::MAX, ..SLOW };
+    let (server, gate, calls) = slow(8, lane);
+    let mut client = Client::connect_http2(server.addr);
+    let streams: Vec<u32> = (1..).step_by(2).take(4 * support::cores() + 10).collect();
+    for &stream in &streams {
+        client.send(get(stream, "/slow"));
+    }
+    calls.next();
+    client.send(get(1001, "/quick"));
+    assert_eq!(client.status_of(1001), 200);
+    gate.open();
+    let mut ended: Vec<u32> = streams.iter().map(|_| client.ended()).collect();
+    ended.sort_unstable();
+    assert_eq!(ended, streams);
+}
+
+#[test]
+fn uploads_that_trickle_leave_half_of_their_lane_to_requests_that_are_whole() {
+    let (server, gate, calls) = slow(64, Lane { in_flight: 4, queue: 0, ..SLOW });
+    let mut uploads: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    for client in &mut uploads {
+        client.send("POST /slow HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\n");
+    }
+    calls.next();
+    calls.next();
+    // The others wait for the rest of their bodies, or for a place.
+    let mut whole = [ask(&server, "/slow/1"), ask(&server, "/slow/2")];
+    calls.next();
+    calls.next();
+    assert_eq!(server.connect().get("/slow/3").status, 503, "four are in flight");
+    gate.open();
+    for client in &mut whole {
+        assert_eq!(client.answer().status, 200);
+    }
+    for client in &mut uploads {
+        client.send("hello");
+        assert_eq!(client.answer().status, 200);
+    }
+}
+
+/// `/busy…` computes until it is told to stop, and meanwhile waits or gives way now and then; what is elsewhere is answered at once.
+struct Busy {
+    is_over: Arc<AtomicBool>,
+    pause: fn(),
+    called: std::sync::mpsc::Sender<()>,
+}
+
+impl Handler for Busy {
+    fn admit(&self, request: &request::Parts, _info: &ConnectionInfo) -> Admission {
+        Admission::Queue(Lane { id: u64::from(request.uri.path().starts_with("/busy")), ..Lane::default() })
+    }
+
+    fn handle(&self, exchange: Exchange) {
+        let path = exchange.request.uri().path().to_owned();
+        if path.starts_with("/busy") {
+            self.called.send(()).expect("the test listens");
+            while !self.is_over.load(Ordering::SeqCst) {
+                let until = Instant::now() + Duration::from_millis(5);
+                while Instant::now() < until {}
+                (self.pause)();
+            }
+        }
+        exchange.responder.send(http::Response::new(Full::new(Bytes::from(path))));
+    }
+}
+
+/// More than may run at once have the seats, for ever; another lane's requests are answered nonetheless.
+fn others_are_served_beside(pause: fn()) {
+    let (called, calls) = signals();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let server = start_handler(server().seats(2), Busy { is_over: is_over.clone(), pause, called });
+    let mut busy: Vec<Client> = (0..2).map(|_| ask(&server, "/busy")).collect();
+    calls.next();
+    calls.next();
+    busy.extend((0..8).map(|_| ask(&server, "/busy")));
+    for _ in 0..5 {
+        assert_eq!(server.connect().get("/quick").text(), "/quick");
+    }
+    is_over.store(true, Ordering::SeqCst);
+    for client in &mut busy {
+        assert_eq!(client.answer().text(), "/busy");
+    }
+}
+
+#[test]
+fn those_that_wait_and_compute_in_turn_do_not_keep_others_from_the_seats() {
+    others_are_served_beside(|| {
+        let until = Instant::now() + Duration::from_millis(1);
+        let sleep = sleep_until(until).expect("a worker calls this");
+        wait(sleep, None).expect("nobody ends it");
+    });
+}
+
+#[test]
+fn those_that_only_compute_give_way_to_others() {
+    others_are_served_beside(give_way);
 }

@@ -4,11 +4,12 @@
 mod support;
 
 use std::io::Read;
+use std::net::Shutdown;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use astra_server::{Body, ConnectionInfo, Request, Response};
-use support::{Client, Running, pattern, serve, server, signals, start};
+use support::{Client, PATIENCE, Running, pattern, serve, server, signals, start};
 
 /// Answers every request; what reaches it was not refused.
 fn permissive() -> Running {
@@ -137,6 +138,29 @@ fn a_head_that_is_too_large_is_431() {
 }
 
 #[test]
+fn a_head_may_be_as_large_as_is_said_and_not_a_byte_larger() {
+    for limit in [16 << 10, 64 << 10, 1 << 20] {
+        let server = start(server().http1_max_header_size(limit), |mut req: Request, _info| {
+            Response::new(Body::new(format!("{} pieces", req.body_mut().count())))
+        });
+        for (length, status) in [(limit - 1, 200), (limit, 200), (limit + 1, 431)] {
+            let (begin, end) = ("GET / HTTP/1.1\r\nhost: test\r\nlarge: ", "\r\n\r\n");
+            let head = format!("{begin}{}{end}", "x".repeat(length - begin.len() - end.len()));
+            let mut client = server.connect();
+            client.send(&head);
+            assert_eq!(client.answer().status, status, "{length} of {limit}");
+            // After a request with a body, and in pieces.
+            let mut client = server.connect();
+            assert_eq!(client.post("/", &pattern(100_000)).status, 200);
+            for piece in head.as_bytes().chunks(10_001) {
+                client.send(piece);
+            }
+            assert_eq!(client.answer().status, status, "{length} of {limit}, in pieces");
+        }
+    }
+}
+
+#[test]
 fn too_many_header_fields_are_431() {
     let fields: String = (0..1000).map(|i| format!("x-{i}: 1\r\n")).collect();
     refused(&permissive(), format!("GET / HTTP/1.1\r\nhost: test\r\n{fields}\r\n"), 431);
@@ -195,26 +219,27 @@ fn an_expected_body_that_is_too_large_is_413_instead_of_100() {
 }
 
 #[test]
-fn a_413_reaches_a_client_that_is_still_sending() {
+fn a_413_reaches_a_client_that_first_sends_all_it_has() {
     let server = start(server().max_body(1000), |_req, _info| Response::new(Body::new("handled")));
-    let mut client = server.connect();
-    client.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000\r\n\r\n");
-    // Far less than the 256 KiB that are discarded before the connection is given up, sent whether or not the answer is there.
-    for _ in 0..10 {
-        client.send(pattern(10_000));
+    // Whether or not the answer is there; more than both sockets hold.
+    for length in [100_000, 12 << 20] {
+        let mut client = server.connect();
+        assert_eq!(client.post("/", &pattern(length)).status, 413);
+        client.until_closed();
     }
-    assert_eq!(client.answer().status, 413);
-    client.until_closed();
 }
 
 #[test]
-fn a_413_reaches_a_client_that_never_stops_sending() {
-    let server = start(server().max_body(1000), |_req, _info| Response::new(Body::new("handled")));
+fn a_413_reaches_a_client_that_never_stops_sending_and_a_stop_does_not_wait_for_that() {
+    let server = start(server().max_body(1000).max_workers(1), |_req, _info| Response::new(Body::new("handled")));
     let mut client = server.connect();
     client.send("POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 100000000000\r\n\r\n");
     let mut sender = Client::over(client.stream().try_clone().expect("a second handle of the socket"));
     let sending = std::thread::spawn(move || while sender.try_send([0; 64 << 10]).is_ok() {});
     assert_eq!(client.answer().status, 413);
+    assert_eq!(server.connect().get("/").text(), "handled");
+    assert!(!sending.is_finished(), "it is read on");
+    assert!(server.into_handle().shutdown(PATIENCE), "nothing had to be cut");
     // The server gives the connection up: that is what ends the sender.
     sending.join().expect("the sender stops");
 }
@@ -253,6 +278,7 @@ fn a_413_reaches_a_client_that_never_stops_sending_chunks() {
     let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
     let sending = std::thread::spawn(move || while sender.try_send(&chunk).is_ok() {});
     assert_eq!(client.answer().status, 413);
+    client.stream().shutdown(Shutdown::Both).expect("connected");
     sending.join().expect("the sender stops");
 }
 
@@ -312,7 +338,9 @@ fn half_a_head_is_408_after_the_head_timeout() {
     let mut client = server.connect();
     assert_eq!(client.get("/").text(), "handled");
     client.send("GE");
-    assert_eq!(client.answer().status, 408);
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.text()), (408, "408 Request Timeout\n"));
+    assert!(answer.header("date").is_some_and(|date| date.ends_with(" GMT")), "9110 6.6.1: {:?}", answer.headers);
     assert_eq!(client.until_closed(), b"");
 }
 

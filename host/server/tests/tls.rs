@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use astra_server::{
-    Body, Bytes, ConnectionInfo, Exchange, Interrupted, Request, Response, ResponseBuilder, Server, wait,
+    Body, Bytes, ConnectionInfo, Event, Exchange, Gone, Interrupted, Request, Response, ResponseBuilder, Server, wait,
 };
 use h2::client::SendRequest;
 use rustls::crypto::ring;
@@ -19,6 +19,7 @@ use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{AlertDescription, ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig};
 use rustls::{StreamOwned, SupportedProtocolVersion};
+use support::frames::{DATA, INITIAL_WINDOW_SIZE, PREFACE, get, settings, window_update};
 use support::{Gate, HandlerFn, PATIENCE, Running, pattern, signals, start, start_handler};
 
 type Client = support::Client<StreamOwned<ClientConnection, TcpStream>>;
@@ -76,11 +77,15 @@ fn connect(server: &Running) -> Client {
 
 /// A client whose socket takes little before somebody reads.
 fn connect_narrow(server: &Running) -> Client {
+    connect_narrow_with(server, client_config(&BOTH, &["http/1.1"]))
+}
+
+fn connect_narrow_with(server: &Running, config: ClientConfig) -> Client {
     let socket =
         socket2::Socket::new(socket2::Domain::for_address(server.addr), socket2::Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(16 << 10).expect("a small receive buffer");
     socket.connect(&server.addr.into()).expect("the server accepts");
-    over(socket.into(), client_config(&BOTH, &["http/1.1"]))
+    over(socket.into(), config)
 }
 
 /// The handshake alone.
@@ -244,6 +249,7 @@ fn a_client_that_speaks_plain_http_is_told_so() {
     let server = start(server(), tell);
     let answer = server.connect().get("/");
     assert_eq!((answer.status, answer.text()), (400, "400 Bad Request: this port speaks HTTPS\n"));
+    assert!(answer.header("date").is_some());
     let mut client = server.connect();
     client.send("P");
     client.try_send("OST / HTTP/1.1\r\nhost: test\r\ncontent-length: 3\r\n\r\nabc").expect("it lingers");
@@ -259,6 +265,7 @@ fn noise_is_answered_with_an_alert() {
     let answer = client.until_closed();
     assert_eq!(answer[..3], [0x15, 3, 3], "an alert");
     assert_eq!(connect(&server).get("/").status, 200);
+    assert_eq!(server.into_handle().counts().of(Event::HandshakeFailed), 1);
 }
 
 #[test]
@@ -308,6 +315,8 @@ fn a_handshake_has_a_time_of_its_own() {
         trickling.try_send([*bytes.next().expect("a cycle")]).is_err()
     });
     silent.until_closed();
+    let counts = server.into_handle().counts();
+    assert!(counts.of(Event::HandshakeTimeout) >= 2 && counts.of(Event::HandshakeFailed) == 0, "{counts:?}");
 }
 
 #[test]
@@ -380,15 +389,32 @@ fn many_connections_lose_nothing() {
 
 #[test]
 fn a_slow_reader_gets_all() {
-    let body = pattern(3 << 20);
-    let sent = body.clone();
-    let server = start(server(), move |_req, _info| Response::new(Body::new(sent.clone())));
+    let body = pattern(6 << 20);
+    let sent = Bytes::from(body.clone());
+    // Less than it takes to read a third of what the system would hold.
+    let timeout = Duration::from_millis(400);
+    let server = start(server().write_timeout(timeout), move |_req, _info| Response::new(Body::new(sent.clone())));
+    let pause = || std::thread::sleep(Duration::from_millis(30)); // the slowness is what is tested
+
+    let mut client = connect_narrow_with(&server, client_config(&BOTH, &["h2"]));
+    client.send(
+        [PREFACE, &settings(&[(INITIAL_WINDOW_SIZE, 1 << 24)]), &window_update(0, 1 << 24), &get(1, "/")].concat(),
+    );
+    let mut read = Vec::new();
+    while read.len() < body.len() {
+        read.extend(client.frame_of(DATA, 1).payload);
+        if read.len() % (64 << 10) < 16 << 10 {
+            pause();
+        }
+    }
+    assert!(read == body);
+
     let mut client = connect_narrow(&server);
     client.ask("/");
     assert_eq!(client.head().status, 200);
     let mut read = Vec::new();
     while read.len() < body.len() {
-        std::thread::sleep(Duration::from_millis(2)); // the slowness is what is tested
+        pause();
         read.extend(client.exactly((64 << 10).min(body.len() - read.len())).expect("the whole body"));
     }
     assert!(read == body);
@@ -414,9 +440,9 @@ fn a_reader_that_stops_is_cut_and_can_tell() {
     let sent = tells.next().expect_err("it was cut");
     let mut rest = Vec::new();
     let error = client.stream_mut().read_to_end(&mut rest).expect_err("an end without close_notify");
-    assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert!(rest.len() < 16 << 20);
-    assert!(sent < 16 << 20, "{sent}");
+    assert!(sent.bytes < 16 << 20 && sent.why == Gone::TooSlow, "{sent:?}");
 }
 
 #[test]

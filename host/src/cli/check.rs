@@ -12,7 +12,7 @@ use std::{
 use anyhow::bail;
 use clap::Args;
 
-use super::say;
+use super::{complain, say};
 use crate::{
     certificates,
     config::{HandlerConfig, format_size},
@@ -55,9 +55,13 @@ impl Check {
             probes: Probes::default(),
         };
         let (mut lines, mut problems) = (Vec::new(), Vec::new());
-        for files in &file.config.server.tls {
-            if let Err(error) = certificates::read(files) {
-                problems.push(format!("{}: [server]: {:#}", self.file.display(), anyhow::Error::from(error)));
+        let mut warnings = Vec::new();
+        for (index, files) in file.config.server.tls.iter().enumerate() {
+            match certificates::read_entry(index, files) {
+                Ok(certified) => warnings.extend(certificates::warnings(files, &certified)),
+                Err(error) => {
+                    problems.push(format!("{}: [server]: {:#}", self.file.display(), anyhow::Error::from(error)));
+                }
             }
         }
         for handler in &file.config.handlers {
@@ -67,6 +71,9 @@ impl Check {
                     problems.push(format!("{}: handler `{}`: {error:#}", self.file.display(), handler.name));
                 }
             }
+        }
+        for warning in warnings {
+            complain(&format!("warning: {}: [server]: {warning}\n", self.file.display()));
         }
         if !problems.is_empty() {
             bail!(problems.join("\n"));

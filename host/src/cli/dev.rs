@@ -4,11 +4,11 @@ use std::{path::PathBuf, thread, time::Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use signal_hook::{consts::SIGHUP, iterator::Signals};
+use signal_hook::iterator::Signals;
 
 use super::{
     complain, explain,
-    run::{Flags, Run, catch_signals},
+    run::{Flags, Run, catch_signals, stops},
 };
 use crate::{
     host_error::HostError,
@@ -59,7 +59,7 @@ impl Dev {
 /// Waits for a change; false if told to stop before there is one.
 fn change(watched: &mut Watched, signals: &mut Signals) -> bool {
     while watched.poll(Instant::now()) != Change::Stable {
-        if signals.pending().any(|signal| signal != SIGHUP) {
+        if signals.pending().any(stops) {
             return false;
         }
         thread::park_timeout(watched.interval());

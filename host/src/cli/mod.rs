@@ -31,6 +31,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand, error::ErrorKind};
+use rustix::io::Errno;
 
 use crate::{
     config::{UNIX, ValueError},
@@ -141,6 +142,9 @@ fn explain(error: &anyhow::Error) -> String {
 
 /// What a person can do about it, where the error does not say it itself.
 fn advice(error: &anyhow::Error) -> Option<&'static str> {
+    if error.chain().filter_map(|cause| cause.downcast_ref()).any(is_out_of_files) {
+        return Some("allow the process more open files: `ulimit -n`, or `LimitNOFILE=` in a unit of systemd's");
+    }
     match error.downcast_ref()? {
         HostError::Listen { address, source } if address.starts_with(UNIX) => Some(match source.kind() {
             io::ErrorKind::AddrInUse => "stop what listens there, or choose another path",
@@ -171,6 +175,10 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
     }
 }
 
+fn is_out_of_files(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// Prints a line of result to the standard output; that nobody reads it is no reason to stop.
 fn say(line: &str) {
     let mut out = io::stdout().lock();
@@ -195,5 +203,14 @@ mod tests {
         let text = explain(&error);
         assert!(text.starts_with("cannot listen on `127.0.0.1:80`: address in use\n"), "{text}");
         assert!(text.ends_with("takes a free one"), "{text}");
+        let source = || io::Error::from(Errno::MFILE);
+        for error in [
+            HostError::Listen { address: "127.0.0.1:80".to_owned(), source: source() },
+            HostError::Listen { address: "unix:/run/app.sock".to_owned(), source: source() },
+            HostError::Serve(source()),
+        ] {
+            let text = explain(&error.into());
+            assert!(text.contains("`ulimit -n`"), "{text}");
+        }
     }
 }

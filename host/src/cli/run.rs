@@ -1,25 +1,26 @@
 //! `astra-host run`: serves a module, a Cargo package that it builds first, or what a configuration file says, until it is told to stop.
 //!
 //! The standard output gets the start-up lines, the standard error the log: access lines, what guests print, what the host
-//! has to say. SIGINT and SIGTERM stop it, SIGHUP reads the configuration again.
+//! has to say. SIGINT and SIGTERM stop it, SIGHUP reads the configuration again, SIGUSR1 and SIGUSR2 do nothing and say so.
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsString, c_int},
     io,
     path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::AtomicBool,
-        mpsc::{self, SyncSender},
+        mpsc::{self, RecvTimeoutError, SyncSender},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ},
     flag,
     iterator::Signals,
 };
@@ -67,6 +68,9 @@ pub(super) struct Flags {
     /// A line for each request on the standard error [default: text, or off with --quiet]
     #[arg(long, value_enum, value_name = "FORMAT")]
     access_log: Option<AccessLogFlag>,
+    /// What the host has to say on the standard error: this and what is worse [default: the level that RUST_LOG says, else info, or warn with --quiet]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
     /// Print only the addresses at start, and no access log unless asked for
     #[arg(long)]
     quiet: bool,
@@ -184,10 +188,28 @@ enum AccessLogFlag {
     Off,
 }
 
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl From<LogLevel> for log::LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
+        }
+    }
+}
+
 impl Run {
     pub(super) fn execute(self) -> anyhow::Result<()> {
         let sockets = systemd::sockets()?;
-        let config = self.config()?;
         let log = self.start_log()?;
         // Before the addresses are printed: a script may stop us as soon as it sees them.
         let mut signals = catch_signals().context("cannot catch signals")?;
@@ -198,15 +220,18 @@ impl Run {
             }
             None => (None, Estate::default()),
         };
-        let started = self.start(config, &log, &signals, |builder| {
-            let builder = sockets.into_iter().fold(builder, HostBuilder::socket).inherit(estate);
-            match relaunch() {
-                Ok(relaunch) => builder.relaunch(relaunch),
-                Err(error) => {
-                    log::warn!("this host cannot be upgraded: {error}");
-                    builder
+        // A configuration that is wrong is told to the host that is to be replaced, too.
+        let started = self.config().and_then(|config| {
+            self.start(config, &log, &signals, |builder| {
+                let builder = sockets.into_iter().fold(builder, HostBuilder::socket).inherit(estate);
+                match relaunch() {
+                    Ok(relaunch) => builder.relaunch(relaunch),
+                    Err(error) => {
+                        log::warn!("this host cannot be upgraded: {error}");
+                        builder
+                    }
                 }
-            }
+            })
         });
         match (started, taken) {
             (Ok(host), taken) => self.serve(host, &mut signals, taken),
@@ -260,9 +285,17 @@ impl Run {
         notify.ready();
         let reloads = Reloads::new(host.operator(), Arc::clone(&notify));
         let reloads = reloads.context("cannot start the thread that reads the configuration again")?;
-        while signals.forever().next() == Some(SIGHUP) {
-            // If there is one to come already, that will do.
-            let _ = reloads.wanted.try_send(());
+        for signal in signals.forever() {
+            match signal {
+                // If there is one to come already, that will do.
+                SIGHUP => drop(reloads.wanted.try_send(())),
+                // What these are to nginx. Otherwise they would end the process.
+                SIGUSR1 => log::warn!(
+                    "SIGUSR1 does nothing: the log is the standard error, which whoever has opened it rotates"
+                ),
+                SIGUSR2 => log::warn!("SIGUSR2 does nothing: `astra-host upgrade` replaces this process by a new one"),
+                _ => break,
+            }
         }
         match host.operator().successor() {
             Some(pid) => notify.main_pid(pid),
@@ -272,8 +305,13 @@ impl Run {
         std::mem::forget(host.operator().lock());
         let drain = host.operator().drain();
         log::info!("finishing what runs, for at most {}; a second signal ends it", humantime::format_duration(drain));
-        if !host.shutdown(drain) {
-            log::warn!("requests were cut: they took longer than `drain` ({})", humantime::format_duration(drain));
+        let (is_over, left) = left_after(host.operator().clone(), drain);
+        let is_whole = host.shutdown(drain);
+        drop(is_over);
+        let left = left.and_then(|left| left.join().ok()).unwrap_or_default();
+        if !is_whole {
+            let drain = humantime::format_duration(drain);
+            log::warn!("requests were cut, {left} of them in their guests: they took longer than `drain` ({drain})");
         }
         reloads.end();
         Ok(())
@@ -307,9 +345,12 @@ impl Run {
         let name = config.handlers.first().map_or("astra-host", |handler| handler.name.as_str());
         let name = if self.is_file() { config::handler_name(&self.path) } else { name.to_owned() };
         match &self.flags.places {
-            _ if let Some(path) = &self.take_over => server.control.socket = Some(std::path::absolute(path)?),
             Places { control: Some(path), .. } => server.control.socket = Some(std::path::absolute(path)?),
             Places { no_control: true, .. } => (server.control.socket, server.control.tcp) = (None, None),
+            // The one by default has a process's number in it, which is that of the first of those that took each other's place.
+            _ if control_left_out && let Some(path) = &self.take_over => {
+                server.control.socket = Some(std::path::absolute(path)?);
+            }
             _ if control_left_out => match socket::default_path(&name) {
                 Ok(path) => server.control.socket = Some(path),
                 Err(error) => log::warn!("there is no control socket: {error}"),
@@ -328,7 +369,7 @@ impl Run {
     fn need_no_flags(&self) -> anyhow::Result<()> {
         if self.flags.server != ServerFlags::default() || self.flags.handler != HandlerFlags::default() {
             bail!(
-                "`{}` says what is served: put what you gave as flags into it; only --listen, --control, --state, --access-log and --quiet go beside it",
+                "`{}` says what is served: put what you gave as flags into it; only --listen, --control, --state, --access-log, --log-level and --quiet go beside it",
                 self.path.display()
             );
         }
@@ -353,7 +394,7 @@ impl Run {
             .context("cannot start the thread that writes the log")?;
         // Fails only when there is a logger already, which then has been chosen by someone who knows better.
         if log::set_boxed_logger(Box::new(writer.log())).is_ok() {
-            log::set_max_level(if self.flags.quiet { log::LevelFilter::Warn } else { log::LevelFilter::Info });
+            log::set_max_level(self.flags.log_level());
         }
         Ok(writer)
     }
@@ -378,6 +419,15 @@ impl Run {
     }
 }
 
+impl Flags {
+    fn log_level(&self) -> log::LevelFilter {
+        let default = if self.quiet { log::LevelFilter::Warn } else { log::LevelFilter::Info };
+        // Only a level: filters by module are for those who know the modules.
+        let from_environment = || env::var("RUST_LOG").ok()?.parse().ok();
+        self.log_level.map(Into::into).or_else(from_environment).unwrap_or(default)
+    }
+}
+
 /// How this process was started, but for what was said about its predecessor.
 fn relaunch() -> io::Result<Relaunch> {
     let mut arguments: Vec<OsString> = env::args_os().skip(1).collect();
@@ -387,6 +437,17 @@ fn relaunch() -> io::Result<Relaunch> {
         arguments.truncate(arguments.len() - 2);
     }
     Ok(Relaunch { program: env::current_exe()?, arguments })
+}
+
+/// A thread, if there is one to be had, that counts just before `drain` is over what will be cut then; it ends sooner when the other one
+/// is dropped.
+fn left_after(operator: Operator, drain: Duration) -> (mpsc::Sender<()>, Option<JoinHandle<usize>>) {
+    let (is_over, waiting) = mpsc::channel();
+    let count = move || match waiting.recv_timeout(drain.saturating_sub(Duration::from_millis(10))) {
+        Err(RecvTimeoutError::Timeout) => operator.requests().len(),
+        _ => 0,
+    };
+    (is_over, thread::Builder::new().name("astra-left".to_owned()).spawn(count).ok())
 }
 
 /// Reads the configuration again on a thread of its own, since that may compile for minutes: who stops us meanwhile is heard.
@@ -506,8 +567,13 @@ impl HandlerFlags {
     }
 }
 
-/// Catches SIGINT, SIGTERM and SIGHUP. The first of those that stop us is left to whoever asks; the second ends the process from inside
-/// the signal handler, so that nothing that hangs can be in its way.
+/// Whether a signal that is caught stops the host.
+pub(super) fn stops(signal: c_int) -> bool {
+    [SIGINT, SIGTERM].contains(&signal)
+}
+
+/// Catches SIGINT and SIGTERM, SIGHUP, and those that would end the process and are not meant to. The first of those that stop us is left
+/// to whoever asks; the second ends the process from inside the signal handler, so that nothing that hangs can be in its way.
 pub(super) fn catch_signals() -> io::Result<Signals> {
     let caught = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -517,5 +583,5 @@ pub(super) fn catch_signals() -> io::Result<Signals> {
     }
     // A file that reaches `ulimit -f` is a full disk like any other, not the end of the process.
     flag::register(SIGXFSZ, Arc::default())?;
-    Signals::new([SIGINT, SIGTERM, SIGHUP])
+    Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])
 }

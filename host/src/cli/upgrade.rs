@@ -16,7 +16,7 @@ pub(super) struct Upgrade {
     /// The new program [default: the file that the host was started from, as it is now]
     #[arg(long, value_name = "PATH")]
     exe: Option<PathBuf>,
-    /// How long it may take to get ready, compiling included [default: 5m]
+    /// How long it may take to get ready, compiling included; then it is killed [default: 5m]
     #[arg(long, value_name = "DURATION")]
     within: Option<String>,
     /// Print JSON

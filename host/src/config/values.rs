@@ -100,8 +100,25 @@ pub fn duration(name: &str, text: &str, range: RangeInclusive<Duration>) -> Resu
 pub fn size(name: &str, text: &str, range: RangeInclusive<u64>) -> Result<u64, ValueError> {
     parse_size(text).filter(|bytes| range.contains(bytes)).ok_or_else(|| {
         let (least, most) = (format_size(*range.start()), format_size(*range.end()));
-        not_allowed(name, format_args!("a size between {least} and {most}, such as `128MiB` or `1GiB`"), text)
+        // Not larger than what makes sense there.
+        let examples = match (range.end(), range.contains(&500)) {
+            (0..=0x4000_0000, true) => "`500B` or `64KiB`",
+            (0..=0x4000_0000, false) => "`64KiB` or `256KiB`",
+            _ => "`128MiB` or `1GiB`",
+        };
+        // The unit only: what a reference stands for is not to be seen in an error.
+        let hint = meant_unit(text).map_or_else(String::new, |unit| format!(" (did you mean the unit `{unit}`?)"));
+        not_allowed(name, format_args!("a size between {least} and {most}, such as {examples}{hint}"), text)
     })
+}
+
+/// What a unit that is no binary one may stand for.
+fn meant_unit(text: &str) -> Option<&'static str> {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let units = [("k", "KiB"), ("m", "MiB"), ("g", "GiB"), ("t", "TiB")];
+    let unit = unit.trim_start().to_ascii_lowercase();
+    let unit = unit.strip_suffix('b').unwrap_or(&unit);
+    units.into_iter().find(|(short, _)| !digits.is_empty() && unit == *short).map(|(_, meant)| meant)
 }
 
 fn parse_size(text: &str) -> Option<u64> {
@@ -366,10 +383,16 @@ mod tests {
         assert_eq!(read("64 kib"), Ok(1 << 16));
         assert_eq!(read("65536"), Ok(1 << 16));
         assert_eq!(read("65536B"), Ok(1 << 16));
-        for wrong in ["", "MiB", "1", "9TiB", "128MB", "-1GiB", "1.5GiB", "99999999999999999999", "99999999999999TiB"] {
-            let allowed = "a size between 64KiB and 4GiB, such as `128MiB` or `1GiB`";
+        let allowed = "a size between 64KiB and 4GiB, such as `128MiB` or `1GiB`";
+        for wrong in ["", "MiB", "1", "9TiB", "kb", "-1GiB", "1.5GiB", "99999999999999999999", "99999999999999TiB"] {
             assert_eq!(read(wrong), Err(format!("`--max-memory` must be {allowed}, found `{wrong}`")));
         }
+        for (wrong, unit) in [("64K", "KiB"), ("64kb", "KiB"), ("128MB", "MiB"), ("1 g", "GiB"), ("1tb", "TiB")] {
+            let hint = format!("(did you mean the unit `{unit}`?)");
+            assert_eq!(read(wrong), Err(format!("`--max-memory` must be {allowed} {hint}, found `{wrong}`")));
+        }
+        let error = size("body_rate", "1x", 0..=1 << 20).expect_err("it is none").to_string();
+        assert_eq!(error, "`body_rate` must be a size between 0B and 1MiB, such as `500B` or `64KiB`, found `1x`");
     }
 
     #[test]

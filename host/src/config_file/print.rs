@@ -107,7 +107,9 @@ fn print_handler(handler: &HandlerConfig, out: &mut Section<'_>) {
     for (key, most) in [("limits.in_flight", handler.admission.in_flight), ("limits.queue", handler.admission.queue)] {
         match most {
             Some(most) => out.raw(key, most),
-            None => out.comment(&format!("{key}: the server's, or three quarters of that beside other handlers")),
+            None => out.comment(&format!(
+                "{key}: the server's, or three quarters of that divided by the number of other handlers without it"
+            )),
         }
     }
     match handler.admission.queue_timeout {

@@ -168,7 +168,11 @@ impl Table<'_> {
         let values = match self.take(key) {
             None => Vec::new(),
             Some(value @ Value::Table(_)) => vec![value],
-            Some(Value::Array(values)) if !values.is_empty() => values,
+            Some(Value::Array(values)) if values.is_empty() => {
+                self.problem(&format!("`{name}` must have at least one table; leave it out to have none"));
+                values
+            }
+            Some(Value::Array(values)) => values,
             Some(other) => self.mismatch(&name, "a table or a list of tables", &other).unwrap_or_default(),
         };
         let table = |(index, value)| match (format!("{name}[{index}]"), value) {

@@ -115,7 +115,7 @@ outbound = ["https://api.example.com/", { url = "https://*.Internal.example:8443
 network = { tcp = ["db.internal:5432", "[fd00::/8]:*", "${env:TOKEN}.internal:1"], dns = "*.internal" }
 config = { feature_x = "on", "a key" = "${file:secret}" }
 args = ["app.py", "--flag", "${env:TOKEN}"]
-limits = { deadline = "5s", stream_deadline = "1h", cpu = "100ms", memory = "64MiB", in_flight = 20, queue = 0, queue_timeout = "1s" }
+limits = { deadline = "5s", stream_deadline = "1h", cpu = "100ms", memory = "64MiB", in_flight = 5, queue = 0, queue_timeout = "1s" }
 drain = "0s"
 keep = 1
 new_imports = "refuse"
@@ -213,7 +213,7 @@ fn every_key_is_read() {
     assert_eq!(hello.grants.args, ["app.py", "--flag", "hunter2"]);
     assert_eq!((hello.limits.deadline, hello.limits.memory), (5 * SECOND, 64 << 20));
     assert_eq!((hello.limits.stream_deadline, hello.limits.cpu), (Some(HOUR), Some(100 * MILLISECOND)));
-    let admission = Admission { in_flight: Some(20), queue: Some(0), queue_timeout: Some(SECOND) };
+    let admission = Admission { in_flight: Some(5), queue: Some(0), queue_timeout: Some(SECOND) };
     assert_eq!((&hello.admission, &rest.admission), (&admission, &Admission::default()));
     assert_eq!((hello.drain, hello.keep, hello.new_imports), (Duration::ZERO, 1, NewImports::Refuse));
 
@@ -323,7 +323,13 @@ fn every_value_is_checked_and_blamed() {
         ("listn = \"a:1\"", "unknown key `listn`; did you mean `listen`?"),
         ("nginx = true", "unknown key `nginx`; known are `tls`, `listen`, `control`,"),
         ("tls = true", "`tls` must be a table or a list of tables, found `true`"),
-        ("tls = []", "`tls` must be a table or a list of tables, found a list"),
+        ("tls = []", "`tls` must have at least one table; leave it out to have none"),
+        (
+            "health = \"/*\"",
+            "`health` must be one path, such as `/healthz`: `*` and `:name` are for routes, found `/*`",
+        ),
+        ("health = \"/a/:id\"", "`:name` are for routes, found `/a/:id`"),
+        ("body_rate = \"64K\"", "such as `500B` or `64KiB` (did you mean the unit `KiB`?), found `64K`"),
         ("tls = \"cert.pem\"", "`tls` must be a table or a list of tables, found a text"),
         ("tls = [5]", "`tls[0]` must be a table, found an integer"),
         ("tls = { cert = \"c\" }", "`tls[0].key` is missing"),
@@ -413,6 +419,10 @@ fn every_value_is_checked_and_blamed() {
         ("limits = { memmory = \"1MiB\" }", "unknown key `limits.memmory`; did you mean `limits.memory`?"),
         ("drain = \"-1s\"", "`drain` must be a duration"),
         ("keep = 0\nguard = {}", "a `guard` goes back to the revision before: `keep` must be at least 1"),
+        (
+            "limits = { in_flight = 1025 }",
+            "`limits.in_flight` must be at most `max_workers` of `[server]`, which is `1024`, found `1025`",
+        ),
         ("keep = 101", "`keep` must be a whole number between 0 and 100, found `101`"),
         ("new_imports = \"deny\"", "`new_imports` must be `allow` or `refuse`, found `deny`"),
     ] {
@@ -488,7 +498,10 @@ fn all_problems_are_told_a_line_each() {
 fn what_is_no_toml_is_placed() {
     for (text, expected) in [
         ("[server]\nlisten = 1 2\n", "astra.toml:2:10: "),
-        ("a = 1\na = 2\n", "astra.toml:2:1: duplicate key"),
+        ("a = 1\na = 2\n", "astra.toml:2:1: `a` is there twice"),
+        ("[server]\n[server]\n", "astra.toml:2:2: `server` is there twice"),
+        ("a = { b = 1, b = 2 }\n", "astra.toml:1:14: `b` is there twice"),
+        ("a = 99999999999999999999\n", "astra.toml:1:5: the number is too large"),
         ("[server\n", "astra.toml:1:"),
         ("ä = 1\n", "astra.toml:1:1: "),
         ("[server]\n\"ä\" = 1 = 2", "astra.toml:2:9: "),

@@ -19,6 +19,7 @@ pub(crate) mod server;
 mod event_stream;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
+mod metrics;
 mod operate;
 mod route;
 #[cfg(test)]

@@ -26,6 +26,10 @@ impl Upload {
         if http_body::Body::size_hint(body).lower() > max {
             return Err(too_large(max));
         }
+        let cannot_keep = |error: io::Error| {
+            let text = format!("the module cannot be kept in `{}`: {error}", dir.display());
+            Refused::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+        };
         let (upload, mut file) = Self::create(dir).map_err(cannot_keep)?;
         let mut length = 0;
         for chunk in body {
@@ -74,9 +78,4 @@ fn too_large(max: u64) -> Refused {
     let text =
         format!("the module is larger than {}, which is the most that is taken (`max_module`)", format_size(max));
     Refused::new(StatusCode::PAYLOAD_TOO_LARGE, text)
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
-fn cannot_keep(error: io::Error) -> Refused {
-    Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the module cannot be kept: {error}"))
 }

@@ -294,7 +294,8 @@ fn open_cache(mode: CacheMode, notes: &mut Vec<String>) -> Option<Cache> {
     if mode == CacheMode::Off {
         return None;
     }
-    let cache = cache::directory().and_then(|directory| {
+    let cache = cache::directory().and_then(|(directory, note)| {
+        notes.extend(note);
         let mut config = CacheConfig::new();
         config.with_directory(directory);
         Cache::new(config).map_err(|error| format!("{error:#}"))

@@ -21,6 +21,9 @@ use crate::{
     router::Router,
 };
 
+/// What a new process that takes a host's place does not change either: it gets what is open there.
+const PLACES: [&str; 3] = ["listen", "control", "control_tcp"];
+
 /// A handler as a reload wants it.
 struct Plan {
     config: HandlerConfig,
@@ -62,8 +65,9 @@ impl Operator {
     /// What a running host cannot change must be what it was.
     fn check_fits(&self, config: &mut Config) -> Result<(), OperatorError> {
         let inner = &*self.0;
-        let mut keys: Vec<String> =
-            restart_keys(&inner.server, &config.server).into_iter().map(|key| format!("`server.{key}`")).collect();
+        let differ = restart_keys(&inner.server, &config.server);
+        let can_upgrade = self.can_upgrade() && !differ.iter().any(|key| PLACES.contains(key));
+        let mut keys: Vec<String> = differ.into_iter().map(|key| format!("`server.{key}`")).collect();
         for handler in &mut config.handlers {
             handler.grants.check().map_err(HostError::from)?;
             handler.limits.measure_cpu = inner.gate.measures_cpu();
@@ -71,7 +75,12 @@ impl Operator {
                 keys.push(format!("`limits.memory` of handler `{}` to more than any had at the start", handler.name));
             }
         }
-        if keys.is_empty() { Ok(()) } else { Err(OperatorError::NeedsRestart { keys }) }
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let how = if can_upgrade { "an upgrade (`astra-host upgrade`, which drops no request)" } else { "a restart" };
+        let place = inner.config.as_ref().map_or_else(String::new, |file| format!("{}: ", file.display()));
+        Err(OperatorError::NeedsRestart { place, how, keys })
     }
 
     /// Has whatever is new about a handler pass the gate.

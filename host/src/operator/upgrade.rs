@@ -6,20 +6,20 @@ use std::{
     net::Shutdown,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{MutexGuard, PoisonError, TryLockError},
     thread,
     time::{Duration, Instant},
 };
 
-use astra_server::Sockets;
+use astra_server::{Counters, Sockets};
 
 use super::{Inner, Operator};
 use crate::{
     control::{ControlShare, Inherited},
     events::Urgency,
     operator_error::OperatorError,
-    take_over::{self, Estate},
+    take_over::{self, Estate, Places},
     unix_socket::SocketFilesShare,
 };
 
@@ -39,8 +39,19 @@ pub(crate) struct Relaunch {
 /// What a host has to pass on, beside the state directory.
 pub(crate) struct Holdings {
     pub(crate) sockets: Sockets,
+    pub(crate) counters: Counters,
     pub(crate) files: SocketFilesShare,
+    pub(crate) places: Places,
     pub(crate) control: ControlShare,
+}
+
+/// An upgrade, as long as nobody knows how it ends.
+struct UnderWay<'a>(&'a Inner);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.upgrading().take();
+    }
 }
 
 impl Operator {
@@ -69,62 +80,96 @@ impl Operator {
     }
 
     /// Starts a new host, from `program` or what this one was started from, which takes this one's place; returns its process id. Then
-    /// this one finishes what runs, and ends.
+    /// this one finishes what runs, and ends. One at a time: only the process that was started here may take over meanwhile.
     ///
     /// # Errors
-    /// The new one did not get ready `within` that time, or at all; this one serves on.
+    /// Another one is being started; or the new one did not get ready `within` that time, or at all, and has been killed: this one serves on.
     pub fn upgrade(&self, program: Option<&Path>, within: Duration) -> Result<u32, OperatorError> {
-        let refused = |reason: &str| OperatorError::Upgrade { reason: reason.to_owned() };
-        let relaunch = self.0.relaunch.as_ref().ok_or_else(|| refused("it was not started by `astra-host run`"))?;
-        let control = self.0.holdings.get().and_then(|holdings| holdings.control.path.as_ref());
-        let control = control.ok_or_else(|| refused("it has no control socket"))?;
-        if std::process::id() == 1 {
-            return Err(refused("it is process 1, and with that its container would end: replace the container"));
-        }
+        let (relaunch, control) =
+            self.means().map_err(|reason| OperatorError::Upgrade { reason: reason.to_owned() })?;
         let program = program.unwrap_or(&relaunch.program);
         let mut command = Command::new(program);
         command.args(&relaunch.arguments).arg("--take-over").arg(control).stdin(Stdio::null());
         let cannot = |error: io::Error| OperatorError::Upgrade {
             reason: format!("`{}` cannot be started: {error}", program.display()),
         };
-        self.0.complaint().take();
-        let mut child = command.spawn().map_err(cannot)?;
-        self.0.events.tell(Urgency::Normal, "upgrade", None, format!("process {} is starting", child.id()), None);
-        let until = Instant::now() + within;
-        loop {
-            if let Some(pid) = self.successor() {
-                return Ok(pid);
+        let (mut child, _under_way) = {
+            // Held until it is known whose child asks for what this host has.
+            let mut upgrading = self.0.upgrading();
+            if let Some(pid) = *upgrading {
+                return Err(OperatorError::Upgrading { pid });
             }
-            if let Some(status) = child.try_wait().map_err(cannot)? {
+            self.0.complaint().take();
+            let child = command.spawn().map_err(cannot)?;
+            *upgrading = Some(child.id());
+            (child, UnderWay(&self.0))
+        };
+        self.0.events.tell(Urgency::Normal, "upgrade", None, format!("process {} is starting", child.id()), None);
+        let reason = match self.wait_for(&mut child, within) {
+            Ok(()) => return Ok(child.id()),
+            Err(reason) => reason,
+        };
+        end(&mut child);
+        if self.successor().is_none() && self.is_stopping() {
+            return Err(OperatorError::Stopping);
+        }
+        self.0.events.tell(Urgency::Loud, "failed", None, format!("upgrade: {reason}"), None);
+        Err(OperatorError::Upgrade { reason })
+    }
+
+    /// Whether it can be upgraded at all.
+    pub(super) fn can_upgrade(&self) -> bool {
+        self.means().is_ok()
+    }
+
+    /// How a new host is started, and where it asks for what this one has.
+    ///
+    /// # Errors
+    /// Why there can be none.
+    fn means(&self) -> Result<(&Relaunch, &Path), &'static str> {
+        let relaunch = self.0.relaunch.as_ref().ok_or("it was not started by `astra-host run`")?;
+        let control = self.0.holdings.get().and_then(|holdings| holdings.control.path.as_deref());
+        let control = control.ok_or("it has no control socket")?;
+        if std::process::id() == 1 {
+            return Err("it is process 1, and with that its container would end: replace the container");
+        }
+        Ok((relaunch, control))
+    }
+
+    /// Until that child has taken over.
+    ///
+    /// # Errors
+    /// Why it has not, and never will.
+    fn wait_for(&self, child: &mut Child, within: Duration) -> Result<(), String> {
+        let until = Instant::now() + within;
+        let is_there = |child: &Child| match self.successor() {
+            Some(pid) if pid == child.id() => Ok(true),
+            Some(pid) => Err(format!("process {pid} has taken over instead")),
+            None => Ok(false),
+        };
+        loop {
+            if is_there(child)? {
+                return Ok(());
+            }
+            if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
                 // It may have become the successor before it ended.
-                if let Some(pid) = self.successor() {
-                    return Ok(pid);
+                if is_there(child)? {
+                    return Ok(());
                 }
                 let complaint = self.0.complaint().take();
-                let reason =
-                    complaint.unwrap_or_else(|| format!("it has ended ({status}); what it said is in the log"));
-                return self.not_upgraded(reason);
+                return Err(complaint.unwrap_or_else(|| format!("it has ended ({status}); what it said is in the log")));
             }
             if Instant::now() >= until || self.is_stopping() {
                 // While this is held none can become the successor.
                 let _change = self.0.change_at_last();
-                if let Some(pid) = self.successor() {
-                    return Ok(pid);
+                if is_there(child)? {
+                    return Ok(());
                 }
-                let _ = child.kill();
-                let _ = child.wait();
-                if self.is_stopping() {
-                    return Err(OperatorError::Stopping);
-                }
-                return self.not_upgraded(format!("it was not ready within {}", humantime::format_duration(within)));
+                end(child);
+                return Err(format!("it was not ready within {}", humantime::format_duration(within)));
             }
             thread::sleep(LOOK);
         }
-    }
-
-    fn not_upgraded(&self, reason: String) -> Result<u32, OperatorError> {
-        self.0.events.tell(Urgency::Loud, "failed", None, format!("upgrade: {reason}"), None);
-        Err(OperatorError::Upgrade { reason })
     }
 
     /// Passes everything on to the process that has asked for it, and stops once that one serves; returns its id. Until then nothing is
@@ -142,7 +187,10 @@ impl Operator {
         if self.is_stopping() {
             return Err(OperatorError::Stopping);
         }
-        let taken = self.passed_on(holdings).map_err(|error| error.to_string()).and_then(|stream| {
+        let passed = self.passed_on(holdings);
+        // One that has no business here: whoever waits for an upgrade does not want to know.
+        let is_stranger = passed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+        let taken = passed.map_err(|error| error.to_string()).and_then(|stream| {
             let kept = stream.try_clone().map_err(|error| error.to_string())?;
             *inner.offer.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
             let taken = take_over::verdict(&stream, LONGEST);
@@ -153,7 +201,9 @@ impl Operator {
             Ok(pid) => pid,
             Err(reason) => {
                 inner.events.tell(Urgency::Loud, "failed", None, format!("take-over: {reason}"), None);
-                *inner.complaint() = Some(reason.clone());
+                if !is_stranger {
+                    *inner.complaint() = Some(reason.clone());
+                }
                 return Err(OperatorError::Upgrade { reason });
             }
         };
@@ -171,14 +221,22 @@ impl Operator {
     fn passed_on(&self, holdings: &Holdings) -> io::Result<std::os::unix::net::UnixStream> {
         let control = &holdings.control;
         let path = control.path.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let expected = *self.0.upgrading();
         let state =
             self.0.state.as_ref().map(|state| Ok::<_, io::Error>((state.path().to_owned(), state.lock_again()?)));
         let Inherited { unix, tcp } = control.try_clone()?;
         let sockets = holdings.sockets.try_clone()?;
         let files = holdings.files.list();
-        let estate = Estate { sockets, files, control: unix, control_tcp: tcp, state: state.transpose()? };
-        take_over::offer(path, &estate)
+        let places = Some(holdings.places.clone());
+        let estate = Estate { sockets, files, places, control: unix, control_tcp: tcp, state: state.transpose()? };
+        take_over::offer(path, &estate, expected)
     }
+}
+
+/// Kills a new host, unless it has ended by itself; nothing is left of it.
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 impl Inner {
@@ -195,6 +253,11 @@ impl Inner {
             }
             thread::sleep(LOOK);
         }
+    }
+
+    /// The process that was started to take this one's place.
+    fn upgrading(&self) -> MutexGuard<'_, Option<u32>> {
+        self.upgrading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why the last new host that has said something did not get ready.

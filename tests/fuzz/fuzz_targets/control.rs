@@ -30,7 +30,7 @@ fn anything(method: &str, target: &str) {
             assert_eq!(is_named, !name.is_empty());
             let expected = match task.as_str() {
                 "Kill" => Method::DELETE,
-                "Index" | "Status" | "Requests" | "Events" | "Healthz" | "Readyz" => Method::GET,
+                "Index" | "Metrics" | "Status" | "Requests" | "Events" | "Healthz" | "Readyz" => Method::GET,
                 _ => Method::POST,
             };
             assert_eq!(method, expected);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::explore;
-use crate::lanes::{Held, Lane, Turn};
+use crate::lanes::{Held, Lane};
 use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
 
 struct Worker {
@@ -30,7 +30,7 @@ fn request(seats: &Seats<u8, u8>, request: u8) -> Call {
 }
 
 fn ended() -> Done<u8> {
-    Done::Request(Turn::default(), Held::Unknown)
+    Done::Request(Held::Unknown)
 }
 
 /// Rule 11.
@@ -95,7 +95,7 @@ fn a_request_that_returns_does_not_wait_for_the_end_of_polls() {
             let (step, _) = worker.next(&seats, Done::Arrived, false);
             assert!(matches!(step, Step::Request(..)), "{step:?}");
             if index < 2 {
-                assert!(matches!(seats.leave(&worker.member, true, Turn::default(), Held::Unknown), Call::Start(_)));
+                assert!(matches!(seats.leave(&worker.member, true, Held::Unknown), Call::Start(_)));
             }
         }
         let [first, second, busy] = &mut workers;

@@ -7,7 +7,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
 use crate::explore;
-use crate::lanes::{Held, Lane, Turn};
+use crate::lanes::{Held, Lane};
 use crate::parker::Parker;
 use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
 use crate::sync::{Mutex, lock};
@@ -64,9 +64,9 @@ impl Pool {
                     job(self, &me);
                     Done::Polled
                 }
-                Step::Request(job, turn) => {
+                Step::Request(job, _) => {
                     job(self, &me);
-                    Done::Request(turn, Held::Unknown)
+                    Done::Request(Held::Unknown)
                 }
                 Step::Send => unreachable!("nothing is held"),
                 Step::Rest => {
@@ -104,7 +104,7 @@ impl Pool {
 
     /// A wait inside a request.
     fn leave_and_come_back(self: &Arc<Self>, me: &Arc<Member>) {
-        self.act(self.seats.leave(me, false, Turn::default(), Held::Unknown));
+        self.act(self.seats.leave(me, false, Held::Unknown));
         self.act(self.seats.come_back(me));
         me.parker().park();
     }
@@ -197,7 +197,7 @@ fn a_request_that_waits_leaves_its_seat_to_another() {
         let done = Arc::new(Parker::new());
         let ended = done.clone();
         pool.push_request(false, move |pool, me| {
-            pool.act(pool.seats.leave(me, false, Turn::default(), Held::Unknown));
+            pool.act(pool.seats.leave(me, false, Held::Unknown));
             let waiting = Arc::new(Parker::new());
             let wake = waiting.clone();
             pool.push(move |_, _| wake.unpark());
@@ -222,7 +222,7 @@ fn a_request_that_is_woken_as_it_leaves_its_seat_comes_back() {
             let (waker, member) = (pool.clone(), me.clone());
             let thread = thread::spawn(move || waker.act(waker.seats.wake(&member)));
             // What `Left` does.
-            pool.act(pool.seats.leave(me, true, Turn::default(), Held::Unknown));
+            pool.act(pool.seats.leave(me, true, Held::Unknown));
             if me.is_woken() {
                 pool.act(pool.seats.come_back(me));
             }

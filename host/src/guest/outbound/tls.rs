@@ -15,7 +15,7 @@ use rustls::{
     },
 };
 
-use crate::guest::OutboundRule;
+use crate::{guest::OutboundRule, whole_file};
 
 /// Why a rule's TLS files cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +82,7 @@ pub(crate) fn config(rule: &OutboundRule) -> Result<ClientConfig, TlsError> {
         .with_root_certificates(roots);
     let Some((certificate, key)) = &rule.client else { return Ok(builder.with_no_client_auth()) };
     let chain = certificates(certificate)?;
-    let read_key = PrivateKeyDer::from_pem_file(key);
+    let read_key = whole_file::read(key).map_err(pem::Error::Io).and_then(|text| PrivateKeyDer::from_pem_slice(&text));
     let read_key = read_key.map_err(|error| unreadable(key, "a private key", error))?;
     builder.with_client_auth_cert(chain, read_key).map_err(|source| TlsError::Client {
         certificate: certificate.clone(),
@@ -93,7 +93,8 @@ pub(crate) fn config(rule: &OutboundRule) -> Result<ClientConfig, TlsError> {
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read = |error| unreadable(path, "certificates", error);
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(read)?;
+    let text = whole_file::read(path).map_err(|error| read(pem::Error::Io(error)))?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(read)?;
     if certificates.is_empty() { Err(read(pem::Error::NoItemsFound)) } else { Ok(certificates) }
 }
 

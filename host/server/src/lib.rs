@@ -52,6 +52,9 @@ mod upload;
 mod wait;
 mod workers;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 pub use crate::body::{Body, BodyReader, BodyWriter, BoxError};
 pub use crate::counts::{Counters, Counts, Event};
 pub use crate::exchange::{Admission, Client, Exchange, Handler, Refused, Responder};

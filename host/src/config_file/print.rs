@@ -3,7 +3,7 @@
 
 use std::{fmt::Display, path::Path, time::Duration};
 
-use super::{ConfigFile, clients, reference, table::Written};
+use super::{ConfigFile, clients, grants, reference, table::Written};
 use crate::{
     config::{CertificateFiles, HandlerConfig, NewImports, ServerConfig, Text, format_size},
     guest::{CacheMode, Grants, NetworkGrant, OutboundRule, Reset},
@@ -256,7 +256,7 @@ impl Section<'_> {
     }
 
     fn dir(&mut self, guest: &str, host: &Path, writable: bool) {
-        let name = format!("dirs.{guest}");
+        let name = grants::dir(guest);
         let host = self.written(&name).unwrap_or_else(|| self.quoted_value(&format!("{name}.host"), host.display()));
         self.line(&format!("dirs.{}", quote(guest)), format_args!("{{ host = {host}, write = {writable} }}"));
     }

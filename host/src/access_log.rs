@@ -11,10 +11,11 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
+use astra_server::{Cut, Event, Gone};
+use http::{HeaderValue, StatusCode};
 
 use crate::{
-    failure::Failure,
+    failure::{Failure, FailureKind},
     guest::Report,
     in_flight::Ongoing,
     log_line::AccessLine,
@@ -35,7 +36,9 @@ pub(crate) struct Visit {
 pub(crate) struct Progress {
     status: AtomicU16,
     /// What became of the response, as `Responder::send_and_tell` has it. Unset: nobody was there to take it.
-    sent: OnceLock<Result<u64, u64>>,
+    sent: OnceLock<Result<u64, Cut>>,
+    /// An outcome that goes before the guest's.
+    overruled: OnceLock<&'static str>,
     guest: OnceLock<GuestEnd>,
 }
 
@@ -47,18 +50,30 @@ struct GuestEnd {
 }
 
 impl Visit {
-    pub(crate) fn answered(&self, status: http::StatusCode) {
+    pub(crate) fn answered(&self, status: StatusCode) {
         self.progress.status.store(status.as_u16(), Ordering::Relaxed);
     }
 
-    pub(crate) fn sent(&self, sent: Result<u64, u64>) {
+    pub(crate) fn sent(&self, sent: Result<u64, Cut>) {
         let _ = self.progress.sent.set(sent);
     }
 
-    /// The server has answered by itself: no guest has run.
-    pub(crate) fn refused(self, status: http::StatusCode) {
+    /// The server has answered by itself, or its client has gone before there was a worker: no guest has run.
+    pub(crate) fn refused(&self, status: StatusCode, why: Event) {
         self.answered(status);
-        self.no_guest("refused");
+        self.no_guest(match (why, status) {
+            (Event::QueueFull | Event::QueueTimeout | Event::ClientGone, _) => why.name(),
+            // As where a guest is asked first.
+            (_, StatusCode::BAD_REQUEST) => FailureKind::BadRequest.name(),
+            (_, StatusCode::METHOD_NOT_ALLOWED) => FailureKind::MethodNotAllowed.name(),
+            (_, StatusCode::PAYLOAD_TOO_LARGE) => FailureKind::BodyTooLarge.name(),
+            _ => "refused",
+        });
+    }
+
+    /// Whatever the guest says: this is how it ended.
+    pub(crate) fn overrule(&self, failure: &Failure) {
+        let _ = self.progress.overruled.set(failure.kind().name());
     }
 
     /// The host itself answers.
@@ -83,15 +98,15 @@ impl Visit {
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        let Progress { status, sent, guest } = &mut self.progress;
-        let guest = guest.get();
-        let sent = *sent.get().unwrap_or(&Err(0));
-        let outcome = match guest {
-            // The guest did not fail, so it was the client that left.
-            Some(GuestEnd { outcome: "ok", .. }) if sent.is_err() => "client_gone",
-            Some(guest) => guest.outcome,
+        let Progress { status, sent, overruled, guest } = &mut self.progress;
+        let (guest, sent) = (guest.get(), sent.get().copied());
+        let outcome = match (guest, sent) {
+            _ if let Some(outcome) = overruled.get() => outcome,
+            (Some(GuestEnd { outcome: "ok", .. }), Some(Err(cut))) => unsent(cut.why).name(),
+            (Some(GuestEnd { outcome: "ok", .. }), None) => unsent(Gone::Left).name(),
+            (Some(guest), _) => guest.outcome,
             // The worker let go of the request without a report: it is unwinding.
-            None => "panic",
+            (None, _) => "panic",
         };
         let request = &self.request;
         let access = AccessLine {
@@ -105,13 +120,23 @@ impl Drop for Visit {
             path: request.uri.path(),
             status: *status.get_mut(),
             bytes_in: guest.map_or(0, |guest| guest.bytes_in),
-            bytes_out: sent.unwrap_or_else(|sent| sent),
-            wall: request.arrived.elapsed(),
+            bytes_out: sent.map_or(0, |sent| sent.unwrap_or_else(|cut| cut.bytes)),
+            queued: request.queued,
+            wall: request.started.elapsed(),
             cpu: guest.map_or(Duration::ZERO, |guest| guest.cpu),
             peak_memory: guest.map_or(0, |guest| guest.peak_memory),
             outcome,
         };
         self.log.line(Origin::Host, |line| self.log.format().access_line(line, &access));
+    }
+}
+
+/// The guest did not fail, and its response did not go out whole: whose doing that is.
+fn unsent(why: Gone) -> FailureKind {
+    match why {
+        Gone::Stopped => FailureKind::Drained,
+        Gone::TooSlow => FailureKind::ClientTooSlow,
+        _ => FailureKind::ClientGone,
     }
 }
 
@@ -146,7 +171,8 @@ mod tests {
                 id: RequestIds::new().next(),
                 handler: "hello".into(),
                 revision: 1,
-                arrived: Instant::now(),
+                queued: Duration::from_millis(7),
+                started: Instant::now(),
                 peer: None,
                 method: http::Method::GET,
                 uri: http::Uri::from_static("/a?secret"),
@@ -155,7 +181,7 @@ mod tests {
             client_id: None,
             progress: Progress::default(),
         };
-        visit.answered(http::StatusCode::OK);
+        visit.answered(StatusCode::OK);
         request(Arc::new(visit));
         drop(writer);
         String::from_utf8(written.0.lock().expect("not poisoned").clone()).expect("is text")
@@ -179,15 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn a_response_that_was_not_sent_whole_means_that_the_client_left() {
-        for (sent, bytes) in [(Some(Err(4)), "out=4"), (None, "out=0")] {
-            let line = logged(|visit| {
-                if let Some(sent) = sent {
-                    visit.sent(sent);
-                }
-                visit.guest_ended(&ok());
-            });
-            assert!(line.contains(bytes) && line.ends_with("outcome=client_gone\n"), "{line}");
+    fn a_response_that_was_not_sent_whole_has_somebody_to_blame() {
+        let line = logged(|visit| visit.guest_ended(&ok()));
+        assert!(line.contains(" out=0 queue_ms=7 ") && line.ends_with("outcome=client_gone\n"), "{line}");
+        for (why, outcome) in
+            [(Gone::Left, "client_gone"), (Gone::TooSlow, "client_too_slow"), (Gone::Stopped, "drained")]
+        {
+            assert_eq!(unsent(why).name(), outcome);
         }
     }
 

@@ -265,7 +265,7 @@ fn read_tls(table: &mut Table<'_>) -> Vec<CertificateFiles> {
 fn read_handler(table: &mut Table<'_>, is_only: bool, server_drain: Duration) -> HandlerConfig {
     let name = table.required("name", |table| table.value("name", handler_name)).unwrap_or_default();
     if !name.is_empty() {
-        table.call(&format!("handler `{name}`: "));
+        table.call(&format!("handler `{}`: ", table.shown("name", &name)));
     }
     let module = table.required("module", |table| table.path("module")).unwrap_or_default();
     let routes = read_routes(table, is_only);
@@ -343,13 +343,14 @@ fn read_limits(table: &mut Table<'_>) -> (Limits, Admission) {
 fn check_names(source: &Source<'_>, handlers: &[HandlerConfig]) {
     for (index, handler) in handlers.iter().enumerate() {
         if let Some(first) = handlers[..index].iter().position(|other| other.name == handler.name) {
-            let (name, first, second) = (&handler.name, first + 1, index + 1);
+            let (first, second) = (first + 1, index + 1);
+            let name = source.shown(second, "name", &handler.name);
             source.problem(&format!("handlers {first} and {second} are both called `{name}`: rename one"));
         }
         if handler.guard.is_some() && handler.keep == 0 {
             source.problem(&format!(
                 "handler `{}`: a `guard` goes back to the revision before: `keep` must be at least 1",
-                handler.name
+                source.shown(index + 1, "name", &handler.name)
             ));
         }
     }
@@ -373,7 +374,10 @@ fn check_routes(source: &Source<'_>, handlers: &[HandlerConfig]) {
     if handlers.is_empty() {
         source.problem("there is no handler: begin one with `[[handler]]`");
     }
-    let router = match Router::new(handlers.iter().map(|handler| (handler.name.as_str(), &handler.routes[..]))) {
+    let shown = |(index, handler): (usize, &HandlerConfig)| source.shown(index + 1, "name", &handler.name);
+    let names: Vec<String> = handlers.iter().enumerate().map(shown).collect();
+    let routes = handlers.iter().map(|handler| &handler.routes[..]);
+    let router = match Router::new(names.iter().map(String::as_str).zip(routes)) {
         Ok(router) => router,
         Err(error) => return source.problem(&with_routes_as_written(source, handlers, error.to_string())),
     };
@@ -386,11 +390,11 @@ fn check_routes(source: &Source<'_>, handlers: &[HandlerConfig]) {
         if found == Some(index) {
             continue;
         }
-        let whose = found.map_or("no handler".to_owned(), |other| format!("handler `{}`", handlers[other].name));
+        let whose = found.map_or("no handler".to_owned(), |other| format!("handler `{}`", names[other]));
         let routes = handler.routes.iter().map(|route| format!("`{route}`")).collect::<Vec<_>>().join(", ");
         let problem = format!(
             "handler `{}`: `probe.path` must be a path that its routes match ({routes}), found `{}`, which {whose} answers",
-            handler.name,
+            names[index],
             source.shown(index + 1, "probe.path", &probe.path),
         );
         source.problem(&with_routes_as_written(source, handlers, problem));
@@ -400,9 +404,9 @@ fn check_routes(source: &Source<'_>, handlers: &[HandlerConfig]) {
 fn with_routes_as_written(source: &Source<'_>, handlers: &[HandlerConfig], mut text: String) -> String {
     for (index, handler) in handlers.iter().enumerate() {
         for (at, route) in handler.routes.iter().enumerate() {
-            let route = route.to_string();
-            let written = source.shown(index + 1, &format!("route[{at}]"), &route);
-            text = text.replace(&format!("`{route}`"), &format!("`{written}`"));
+            let host = route.host.as_deref().map(|host| source.shown(index + 1, "host", host)).unwrap_or_default();
+            let path = source.shown(index + 1, &format!("route[{at}]"), &route.path);
+            text = text.replace(&format!("`{route}`"), &format!("`{host}{path}`"));
         }
     }
     text

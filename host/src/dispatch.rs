@@ -7,14 +7,13 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use astra_server::{ConnectionInfo, Exchange, Lane, Responder};
+use astra_server::{Admission, ConnectionInfo, Event, Exchange, Refused, Responder, Told};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, response,
-    uri::Scheme,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header, request, uri::Scheme,
 };
 use http_body_util::Full;
 
@@ -48,19 +47,16 @@ pub(crate) struct Dispatch {
 
 impl astra_server::Handler for Dispatch {
     fn handle(&self, exchange: Exchange) {
-        let Exchange { mut request, info, responder } = exchange;
+        let Exchange { mut request, info, queued, responder, .. } = exchange;
         let id = self.ids.next();
         // First, so that a client cannot take away what it is not to tell.
         let client_id = prepare(request.headers_mut(), &id);
-        if self.health.as_deref().is_some_and(|path| asks_for(&request, path)) {
-            return self.tell_health(&request, &info, responder, id, client_id);
-        }
         let (pin, gateway) = self.pin(&mut request, &info);
         need_authority(&mut request, info.local_addr());
         let scheme = if info.tls().is_some() { Scheme::HTTPS } else { Scheme::HTTP };
         forwarded::rewrite(request.headers_mut(), info.peer_addr(), scheme.as_str(), &self.trusted_proxies);
 
-        let ongoing = Arc::new(ongoing(id, pin.as_deref(), &info, request.method(), request.uri()));
+        let ongoing = Arc::new(ongoing(id, pin.as_deref(), &info, queued, request.method(), request.uri()));
         let visit = self.visit(&ongoing, client_id).map(Arc::new);
         let client = Some(responder.client());
         let reply = Arc::new(Reply::new(responder, id, visit.clone()));
@@ -88,45 +84,61 @@ impl astra_server::Handler for Dispatch {
         }
     }
 
-    fn lane(&self, uri: &Uri, headers: &HeaderMap) -> Lane {
-        self.tables.lane(host(uri, headers), uri.path()).unwrap_or_default()
+    fn admit(&self, request: &request::Parts, info: &ConnectionInfo) -> Admission {
+        if self.health.as_deref().is_some_and(|path| asks_for(request, path)) {
+            let (status, text) = match self.ready.load(Ordering::Relaxed) {
+                true => (StatusCode::OK, "ready\n"),
+                false => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            };
+            return self.answer(request, info, text_response(status, text), Visit::served_by_host);
+        }
+        match self.tables.lane(host(&request.uri, &request.headers), request.uri.path()) {
+            Some(lane) => Admission::Queue(lane),
+            None => {
+                let failure = no_route();
+                self.answer(request, info, failure_response(&failure), |visit| visit.unserved(&failure))
+            }
+        }
     }
 
     /// What the server answers by itself gets an id and an access line like everything else.
-    fn refused(&self, request: &request::Parts, info: &ConnectionInfo, response: &mut response::Parts) {
+    fn refused(&self, refused: Refused<'_>) -> Option<Told> {
+        let Refused { why, queued, request, info, response, .. } = refused;
         let id = self.ids.next();
         response.headers.insert(REQUEST_ID, id.header());
         let client_id = request_id::sent(&request.headers);
-        let mut ongoing = ongoing(id, None, info, &request.method, &request.uri);
-        if let Some(handler) = self.tables.handler(host(&request.uri, &request.headers), request.uri.path()) {
-            ongoing.handler = handler;
+        let mut ongoing = ongoing(id, None, info, queued, &request.method, &request.uri);
+        if let Some(revision) = self.tables.revision(host(&request.uri, &request.headers), request.uri.path()) {
+            ongoing.handler = Arc::clone(&revision.handler);
+            if matches!(why, Event::QueueFull | Event::QueueTimeout) {
+                revision.refuse();
+            }
         }
-        if let Some(visit) = self.visit(&Arc::new(ongoing), client_id) {
-            visit.refused(response.status);
-        }
+        let visit = self.visit(&Arc::new(ongoing), client_id)?;
+        visit.refused(response.status, why);
+        Some(Box::new(move |sent| visit.sent(sent)))
     }
 }
 
 impl Dispatch {
-    /// Whether requests are welcome, for whoever spreads them.
-    fn tell_health(
+    /// What the host answers itself, whether there is a worker for it or not: with an id and an access line, like everything else.
+    fn answer(
         &self,
-        request: &astra_server::Request,
+        request: &request::Parts,
         info: &ConnectionInfo,
-        responder: Responder,
-        id: RequestId,
-        client_id: Option<HeaderValue>,
-    ) {
-        let ongoing = ongoing(id, None, info, request.method(), request.uri());
-        let visit = self.visit(&Arc::new(ongoing), client_id);
-        if let Some(visit) = &visit {
-            visit.served_by_host();
-        }
-        let (status, text) = match self.ready.load(Ordering::Relaxed) {
-            true => (StatusCode::OK, "ready\n"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-        };
-        Reply::new(responder, id, visit.map(Arc::new)).send_text(status, text);
+        mut response: Response<Bytes>,
+        is_known: impl FnOnce(&Visit),
+    ) -> Admission {
+        let id = self.ids.next();
+        response.headers_mut().insert(REQUEST_ID, id.header());
+        let ongoing = ongoing(id, None, info, Duration::ZERO, &request.method, &request.uri);
+        let visit = self.visit(&Arc::new(ongoing), request_id::sent(&request.headers));
+        let told = visit.map(|visit| -> Told {
+            is_known(&visit);
+            visit.answered(response.status());
+            Box::new(move |sent| visit.sent(sent))
+        });
+        Admission::Answer(response, told)
     }
 
     /// Pins the revision that the request is for, and tells the guest which route it came by.
@@ -154,6 +166,7 @@ fn ongoing(
     id: RequestId,
     revision: Option<&Arc<Revision>>,
     info: &ConnectionInfo,
+    queued: Duration,
     method: &Method,
     uri: &Uri,
 ) -> Ongoing {
@@ -161,7 +174,8 @@ fn ongoing(
         id,
         handler: revision.map_or_else(|| Arc::from("-"), |revision| Arc::clone(&revision.handler)),
         revision: revision.map_or(0, |revision| revision.number),
-        arrived: Instant::now(),
+        queued,
+        started: Instant::now(),
         peer: info.peer_addr(),
         method: method.clone(),
         uri: uri.clone(),
@@ -169,8 +183,8 @@ fn ongoing(
     }
 }
 
-fn asks_for(request: &astra_server::Request, path: &str) -> bool {
-    request.uri().path() == path && matches!(*request.method(), Method::GET | Method::HEAD)
+fn asks_for(request: &request::Parts, path: &str) -> bool {
+    request.uri.path() == path && matches!(request.method, Method::GET | Method::HEAD)
 }
 
 fn blames_revision(outcome: &Outcome) -> bool {
@@ -282,23 +296,22 @@ impl Reply {
     fn send_failure(&self, failure: &Failure) {
         let Some(responder) = self.take_responder() else { return };
         if failure.kind() == FailureKind::ClientGone {
-            // There is nobody to answer: the status is for the access log.
-            if let Some(visit) = &self.visit {
-                visit.answered(failure.status());
-            }
-            // Unless it has only stopped sending before its body was whole; then it is told so (RFC 9112 §8).
-            let mut response = failure_response(&Failure::new(FailureKind::BadRequest, ""));
+            // If it has only stopped sending before its body was whole, it is told so (RFC 9112 §8).
+            let early = Failure::new(FailureKind::BadRequest, "");
+            let mut response = failure_response(&early);
             response.headers_mut().insert(REQUEST_ID, self.id.header());
-            responder.send(response);
-            return;
+            let Some(visit) = self.visit.clone() else { return responder.send(response.map(Full::new)) };
+            // Else there is nobody to answer: the status is for the access log.
+            visit.answered(failure.status());
+            return responder.send_and_tell(response.map(Full::new), move |sent| {
+                if sent.is_ok() {
+                    visit.answered(early.status());
+                    visit.overrule(&early);
+                }
+                visit.sent(sent);
+            });
         }
-        self.send(responder, failure_response(failure));
-    }
-
-    fn send_text(&self, status: StatusCode, text: &'static str) {
-        if let Some(responder) = self.take_responder() {
-            self.send(responder, text_response(status, text));
-        }
+        self.send(responder, failure_response(failure).map(Full::new));
     }
 
     /// The failure of a request that reaches no guest.
@@ -326,7 +339,7 @@ impl Reply {
     }
 }
 
-fn failure_response(failure: &Failure) -> Response<Full<Bytes>> {
+fn failure_response(failure: &Failure) -> Response<Bytes> {
     let mut response = text_response(failure.status(), failure.public_text());
     if let Some(after) = failure.retry_after() {
         response.headers_mut().insert(header::RETRY_AFTER, after.as_secs().into());
@@ -334,8 +347,8 @@ fn failure_response(failure: &Failure) -> Response<Full<Bytes>> {
     response
 }
 
-fn text_response(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+fn text_response(status: StatusCode, text: &'static str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from_static(text.as_bytes()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

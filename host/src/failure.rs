@@ -45,7 +45,7 @@ pub enum FailureKind {
     Deadline,
     /// The guest was cut because an operator asked for it.
     Killed,
-    /// The guest was cut because its revision was replaced and it took longer than `drain`.
+    /// The guest was cut because its revision was replaced, or the host stopped, and it took longer than `drain`.
     Drained,
     /// The guest used up its `cpu` limit.
     Cpu,
@@ -67,7 +67,7 @@ pub enum FailureKind {
     GuestError,
     /// The request body was larger than `max_body`.
     BodyTooLarge,
-    /// The client stopped sending the request body.
+    /// The client stopped sending the request body, or took nothing of the response.
     ClientTooSlow,
     /// The request is not one that a handler can be given.
     BadRequest,

@@ -139,10 +139,10 @@ fn element(peer: Option<SocketAddr>, proto: &str) -> String {
     element
 }
 
-/// Joins all values of a list header and `last` into one value.
+/// Joins all values of a list header and `last` into one value, but for those of `forwarded` that would swallow what comes after them.
 fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, last: &str) {
     let mut list = Vec::new();
-    for value in headers.get_all(name) {
+    for value in headers.get_all(name).iter().filter(|value| *name != FORWARDED || is_closed(value.as_bytes())) {
         list.extend_from_slice(value.as_bytes());
         list.extend_from_slice(b", ");
     }
@@ -150,6 +150,16 @@ fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, last: &str) {
     if let Ok(value) = HeaderValue::from_bytes(&list) {
         headers.insert(name, value);
     }
+}
+
+/// Whether no quoted string is open at the end (RFC 9110 section 5.6.4).
+fn is_closed(value: &[u8]) -> bool {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for byte in value {
+        is_quoted ^= *byte == b'"' && !is_escaped;
+        is_escaped = is_quoted && !is_escaped && *byte == b'\\';
+    }
+    !is_quoted
 }
 
 fn header_value(text: &str) -> Option<HeaderValue> {
@@ -216,6 +226,19 @@ mod tests {
         let mut over_tcp = headers(&claims);
         rewrite(&mut over_tcp, peer("127.0.0.1:1"), "http", &[Network::Unix]);
         assert_eq!(over_tcp[FORWARDED], "for=\"127.0.0.1:1\";proto=http");
+    }
+
+    #[test]
+    fn an_open_quote_does_not_swallow_the_last_word() {
+        let trusted = ["10.0.0.0/8".parse().expect("a network")];
+        let mut headers = headers(&[
+            ("forwarded", "for=192.0.2.60;by=\"a"),
+            ("forwarded", "for=\"_\\\""),
+            ("forwarded", "for=192.0.2.61;by=\"a\\\", \\\\\""),
+        ]);
+        rewrite(&mut headers, peer("10.1.2.3:99"), "http", &trusted);
+        let expected = "for=192.0.2.61;by=\"a\\\", \\\\\", for=\"10.1.2.3:99\";proto=http";
+        assert_eq!(headers[FORWARDED], expected);
     }
 
     #[test]

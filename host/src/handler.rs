@@ -48,7 +48,7 @@ pub(crate) struct Handler {
     pub(crate) last: Option<Receipt>,
     bell: Arc<Bell>,
     /// Where its requests queue; another's, of the same name, is another.
-    lane: u64,
+    pub(crate) lane: u64,
 }
 
 /// Lanes so far; 0 is that of requests without a handler. Relaxed: nothing else is published with the number.
@@ -217,7 +217,8 @@ impl Handler {
         draining.filter(|revision| Arc::ptr_eq(&revision.handler, &self.name))
     }
 
-    pub(crate) fn status(&self, farewells: &[Farewell], differs: Option<String>) -> HandlerStatus {
+    /// `queued` is how many of its requests are in the server's queue.
+    pub(crate) fn status(&self, farewells: &[Farewell], differs: Option<String>, queued: u64) -> HandlerStatus {
         let revision = self.main.status();
         let canary = self
             .canary
@@ -236,6 +237,8 @@ impl Handler {
             in_flight: sum(|revision| revision.in_flight),
             requests: sum(|revision| revision.requests) + past.ended,
             failures: sum(|revision| revision.failures) + past.failed,
+            queued,
+            refused: self.past.refused(),
             revision,
             canary,
             kept,

@@ -289,7 +289,7 @@ impl HostBuilder {
             state.retain(&names).map_err(|source| HostError::State { path: state.path().to_owned(), source })?;
         }
         let entries = handlers.iter().map(Handler::entry).collect();
-        let table = Table { router: Arc::clone(&router), entries };
+        let table = Table::new(Arc::clone(&router), entries);
         let most = Most { in_flight: config.server.max_workers as usize, queued: QUEUE };
         let tables = Arc::new(Tables::new(table, most));
         let in_flight = Arc::<InFlight>::default();
@@ -323,7 +323,13 @@ impl HostBuilder {
         let watcher = watcher(&operator, certificates).map_err(HostError::Serve)?;
         let control = control.open(&operator, &engine, config.server.control.max_module, &uploads);
         let (control, share) = control.map_err(HostError::Serve)?;
-        operator.hold(Holdings { sockets: server.sockets(), files: files.share(), places, control: share });
+        operator.hold(Holdings {
+            sockets: server.sockets(),
+            counters: server.counters(),
+            files: files.share(),
+            places,
+            control: share,
+        });
         Ok(RunningHost { files, server, watcher, steward, control, operator, loaded, engine, listen })
     }
 }

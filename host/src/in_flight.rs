@@ -7,7 +7,7 @@ use std::{
     cell::RefCell,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::{Method, Uri};
@@ -26,7 +26,10 @@ pub(crate) struct Ongoing {
     pub(crate) handler: Arc<str>,
     /// The number of its revision; 0 if none was reached.
     pub(crate) revision: u32,
-    pub(crate) arrived: Instant,
+    /// How long it had waited to be started.
+    pub(crate) queued: Duration,
+    /// When it was given to its guest, or refused.
+    pub(crate) started: Instant,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) method: Method,
     pub(crate) uri: Uri,
@@ -85,7 +88,7 @@ impl InFlight {
     /// The oldest first.
     pub(crate) fn list(&self) -> Vec<RequestStatus> {
         let mut all = self.all();
-        all.sort_by_key(|request| request.arrived);
+        all.sort_by_key(|request| request.started);
         all.iter().map(|request| request.status()).collect()
     }
 
@@ -118,7 +121,7 @@ impl Ongoing {
             id: self.id.to_string(),
             handler: self.handler.to_string(),
             revision: self.revision,
-            age_ms: milliseconds(self.arrived.elapsed()),
+            age_ms: milliseconds(self.started.elapsed()),
             cpu_ms: self.watch.cpu().map(milliseconds),
             waits_for: self.watch.waits_for(),
             peer: self.peer.map(|peer| peer.to_string()),

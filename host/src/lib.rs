@@ -167,6 +167,9 @@ pub mod receipt;
 pub mod router;
 pub mod status;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 mod access_log;
 mod certificates;
 mod clock;

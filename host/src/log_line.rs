@@ -4,6 +4,7 @@
 //! send commands to a terminal.
 
 use std::{
+    borrow::Cow,
     fmt::{self, Display, Write},
     net::SocketAddr,
     time::{Duration, SystemTime},
@@ -35,6 +36,7 @@ pub(crate) struct AccessLine<'a> {
     pub(crate) status: u16,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    pub(crate) queued: Duration,
     pub(crate) wall: Duration,
     pub(crate) cpu: Duration,
     pub(crate) peak_memory: u64,
@@ -49,15 +51,27 @@ pub(crate) struct GuestLine<'a> {
     pub(crate) text: &'a str,
 }
 
+/// Bytes that an access line has of what a client may choose.
+const MOST: usize = 1024;
+
+/// The text, or so much of it with a mark.
+fn cut(text: &str) -> Cow<'_, str> {
+    match text.len() {
+        ..=MOST => Cow::Borrowed(text),
+        _ => Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(MOST)])),
+    }
+}
+
 // Writing to a `String` does not fail, so these functions drop the results of `write!`.
 impl LogFormat {
     pub(crate) fn access_line(self, out: &mut String, access: &AccessLine<'_>) {
-        let AccessLine { revision, id, method, status, bytes_in, bytes_out, peak_memory, outcome, .. } = access;
+        let AccessLine { revision, id, status, bytes_in, bytes_out, peak_memory, outcome, .. } = access;
+        let (method, path, client_id) = (cut(access.method), cut(access.path), access.client_id.map(cut));
         let time = now();
-        let (wall, cpu) = (access.wall.as_micros(), access.cpu.as_micros());
+        let (queued, wall, cpu) = (access.queued.as_millis(), access.wall.as_micros(), access.cpu.as_micros());
         match self {
             Self::Text => {
-                let (handler, path) = (Escaped::word(access.handler), Escaped::word(access.path));
+                let (handler, path) = (Escaped::word(access.handler), Escaped::word(&path));
                 let _ = write!(out, "{time} access id={id} peer=");
                 let _ = match access.peer {
                     Some(peer) => write!(out, "{peer}"),
@@ -66,14 +80,14 @@ impl LogFormat {
                 let _ = write!(
                     out,
                     " handler={handler} revision={revision} method={method} path={path} status={status} in={bytes_in} out={bytes_out} \
-                     wall_us={wall} cpu_us={cpu} memory={peak_memory} outcome={outcome}"
+                     queue_ms={queued} wall_us={wall} cpu_us={cpu} memory={peak_memory} outcome={outcome}"
                 );
-                if let Some(client_id) = access.client_id {
-                    let _ = write!(out, " client_id={}", Escaped::word(client_id));
+                if let Some(client_id) = client_id {
+                    let _ = write!(out, " client_id={}", Escaped::word(&client_id));
                 }
             }
             Self::Json => {
-                let (handler, path) = (Json(access.handler), Json(access.path));
+                let (handler, path) = (Json(access.handler), Json(&path));
                 let _ = write!(out, r#"{{"time":"{time}","kind":"access","id":"{id}","peer":"#);
                 let _ = match access.peer {
                     Some(peer) => write!(out, "\"{peer}\""),
@@ -81,10 +95,10 @@ impl LogFormat {
                 };
                 let _ = write!(
                     out,
-                    r#","handler":{handler},"revision":{revision},"method":"{method}","path":{path},"status":{status},"bytes_in":{bytes_in},"bytes_out":{bytes_out},"wall_us":{wall},"cpu_us":{cpu},"peak_memory":{peak_memory},"outcome":"{outcome}""#
+                    r#","handler":{handler},"revision":{revision},"method":"{method}","path":{path},"status":{status},"bytes_in":{bytes_in},"bytes_out":{bytes_out},"queue_ms":{queued},"wall_us":{wall},"cpu_us":{cpu},"peak_memory":{peak_memory},"outcome":"{outcome}""#
                 );
-                if let Some(client_id) = access.client_id {
-                    let _ = write!(out, r#","client_id":{}"#, Json(client_id));
+                if let Some(client_id) = client_id {
+                    let _ = write!(out, r#","client_id":{}"#, Json(&client_id));
                 }
                 out.push('}');
             }
@@ -143,7 +157,7 @@ impl Display for Lower {
     }
 }
 
-/// Text in which nothing can end the line, move the cursor or reorder what stands before it; as a word it has no white
+/// Text in which nothing can end the line, move the cursor, reorder what stands before it or hide; as a word it has no white
 /// space either, so that no other `key=value` can hide in it.
 pub(crate) struct Escaped<'a> {
     text: &'a str,
@@ -163,10 +177,30 @@ impl<'a> Escaped<'a> {
         match c {
             '\t' | ' ' => !self.as_word,
             '\u{20}'..='\u{7e}' => true,
-            // Line and paragraph separators, marks and overrides of writing direction.
-            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                false
-            }
+            // Line and paragraph separators.
+            '\u{2028}' | '\u{2029}' => false,
+            // Joiners and variation selectors are invisible too, but emoji and some languages cannot be written without.
+            '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' => !self.as_word,
+            // Marks and overrides of writing direction, and the rest of what has no look of its own: Unicode's properties
+            // `Bidi_Control` and `Default_Ignorable_Code_Point`.
+            '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'
+            | '\u{1160}'
+            | '\u{17b4}'
+            | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' => false,
+            '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{feff}'
+            | '\u{ffa0}' => false,
+            '\u{fff0}'..='\u{fff8}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}' => false,
             other => !(other.is_control() || self.as_word && other.is_whitespace()),
         }
     }
@@ -234,6 +268,46 @@ mod tests {
     }
 
     #[test]
+    fn nothing_in_a_line_is_invisible_or_changes_the_direction() {
+        let line = guest_line(LogFormat::Text, "a\u{61c}b\u{200b}c\u{feff}d\u{ad}e\u{2060}f\u{e0041}g\u{2067}h");
+        assert!(line.ends_with(r"stdout: a\u{61c}b\u{200b}c\u{feff}d\u{ad}e\u{2060}f\u{e0041}g\u{2067}h"), "{line}");
+        assert_eq!(Escaped::text("👩\u{200d}💻❤\u{fe0f}").to_string(), "👩\u{200d}💻❤\u{fe0f}");
+        assert_eq!(Escaped::word("a\u{200d}b\u{fe0f}").to_string(), r"a\u{200d}b\u{fe0f}");
+    }
+
+    #[test]
+    fn what_a_client_chooses_is_cut_and_marked() {
+        let access = AccessLine {
+            handler: "hello",
+            revision: 1,
+            id: RequestIds::new().next(),
+            client_id: Some(&"i".repeat(MOST + 1)),
+            peer: None,
+            method: &"M".repeat(60_000),
+            // The cut is in the middle of a character.
+            path: &format!("/{}", "é".repeat(30_000)),
+            status: 200,
+            bytes_in: 0,
+            bytes_out: 0,
+            queued: Duration::ZERO,
+            wall: Duration::ZERO,
+            cpu: Duration::ZERO,
+            peak_memory: 0,
+            outcome: "ok",
+        };
+        let (mut text, mut json) = (String::new(), String::new());
+        LogFormat::Text.access_line(&mut text, &access);
+        assert!(text.len() < 4 * MOST, "{}", text.len());
+        assert!(text.contains("é… status=200") && text.contains("M… path=/é") && text.ends_with("i…"), "{text}");
+        LogFormat::Json.access_line(&mut json, &access);
+        let value: serde_json::Value = serde_json::from_str(&json).expect("is JSON");
+        assert_eq!(value["path"], format!("/{}…", "é".repeat(MOST / 2 - 1)));
+        assert_eq!(value["method"], format!("{}…", "M".repeat(MOST)));
+        assert_eq!(value["client_id"], format!("{}…", "i".repeat(MOST)));
+        assert_eq!(value["status"], 200);
+    }
+
+    #[test]
     fn ordinary_text_stays_as_it_is() {
         assert!(
             guest_line(LogFormat::Text, "Grüße,\twörld 🎉 \"quoted\" \\")
@@ -265,6 +339,7 @@ mod tests {
             status: 200,
             bytes_in: 1,
             bytes_out: 12,
+            queued: Duration::from_millis(3),
             wall: Duration::from_micros(345),
             cpu: Duration::from_micros(120),
             peak_memory: 1 << 20,
@@ -274,7 +349,7 @@ mod tests {
         LogFormat::Text.access_line(&mut text, &access);
         let expected = format!(
             " access id={id} peer=127.0.0.1:4711 handler=hello revision=8 method=GET path=/a\\u{{20}}b\"c status=200 in=1 out=12 \
-             wall_us=345 cpu_us=120 memory=1048576 outcome=ok client_id=c-1"
+             queue_ms=3 wall_us=345 cpu_us=120 memory=1048576 outcome=ok client_id=c-1"
         );
         assert!(text.ends_with(&expected), "{text}");
 
@@ -285,6 +360,6 @@ mod tests {
         assert_eq!(value["path"], "/a b\"c");
         assert_eq!(value["peak_memory"], 1 << 20);
         assert_eq!(value["client_id"], "c-1");
-        assert_eq!(value.as_object().expect("is an object").len(), 16);
+        assert_eq!(value.as_object().expect("is an object").len(), 17);
     }
 }

@@ -117,7 +117,10 @@ impl Log {
 
 impl log::Log for Log {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        // Of others, such as those that make machine code, only what an operator would want.
+        let most =
+            if metadata.target().starts_with("astra") { log::LevelFilter::Trace } else { log::LevelFilter::Info };
+        metadata.level() <= log::max_level().min(most)
     }
 
     fn log(&self, record: &log::Record<'_>) {

@@ -110,6 +110,11 @@ impl Revision {
         Tally { ended: self.ended.load(Ordering::SeqCst), failed }
     }
 
+    /// A request of its handler was refused for want of room.
+    pub(crate) fn refuse(&self) {
+        self.past.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_replaced(&self, is_replaced: bool) {
         self.is_replaced.store(is_replaced, Ordering::SeqCst);
     }
@@ -154,14 +159,20 @@ impl Drop for Revision {
     }
 }
 
-/// What the revisions of a handler had answered that are gone.
+/// What a handler has had beside its revisions: what those had answered that are gone, and the requests that reached none.
 #[derive(Default)]
 pub(crate) struct Past {
     ended: AtomicU64,
     failed: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Past {
+    /// Requests that found the queue full, or waited there too long.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn tally(&self) -> Tally {
         Tally { ended: self.ended.load(Ordering::SeqCst), failed: self.failed.load(Ordering::SeqCst) }
     }

@@ -268,6 +268,11 @@ impl Router {
         }
     }
 
+    /// Whether every request is for its one route.
+    pub(crate) fn is_for_all(&self) -> bool {
+        matches!(&self.entries[..], [only] if only.route == Route::everything())
+    }
+
     /// The handler for a request to this host (with or without a port, in any case) and path (without the query).
     ///
     /// Allocates only for hosts in capitals and routes with more than three parameters.

@@ -1,5 +1,8 @@
 //! What a running host tells about itself: plain data, made by [`Operator`](crate::operator::Operator), read back by the command line.
 
+use std::collections::BTreeMap;
+
+use astra_server::{Counts, Event};
 use serde::{Deserialize, Serialize};
 
 use crate::receipt::Receipt;
@@ -18,8 +21,40 @@ pub struct Status {
     pub listen: Vec<String>,
     /// Where its configuration is from; none if it was given by flags.
     pub config: Option<String>,
+    /// What the server has to do, and has done by itself.
+    #[serde(default)]
+    pub traffic: Traffic,
     /// In the order of the configuration.
     pub handlers: Vec<HandlerStatus>,
+}
+
+/// Connections and requests of all handlers, from the start of this process on.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Connections that are open now.
+    pub connections: u64,
+    /// Connections so far, those included that were closed at once.
+    pub accepted: u64,
+    /// Requests that run or wait in guests now.
+    pub in_flight: u64,
+    /// Requests that wait to be started now.
+    pub queued: u64,
+    /// How often what has happened, by the names of [`astra_server::Event`].
+    pub events: BTreeMap<String, u64>,
+}
+
+impl From<&Counts> for Traffic {
+    fn from(counts: &Counts) -> Self {
+        let events = Event::ALL.map(|event| (event.name().to_owned(), counts.of(event)));
+        Self {
+            connections: counts.connections as u64,
+            accepted: counts.accepted,
+            in_flight: counts.open as u64,
+            queued: counts.queued as u64,
+            events: events.into(),
+        }
+    }
 }
 
 /// One handler.
@@ -44,6 +79,12 @@ pub struct HandlerStatus {
     pub requests: u64,
     /// How many of them failed.
     pub failures: u64,
+    /// Requests that wait to be started now.
+    #[serde(default)]
+    pub queued: u64,
+    /// Requests that were answered 503 because the queue was full, or they had waited there too long.
+    #[serde(default)]
+    pub refused: u64,
     /// Why a restart without the state directory would serve something else: `differs from astra.toml`.
     pub differs: Option<String>,
     /// What the guard is watching for, until when.

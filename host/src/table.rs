@@ -20,9 +20,28 @@ use crate::{
 
 /// Routes and current revisions. Never changed: a swap makes a new one.
 pub(crate) struct Table {
-    pub(crate) router: Arc<Router>,
+    router: Arc<Router>,
     /// By the router's index.
-    pub(crate) entries: Vec<Entry>,
+    entries: Vec<Entry>,
+    /// There is one handler, and every request is for it.
+    is_for_all: bool,
+    /// Handlers for which it is not set how many requests may be in flight, and how many may wait.
+    unset: Unset,
+}
+
+struct Unset {
+    in_flight: usize,
+    queue: usize,
+}
+
+impl Table {
+    /// `entries` by the index of `router`.
+    pub(crate) fn new(router: Arc<Router>, entries: Vec<Entry>) -> Self {
+        let is_for_all = entries.len() == 1 && router.is_for_all();
+        let count = |of: fn(&Admission) -> Option<u32>| entries.iter().filter(|e| of(&e.admission).is_none()).count();
+        let unset = Unset { in_flight: count(|a| a.in_flight), queue: count(|a| a.queue) };
+        Self { router, entries, is_for_all, unset }
+    }
 }
 
 /// Who serves one handler.
@@ -70,15 +89,19 @@ pub(crate) struct Most {
 }
 
 impl Most {
-    /// The lane of a handler. What is not set leaves a quarter to others, so that one that is slow or sought after does not take all.
-    fn lane(&self, entry: &Entry, has_others: bool) -> Lane {
-        let unset = |most: usize| if has_others { most - most / 4 } else { most };
-        let count = |set: Option<u32>, most| set.map_or_else(|| unset(most), |set| set as usize);
+    /// The lane of a handler. Of what is not set, all handlers but one have three quarters together, so that slow ones leave room for any other.
+    fn lane(&self, entry: &Entry, table: &Table) -> Lane {
+        let share = |most: usize, unset: usize| match table.entries.len() {
+            1 => most,
+            _ => ((most - most / 4) / (unset - 1).max(1)).max(1),
+        };
+        let Admission { in_flight, queue, queue_timeout } = entry.admission;
+        let count = |set: Option<u32>, most, unset| set.map_or_else(|| share(most, unset), |set| set as usize);
         Lane {
             id: entry.lane,
-            in_flight: count(entry.admission.in_flight, self.in_flight),
-            queue: count(entry.admission.queue, self.queued),
-            queue_timeout: entry.admission.queue_timeout,
+            in_flight: count(in_flight, self.in_flight, table.unset.in_flight),
+            queue: count(queue, self.queued, table.unset.queue),
+            queue_timeout,
         }
     }
 }
@@ -97,17 +120,15 @@ impl Tables {
     /// The bounds that a request shares with others of its handler. `None`: there is no route.
     pub(crate) fn lane(&self, host: Option<&str>, path: &str) -> Option<Lane> {
         let table = self.table.load();
-        let has_others = table.entries.len() > 1;
-        // One that is alone has all, whatever its routes are.
-        let index = if has_others { table.router.find(host, path)?.handler } else { 0 };
-        table.entries.get(index).map(|entry| self.most.lane(entry, has_others))
+        let index = if table.is_for_all { 0 } else { table.router.find(host, path)?.handler };
+        table.entries.get(index).map(|entry| self.most.lane(entry, &table))
     }
 
-    /// The handler that a request is for, which is not pinned.
-    pub(crate) fn handler(&self, host: Option<&str>, path: &str) -> Option<Arc<str>> {
+    /// The live revision of the handler that a request is for, which is not pinned.
+    pub(crate) fn revision(&self, host: Option<&str>, path: &str) -> Option<Arc<Revision>> {
         let table = self.table.load();
         let found = table.router.find(host, path)?;
-        Some(Arc::clone(&table.entries[found.handler].main.handler))
+        Some(Arc::clone(&table.entries[found.handler].main))
     }
 
     /// Pins the revision for a request, after `tell` was told which route it came by. `None`: there is no route.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Client, Host, Scratch, Setup, all_waiting, guest, hostility};
+use crate::harness::{BOTH, Client, Host, Scratch, Setup, all_waiting, guest, hostility};
 
 /// A host with the handlers `slow` (at `/slow`) and `hello` (at `/hello`).
 fn two_handlers(dir: &Scratch, server: &str, limits: &str) -> Host {
@@ -71,6 +71,60 @@ fn without_bounds_of_its_own_a_handler_leaves_a_quarter_to_others() {
     for _ in 0..10 {
         host.expect("/hello", 200, "ok");
     }
+}
+
+#[test]
+fn however_many_handlers_are_slow_the_others_have_a_quarter() {
+    let dir = Scratch::new();
+    let handler = |name: &str, module: &str| {
+        format!(
+            "[[handler]]\nname = \"{name}\"\nmodule = {:?}\nroute = \"/{name}\"\nlimits = {{ deadline = \"1h\" }}\n",
+            guest(module)
+        )
+    };
+    let handlers =
+        [("a", "slow"), ("b", "slow"), ("c", "slow"), ("hello", "hello")].map(|(name, of)| handler(name, of));
+    let server = "[server]\nlisten = \"127.0.0.1:0\"\nmax_workers = 12\n";
+    let config = dir.file("astra.toml", format!("{server}{}", handlers.concat()));
+    let host = Setup::run(config).flag("--control", dir.join("control")).start();
+    let mut slow: Vec<Client> = (0..36).map(|_| host.connect()).collect();
+    for (client, name) in slow.iter_mut().zip(["a", "b", "c"].into_iter().cycle()) {
+        client.ask(&format!("/{name}?ms=3600000"));
+    }
+    all_waiting(&dir.join("control"), "sleep", 9);
+    for _ in 0..10 {
+        host.expect("/hello", 200, "ok");
+    }
+}
+
+/// The one worker is taken, and the one place in the queue.
+#[test]
+fn what_the_host_answers_itself_waits_for_no_guest() {
+    let dir = Scratch::new();
+    let server = "max_workers = 2\nhealth = \"/slow/health\"";
+    let host = two_handlers(&dir, server, "in_flight = 1, queue = 1, queue_timeout = \"1h\", deadline = \"1h\"");
+    let mut slow = host.connect();
+    slow.ask(HOUR);
+    all_waiting(&dir.join("control"), "sleep", 1);
+    let mut queued: Vec<Client> = (0..2).map(|_| host.connect()).collect();
+    queued.iter_mut().for_each(|client| client.ask(HOUR));
+    // One of them is queued, the other is refused.
+    host.json("a refusal", |line| line["kind"] == "access" && line["status"] == 503);
+    for version in BOTH {
+        let answer = host.get(version, "/slow/health");
+        assert_eq!((answer.status, answer.text()), (200, "ready\n"));
+        let line = host.access(&answer);
+        assert_eq!((&line["handler"], &line["outcome"], &line["bytes_out"]), (&"-".into(), &"ok".into(), &6.into()));
+        let answer = host.ask(version, "GET", "/nowhere", &[("x-request-id", "mine")], None).expect("an answer");
+        assert_eq!((answer.status, answer.text()), (404, "not found\n"));
+        let line = host.access(&answer);
+        assert_eq!((&line["outcome"], &line["client_id"]), (&"not_found".into(), &"mine".into()), "{line}");
+        assert_eq!(host.post(version, "/nowhere", b"a body").status, 404);
+    }
+    // Whoever goes away before there was a worker has a line too.
+    queued.into_iter().for_each(Client::reset);
+    let line = host.json("of who has gone", |line| line["kind"] == "access" && line["outcome"] == "client_gone");
+    assert_eq!((&line["status"], &line["handler"], &line["path"]), (&499.into(), &"slow".into(), &"/slow".into()));
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn programs_that_sleep_hold_up_nobody() {
     host.signal(Signal::TERM);
     let ended = host.ended();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert_eq!(ended.stderr.matches("\"outcome\":\"client_gone\"").count(), 32, "{}", ended.stderr);
+    assert_eq!(ended.stderr.matches("\"outcome\":\"drained\"").count(), 32, "{}", ended.stderr);
 }
 
 #[test]

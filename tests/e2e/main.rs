@@ -41,6 +41,7 @@ mod terminal;
 mod tls;
 mod unix;
 mod upgrade;
+mod visibility;
 mod wasi_versions;
 mod wasip3;
 mod wasip3_bodies;

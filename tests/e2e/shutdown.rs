@@ -202,7 +202,7 @@ fn guests_that_go_on_after_their_answers_are_cut_too() {
     host.signal(Signal::TERM);
     let ended = host.ended();
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert_eq!(ended.stderr.matches("client_gone").count(), 2, "{}", ended.stderr);
+    assert_eq!(ended.stderr.matches("\"outcome\":\"drained\"").count(), 2, "{}", ended.stderr);
 }
 
 #[test]

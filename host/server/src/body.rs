@@ -17,6 +17,7 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::counts::Event;
 use crate::limits::Limits;
 use crate::link::Open;
 use crate::outgoing::Channel;
@@ -337,7 +338,9 @@ impl IncomingBody {
         let patience = self.patience();
         let stall = self.stall.get_or_insert_with(|| Stall::new(self.workers.clone(), patience));
         ready!(stall.sleep.as_mut().poll(cx));
-        self.slot.too_slow.store(true, Ordering::SeqCst);
+        if !self.slot.too_slow.swap(true, Ordering::SeqCst) {
+            self.slot.link.note(Event::BodyTimeout);
+        }
         let text = "the client stopped sending the request body, or sends it too slowly";
         Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, text))))
     }

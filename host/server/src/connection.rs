@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::StatusCode;
 use mio::Token;
 
+use crate::counts::Event;
 use crate::exchange::{ExchangeService, panic_text};
 use crate::executor::Executor;
 use crate::frames::{Frames, PREFACE};
@@ -22,6 +23,7 @@ use crate::link::{Link, Stream, last_words};
 use crate::proxy::{self, Header, NoHeader};
 use crate::run_state::RunState;
 use crate::server::{Protocols, Shared};
+use crate::slot::Gone;
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey, millis};
 use crate::workers::Task;
@@ -176,6 +178,7 @@ impl Connection {
                 }
                 Poll::Ready(Err(error)) => {
                     log::debug!("{}: the TLS handshake failed: {error}", self.peer());
+                    self.link.note(Event::HandshakeFailed);
                     inner.failed = true;
                     return self.end(inner);
                 }
@@ -225,14 +228,11 @@ impl Connection {
                 Ok(Header::Is(None)) => return Ok(()),
                 Ok(Header::Is(Some((client, ours)))) if self.link.announce(client, ours) => return Ok(()),
                 Ok(Header::Is(Some(_))) => {
-                    log::debug!("{}: closed, since this peer has too many connections", self.peer());
+                    self.link.note(Event::MaxConnectionsPerPeer);
                     return Err(Moved::Closed);
                 }
                 Err(NoHeader) => {
-                    log::warn!(
-                        "{}: closed, since the proxy does not say who its client is (PROXY protocol, version 2)",
-                        self.peer()
-                    );
+                    self.link.note(Event::ProxyRefused);
                     return Err(Moved::Closed);
                 }
             }
@@ -274,7 +274,8 @@ impl Connection {
     /// has written all that it began, or the socket takes nothing more.
     fn tell_fault(&self, told_to_end: bool) {
         if let Some(fault) = self.link.fault.get() {
-            log::info!("{}: {fault}", self.peer());
+            log::debug!("{}: {fault}", self.peer());
+            self.link.note(if fault.is_flood() { Event::Flood } else { Event::Malformed });
             if !told_to_end && !self.link.write_blocked.load(Ordering::Relaxed) {
                 self.link.write_now(&fault.go_away());
             }
@@ -378,8 +379,9 @@ impl Connection {
             due = parts.map_or(due, |parts| parts.min(due));
             let shed = since.saturating_add(millis(SHED_TIME));
             if matches!((waiting, &inner.protocol), (Waiting::Idle { .. }, Protocol::Http1(_))) && shed < due {
-                if now >= shed {
-                    inner.shed();
+                if now >= shed && inner.shed() {
+                    self.link.in_head.store(true, Ordering::Relaxed);
+                    return Moved::Again;
                 }
                 self.set_timer(inner, now, if now < shed { shed } else { due });
             } else {
@@ -390,10 +392,13 @@ impl Connection {
         match (waiting, &inner.protocol) {
             (Waiting::Head { .. }, Protocol::Http2(_)) => {
                 log::debug!("{}: a header block did not arrive in time", self.peer());
+                self.link.note(Event::HeadTimeout);
+                self.link.gone.set(Gone::TooSlow);
                 self.end(inner)
             }
             (Waiting::Head { .. }, _) => {
                 log::debug!("{}: 408, the head did not arrive in time", self.peer());
+                self.link.note(Event::HeadTimeout);
                 self.link.write_now(&last_words(StatusCode::REQUEST_TIMEOUT, ""));
                 self.end(inner)
             }
@@ -407,11 +412,22 @@ impl Connection {
                 Moved::Closed
             }
             (Waiting::Idle { .. }, _) => self.end(inner),
-            (Waiting::Write { .. }, _) => {
+            (Waiting::Write { .. } | Waiting::Rest, _) => {
                 log::debug!("{}: the client stopped reading", self.peer());
+                self.link.note_slow();
+                self.link.gone.set(Gone::TooSlow);
                 Moved::Closed
             }
-            (Waiting::Handshake | Waiting::Linger { .. } | Waiting::Goodbye | Waiting::Rest, _) => Moved::Closed,
+            (Waiting::Handshake, Protocol::Announcement(_)) => {
+                self.link.note(Event::ProxyRefused);
+                Moved::Closed
+            }
+            (Waiting::Handshake, _) => {
+                log::debug!("{}: the TLS handshake took too long", self.peer());
+                self.link.note(Event::HandshakeTimeout);
+                Moved::Closed
+            }
+            (Waiting::Linger { .. } | Waiting::Goodbye, _) => Moved::Closed,
         }
     }
 
@@ -461,6 +477,7 @@ impl Connection {
         // hyper has answered what could be answered: 400, 414 or 431.
         if error.is_parse() {
             log::info!("{}: refused a malformed request: {error}", self.peer());
+            self.link.note(Event::Malformed);
         } else {
             log::debug!("{}: connection ended: {error}", self.peer());
         }
@@ -479,13 +496,20 @@ impl Protocol {
 }
 
 impl Inner {
-    /// Drops hyper's connection, between two requests: the next byte makes a new one.
-    fn shed(&mut self) {
+    /// Drops hyper's connection, between two requests: the next byte makes a new one. True: there is one already, of a head that began in
+    /// the same read as the request before ended; it does not wait to be polled.
+    fn shed(&mut self) -> bool {
         match std::mem::replace(&mut self.protocol, Protocol::Closed) {
             Protocol::Http1(http) => {
-                self.protocol = Protocol::Unknown(http.into_parts().read_buf.into());
+                let read: Vec<u8> = http.into_parts().read_buf.into();
+                let has_begun = !read.is_empty();
+                self.protocol = Protocol::Unknown(read);
+                has_begun
             }
-            protocol => self.protocol = protocol,
+            protocol => {
+                self.protocol = protocol;
+                false
+            }
         }
     }
 }
@@ -531,6 +555,7 @@ impl Task for Connection {
     }
 
     fn cut(self: Arc<Self>) {
+        self.link.gone.set(Gone::Stopped);
         self.cut.store(true, Ordering::SeqCst);
         self.notify();
     }

@@ -12,20 +12,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use http::{HeaderMap, Method, StatusCode, Version, request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::body::{Body, BoxError};
+use crate::counts::Event;
 use crate::http::{ConnectionInfo, Request};
 use crate::lanes::Lane;
-use crate::link::{Link, Open, Told};
+use crate::link::{Cut, Link, Open, Told};
 use crate::outgoing::Outgoing;
-use crate::refusal::{drop_body, overloaded, refusal, status};
-use crate::slot::Slot;
+use crate::refusal::{client_closed_request, drop_body, overloaded, refusal, status};
+use crate::slot::{Gone, Slot};
 use crate::timer::{Millis, millis};
 use crate::upload::{Wait, discard};
 use crate::workers::polled;
@@ -39,16 +41,46 @@ pub trait Handler: Send + Sync + 'static {
     /// Must answer through `exchange.responder`; the client gets 500 otherwise. A panic is contained.
     fn handle(&self, exchange: Exchange);
 
-    /// Which bounds the request shares with others. Called before it is queued, while its connection is polled: it must not block.
-    fn lane(&self, _uri: &Uri, _headers: &HeaderMap) -> Lane {
-        Lane::default()
+    /// Which bounds the request shares with others, or its answer. Called before it is queued, while its connection is polled: it must
+    /// not block.
+    fn admit(&self, _request: &request::Parts, _info: &ConnectionInfo) -> Admission {
+        Admission::Queue(Lane::default())
     }
 
     /// The server has refused a request by itself: 400 without a valid `Host`, 405 for CONNECT and TRACE, 413 by the stated length,
-    /// 431 by the number of fields (HTTP/2), 503 from a full queue. To be logged, or to add to the response's head. Called while a
-    /// connection is polled: it must not block. What hyper refuses (malformed, or its head is too large) and an unfinished head (408)
-    /// are not requests yet, and go to the log only.
-    fn refused(&self, _request: &http::request::Parts, _info: &ConnectionInfo, _response: &mut http::response::Parts) {}
+    /// 431 by the number of fields (HTTP/2), 503 from a full queue; or its client has gone before it was started, and 499 reaches nobody. To
+    /// be logged, or to add to the response's head. Called while a connection is polled: it must not block. What hyper refuses (malformed,
+    /// or its head is too large, on HTTP/2 too) and an unfinished head (408) are not requests yet, and are only counted
+    /// ([`Handle::counts`](crate::Handle::counts)).
+    ///
+    /// What it returns learns what became of the answer, as [`Responder::send_and_tell`] has it.
+    fn refused(&self, _refused: Refused<'_>) -> Option<Told> {
+        None
+    }
+}
+
+/// What becomes of a request whose head has come.
+pub enum Admission {
+    /// It waits for a worker in this lane, and is then handled.
+    Queue(Lane),
+    /// It is answered at once, by whoever polls its connection: however many are queued, and when all workers are busy. Of a body what
+    /// comes within 20 ms is waited for and thrown away. What became of the answer is told as by [`Responder::send_and_tell`].
+    Answer(http::Response<Bytes>, Option<Told>),
+}
+
+/// A request that the server has refused by itself.
+#[non_exhaustive]
+pub struct Refused<'a> {
+    /// Why: `QueueFull`, `QueueTimeout`, `ClientGone`, or `Refused` for what the request is.
+    pub why: Event,
+    /// How long it has waited to be started, in milliseconds of the clock that time-outs count by.
+    pub queued: Duration,
+    /// Its head.
+    pub request: &'a request::Parts,
+    /// Who asked.
+    pub info: &'a ConnectionInfo,
+    /// The head of the answer.
+    pub response: &'a mut http::response::Parts,
 }
 
 /// One request and the means to answer it.
@@ -57,6 +89,9 @@ pub struct Exchange {
     pub request: Request,
     /// Who asks, and on which of our addresses.
     pub info: ConnectionInfo,
+    /// How long the request has waited to be started since its head came: for the first of its body, for room, for its turn. In
+    /// milliseconds of the clock that time-outs count by.
+    pub queued: Duration,
     /// Where the answer goes.
     pub responder: Responder,
 }
@@ -72,10 +107,15 @@ pub struct Responder {
 pub struct Client(Arc<Slot>);
 
 impl Client {
-    /// True once the connection or HTTP/2 stream was reset or closed. A client that has only ended its sending side (half-close)
-    /// is not gone.
+    /// True once the connection or HTTP/2 stream was reset or closed, by whomever. A client that has only ended its sending side
+    /// (half-close) is not gone.
     pub fn is_gone(&self) -> bool {
         self.0.is_gone()
+    }
+
+    /// Why that is so.
+    pub fn gone(&self) -> Option<Gone> {
+        self.0.gone.get()
     }
 }
 
@@ -91,12 +131,12 @@ impl Responder {
     }
 
     /// As [`send`](Self::send), and `told` learns what became of the answer: `Ok` once all of the body, so many bytes, has gone
-    /// out; `Err` if it was cut, by its own error or because the client went away, after about so many bytes (in what hyper had
+    /// out; `Err` if it was cut, by its own error or because the client gets no more, after about so many bytes (in what hyper had
     /// buffered on HTTP/1, framing counts as body).
     ///
     /// Gone out means on HTTP/1 that the system has taken it, on HTTP/2 that the client's windows have let it pass. `told` is called
     /// while a connection is polled: it must not block. It is dropped uncalled if the server ends before.
-    pub fn send_and_tell<B>(mut self, response: http::Response<B>, told: impl FnOnce(Result<u64, u64>) + Send + 'static)
+    pub fn send_and_tell<B>(mut self, response: http::Response<B>, told: impl FnOnce(Result<u64, Cut>) + Send + 'static)
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -159,10 +199,14 @@ impl Drop for Responder {
 
 /// A request on its way to a worker.
 pub(crate) struct Queued {
-    request: Request,
+    /// Until it is handled, answered or refused.
+    asked: Option<(Request, Open)>,
     slot: Arc<Slot>,
-    open: Open,
     lane: Lane,
+    /// When its head came.
+    since: Millis,
+    /// Of one that is answered as soon as its body may be given up, and not queued.
+    answer: Option<(http::Response<Bytes>, Option<Told>)>,
     /// After that it is refused, if it has not been started.
     until: Millis,
     /// Of one with a body, until it may be queued.
@@ -171,12 +215,15 @@ pub(crate) struct Queued {
     place: Option<Place>,
 }
 
-/// A place among the requests that one connection may have queued.
-struct Place(Arc<Link>);
+/// A place among the requests that one connection may have queued in a lane.
+struct Place {
+    link: Arc<Link>,
+    lane: u64,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.leave_queue();
+        self.link.leave_queue(self.lane);
     }
 }
 
@@ -196,34 +243,64 @@ impl Queued {
 
     /// Ready: its handler may start, or it must be refused.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StatusCode>> {
-        let Some(wait) = &mut self.wait else { return Poll::Ready(Ok(())) };
-        let may = ready!(self.request.body_mut().poll_start(wait, cx));
+        let (Some(wait), Some((request, _))) = (&mut self.wait, &mut self.asked) else { return Poll::Ready(Ok(())) };
+        let may = ready!(request.body_mut().poll_start(wait, cx));
         self.wait = None;
         Poll::Ready(may)
     }
 
+    /// Gives the answer that it is there for.
+    fn answer(mut self) {
+        if let (Some((_, open)), Some((response, told))) = (self.asked.take(), self.answer.take()) {
+            Responder { slot: self.slot.clone(), open: Some(open) }.answer(response.map(Outgoing::full), told);
+        }
+    }
+
     /// Answers in its handler's stead: 503 if it waited too long, or there was no room to wait.
-    pub(crate) fn refuse(self, code: StatusCode) {
-        let response = if code == StatusCode::SERVICE_UNAVAILABLE { overloaded() } else { refusal(code) };
-        let response = self.slot.link.refuse(self.request, response);
-        Responder { slot: self.slot.clone(), open: Some(self.open) }.fill(response);
+    pub(crate) fn refuse(mut self, code: StatusCode) {
+        let Some((request, open)) = self.asked.take() else { return };
+        let is_overload = code == StatusCode::SERVICE_UNAVAILABLE;
+        let response = if is_overload { overloaded() } else { refusal(code) };
+        let link = &self.slot.link;
+        let why = match is_overload {
+            true if link.workers.reactor.timers.recent() >= self.until => Event::QueueTimeout,
+            true => Event::QueueFull,
+            false => Event::Refused,
+        };
+        let (response, told) = link.refuse(request, response, why, link.queued_since(self.since));
+        Responder { slot: self.slot.clone(), open: Some(open) }.answer(response, told);
         // There is no handler whose end would see to it.
         self.slot.watch_stall();
     }
 
     /// Runs the handler on this thread.
-    pub(crate) fn run(self) {
-        let Self { request, slot, open, lane: _, until: _, wait: _, place } = self;
-        drop(place);
-        let link = slot.link.clone();
+    pub(crate) fn run(mut self) {
+        self.place = None;
+        let (slot, link) = (self.slot.clone(), self.slot.link.clone());
         if slot.is_gone() {
             return;
         }
+        let Some((request, open)) = self.asked.take() else { return };
+        let queued = link.queued_since(self.since);
+        drop(self);
         let info = link.info().clone();
-        let exchange = Exchange { request, info, responder: Responder { slot, open: Some(open) } };
+        let exchange = Exchange { request, info, queued, responder: Responder { slot, open: Some(open) } };
         let handler = link.handler.clone();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler.handle(exchange))) {
             log::error!("a handler panicked: {}", panic_text(&*panic));
+        }
+    }
+}
+
+impl Drop for Queued {
+    /// Nobody has answered it: its client has gone. Who would have told what became of an answer knows by itself.
+    fn drop(&mut self) {
+        if self.answer.is_none()
+            && let Some((request, _open)) = self.asked.take()
+        {
+            let (link, response) = (&self.slot.link, status(client_closed_request()));
+            // What it returns tells nobody of an answer, since there is none.
+            let _ = link.refuse(request, response, Event::ClientGone, link.queued_since(self.since));
         }
     }
 }
@@ -253,22 +330,29 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
             Some(response) => {
                 let (head, incoming) = request.into_parts();
                 discard(incoming, &link);
-                let response = link.refuse(http::Request::from_parts(head, ()), response);
-                Responder { slot: slot.clone(), open: Some(open) }.fill(response);
+                let head = http::Request::from_parts(head, ());
+                let (response, told) = link.refuse(head, response, Event::Refused, Duration::ZERO);
+                Responder { slot: slot.clone(), open: Some(open) }.answer(response, told);
                 State::Refused(slot)
             }
             None => {
                 take_host_of_target(&mut request);
+                let (head, incoming) = request.into_parts();
                 let since = link.workers.reactor.timers.recent();
-                let lane = link.handler.lane(request.uri(), request.headers());
+                let (lane, answer) = match link.handler.admit(&head, link.info()) {
+                    Admission::Queue(lane) => (lane, None),
+                    Admission::Answer(response, told) => (Lane::default(), Some((response, told))),
+                };
                 let timeout = lane.queue_timeout.unwrap_or(link.workers.options.queue_timeout);
                 let until = since.saturating_add(millis(timeout));
-                let has_body = !request.body().is_end_stream();
-                let expects_continue = has_body && expects_continue(&request);
-                let body = |body| Body::incoming(body, expects_continue, slot.clone());
-                let request = request.map(|incoming| if has_body { body(incoming) } else { Body::empty() });
-                let wait = has_body.then(|| Wait::new(link.clone(), since, until));
-                State::New(Box::new(Queued { request, slot, open, lane, until, wait, place: None }))
+                let has_body = !incoming.is_end_stream();
+                let expects_continue = has_body && expects_continue(&head);
+                let body =
+                    if has_body { Body::incoming(incoming, expects_continue, slot.clone()) } else { Body::empty() };
+                let place_in = answer.is_none().then_some(lane);
+                let wait = has_body.then(|| Wait::new(link.clone(), place_in, since, until));
+                let asked = Some((Request::from_parts(head, body), open));
+                State::New(Box::new(Queued { asked, slot, lane, since, answer, until, wait, place: None }))
             }
         };
         ReplyFuture { state, link, turn: None }
@@ -286,10 +370,10 @@ fn take_host_of_target(request: &mut http::Request<Incoming>) {
 }
 
 /// As hyper reads it: of several expectations the last, and none of HTTP/1.0.
-fn expects_continue(request: &http::Request<Incoming>) -> bool {
-    let expectation = request.headers().get_all(EXPECT).iter().next_back();
+fn expects_continue(request: &request::Parts) -> bool {
+    let expectation = request.headers.get_all(EXPECT).iter().next_back();
     expectation.is_some_and(|expectation| expectation.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-        && request.version() > Version::HTTP_10
+        && request.version > Version::HTTP_10
 }
 
 /// A client may split its cookies over several fields on HTTP/2; a handler gets one (RFC 9113 section 8.2.3).
@@ -345,19 +429,24 @@ impl ReplyFuture {
         match std::mem::replace(&mut self.state, State::Done) {
             State::New(mut queued) => {
                 let slot = queued.slot.clone();
+                let lane = queued.lane.id;
                 match queued.poll_body(cx) {
-                    Poll::Ready(Ok(())) if self.link.enter_queue(&mut self.turn, cx.waker()) => {}
+                    Poll::Ready(_) if queued.answer.is_some() => {
+                        queued.answer();
+                        return self.poll_own_answer(&slot, cx);
+                    }
+                    Poll::Ready(Ok(())) if self.link.enter_queue(lane, &mut self.turn, cx.waker()) => {}
                     Poll::Ready(Err(code)) => {
                         let _ = slot.own.set([polled(), self.link.connection_of_stream()]);
                         queued.refuse(code);
-                        return slot.poll_reply(cx);
+                        return self.poll_own_answer(&slot, cx);
                     }
                     _ => {
                         self.state = State::New(queued);
                         return Poll::Pending;
                     }
                 }
-                queued.place = Some(Place(self.link.clone()));
+                queued.place = Some(Place { link: self.link.clone(), lane });
                 // Before the push: it may be started at once, on another thread.
                 let _ = slot.poll_reply(cx);
                 // Cannot be set already: this is the one place.
@@ -376,13 +465,16 @@ impl ReplyFuture {
                 }
                 reply
             }
-            State::Refused(slot) => {
-                let _ = slot.own.set([polled(), self.link.connection_of_stream()]);
-                slot.watch_stall();
-                slot.poll_reply(cx)
-            }
+            State::Refused(slot) => self.poll_own_answer(&slot, cx),
             State::Done => Poll::Pending,
         }
+    }
+
+    /// Of what was answered without a handler, whose end would see to it that the client takes the answer.
+    fn poll_own_answer(&self, slot: &Arc<Slot>, cx: &mut Context<'_>) -> Poll<http::Response<Outgoing>> {
+        let _ = slot.own.set([polled(), self.link.connection_of_stream()]);
+        slot.watch_stall();
+        slot.poll_reply(cx)
     }
 }
 

@@ -195,6 +195,10 @@ impl Frames {
 }
 
 impl Fault {
+    pub(crate) fn is_flood(self) -> bool {
+        self.code == Code::EnhanceYourCalm
+    }
+
     /// The frame that tells the client (RFC 9113 section 6.8).
     pub(crate) fn go_away(self) -> [u8; HEADER + 8] {
         let mut frame = [0; HEADER + 8];

@@ -13,7 +13,7 @@ use std::mem::take;
 use std::time::Duration;
 
 /// The bounds that a request shares with the others of its lane, such as all those of one handler; see
-/// [`Handler::lane`](crate::Handler::lane). A bound that is new holds for the requests that come after it.
+/// [`Handler::admit`](crate::Handler::admit). A bound that is new holds for the requests that come after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lane {
     /// Which lane it is.
@@ -152,6 +152,11 @@ impl<R, B> Lanes<R, B> {
     /// Requests that wait to be started.
     pub(crate) fn queued(&self) -> usize {
         self.queued
+    }
+
+    /// Those of one lane.
+    pub(crate) fn queued_in(&self, lane: u64) -> usize {
+        self.lanes.get(&lane).map_or(0, |queue| queue.requests.len())
     }
 
     /// Adds a request, or gives it back if its lane has as many as may wait.

@@ -4,7 +4,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `server`, `options` | binding, what can be set, starting, the [`Handle`] |
+//! | `server`, `options`, `counts` | binding, what can be set, starting, the [`Handle`]; what an operator wants to know |
 //! | `listener`, `peers`, `proxy`, `socket` | accepting, which never dies; how many connections a peer has; who a proxy's client is; TCP and Unix sockets as one |
 //! | `connection`, `link`, `limits`, `frames` | one connection: protocol, deadlines, close; its socket and counters; what its client may do; HTTP/2 frames that are counted |
 //! | `executor`, `tcp_stream` | other futures on the same workers (HTTP/2 streams, clients that handlers use); sockets to elsewhere |
@@ -16,6 +16,7 @@
 
 mod body;
 mod connection;
+mod counts;
 mod exchange;
 mod executor;
 mod frames;
@@ -51,12 +52,18 @@ mod upload;
 mod wait;
 mod workers;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
+
 pub use crate::body::{Body, BodyReader, BodyWriter, BoxError};
-pub use crate::exchange::{Client, Exchange, Handler, Responder};
+pub use crate::counts::{Counters, Counts, Event};
+pub use crate::exchange::{Admission, Client, Exchange, Handler, Refused, Responder};
 pub use crate::executor::Executor;
 pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service, TlsInfo};
 pub use crate::lanes::Lane;
+pub use crate::link::{Cut, Told};
 pub use crate::server::{Handle, ListeningSocket, Server, Sockets};
+pub use crate::slot::Gone;
 pub use crate::tcp_stream::TcpStream;
 pub use crate::wait::{Interrupted, blocking, flush, give_way, sleep_until, wait};
 pub use bytes::Bytes;

@@ -8,18 +8,20 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use hyper::rt::ReadBufCursor;
 
 use crate::connection::Connection;
+use crate::counts::Event;
 use crate::exchange::Handler;
 use crate::frames::{self, Fault, Frames, GOODBYE};
 use crate::http::ConnectionInfo;
 use crate::limits::Limits;
 use crate::reactor::Ready;
 use crate::server::SocketCount;
+use crate::slot::{Gone, WhyGone};
 use crate::socket::Socket;
 use crate::sync::lock;
 use crate::timer::{Millis, millis};
@@ -65,6 +67,10 @@ pub(crate) struct Link {
     pub(crate) parts: AtomicBool,
     /// What was wrong with the client's frames.
     pub(crate) fault: OnceLock<Fault>,
+    /// Why it was cut, if it was not the client that has left.
+    pub(crate) gone: WhyGone,
+    /// It was counted that its client takes nothing, by an answer or by the connection, which find out at the same time.
+    is_slow: AtomicBool,
     /// The window that HTTP/2 streams begin with, and when h2 last wrote some of an answer. Relaxed: an old value does no harm.
     stream_window: AtomicU32,
     moved: AtomicU64,
@@ -82,29 +88,42 @@ pub(crate) struct Link {
     /// There are some. Relaxed: whoever polls the connection looks again at its end.
     has_unwritten: AtomicBool,
     /// What became of answers of HTTP/2, to be told.
-    let_go: Mutex<Vec<(Told, Result<u64, u64>)>>,
+    let_go: Mutex<Vec<(Told, Result<u64, Cut>)>>,
     /// There are some. Relaxed, as above.
     has_let_go: AtomicBool,
     /// Counts the socket, for as long as it is open.
     count: SocketCount,
 }
 
-/// How many requests of this connection are queued, and who waits to queue one more (HTTP/2 streams).
+/// How many requests of this connection are queued, and who waits to queue one more (HTTP/2 streams); by lane, so that one that is full
+/// holds up no others.
 #[derive(Default)]
 struct QueuePlaces {
-    taken: usize,
-    /// By turn; one that is reset gives its turn up.
-    waiting: BTreeMap<u64, Waker>,
+    /// Lanes in which there are some, and how many.
+    taken: Vec<(u64, usize)>,
+    /// By turn, for which lane; one that is reset gives its turn up.
+    waiting: BTreeMap<u64, (u64, Waker)>,
     next_turn: u64,
 }
 
 /// Told what became of an answer, see [`Responder::send_and_tell`](crate::Responder::send_and_tell).
-pub(crate) type Told = Box<dyn FnOnce(Result<u64, u64>) + Send>;
+pub type Told = Box<dyn FnOnce(Result<u64, Cut>) + Send>;
+
+/// An answer that did not go out whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cut {
+    /// About so many bytes of its body have gone out.
+    pub bytes: u64,
+    /// Whose doing it was; of a body that has ended with an error, `Left`.
+    pub why: Gone,
+}
 
 struct Unwritten {
     told: Told,
     length: u64,
-    is_whole: bool,
+    /// Why hyper did not take all of it.
+    cut: Option<Gone>,
     /// What `taken` was at its end.
     end: u64,
 }
@@ -120,8 +139,9 @@ pub(crate) fn last_words(status: StatusCode, text: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn as_taken(length: u64, is_whole: bool) -> Result<u64, u64> {
-    if is_whole { Ok(length) } else { Err(length) }
+/// Of a body of which hyper has taken so much, and written that.
+fn as_taken(bytes: u64, cut: Option<Gone>) -> Result<u64, Cut> {
+    cut.map_or(Ok(bytes), |why| Err(Cut { bytes, why }))
 }
 
 /// While it lives, an exchange of the connection is open.
@@ -172,6 +192,8 @@ impl Link {
             in_block: AtomicBool::new(false),
             parts: AtomicBool::new(false),
             fault: OnceLock::new(),
+            gone: WhyGone::default(),
+            is_slow: AtomicBool::new(false),
             stream_window: AtomicU32::new(frames::WINDOW),
             moved: AtomicU64::new(0),
             taken: AtomicU64::new(0),
@@ -282,41 +304,57 @@ impl Link {
         self.moved.store(now, Ordering::Relaxed);
     }
 
-    /// Takes a place for one queued request; a connection has at most twice as many as there are seats. False: `waker` will be
+    /// Takes a place for one queued request; a connection has at most twice as many in a lane as there are seats. False: `waker` will be
     /// woken.
-    pub(crate) fn enter_queue(&self, turn: &mut Option<u64>, waker: &Waker) -> bool {
+    pub(crate) fn enter_queue(&self, lane: u64, turn: &mut Option<u64>, waker: &Waker) -> bool {
+        let most = 2 * self.workers.bounds().seats;
         let mut queue = lock(&self.queue);
-        let admitted = queue.taken < 2 * self.workers.bounds().seats;
-        if admitted {
-            queue.taken += 1;
-            if let Some(turn) = turn.take() {
-                queue.waiting.remove(&turn);
+        let queue = &mut *queue;
+        let admitted = match queue.taken.iter_mut().find(|(in_lane, _)| *in_lane == lane) {
+            Some((_, taken)) if *taken >= most => false,
+            Some((_, taken)) => {
+                *taken += 1;
+                true
             }
-        } else {
+            None => {
+                queue.taken.push((lane, 1));
+                true
+            }
+        };
+        if !admitted {
             let turn = *turn.get_or_insert_with(|| {
                 queue.next_turn += 1;
                 queue.next_turn
             });
-            queue.waiting.insert(turn, waker.clone());
+            queue.waiting.insert(turn, (lane, waker.clone()));
+        } else if let Some(turn) = turn.take() {
+            queue.waiting.remove(&turn);
         }
         admitted
+    }
+
+    /// How long ago `since` was, by the clock of the timers: reading a finer one for each request would cost as much as a queue does.
+    pub(crate) fn queued_since(&self, since: Millis) -> Duration {
+        Duration::from_millis(self.workers.reactor.timers.recent().saturating_sub(since))
     }
 
     pub(crate) fn give_up_turn(&self, turn: u64) {
         lock(&self.queue).waiting.remove(&turn);
     }
 
-    pub(crate) fn leave_queue(&self) {
-        let waiting = {
+    pub(crate) fn leave_queue(&self, lane: u64) {
+        let waiting: Vec<_> = {
             let mut queue = lock(&self.queue);
-            queue.taken -= 1;
-            if queue.waiting.is_empty() {
-                return;
+            if let Some(at) = queue.taken.iter().position(|(in_lane, _)| *in_lane == lane) {
+                queue.taken[at].1 -= 1;
+                if queue.taken[at].1 == 0 {
+                    queue.taken.swap_remove(at);
+                }
             }
-            // All of them: some may have been reset meanwhile, and would swallow the one wake-up.
-            std::mem::take(&mut queue.waiting)
+            // All of the lane: some may have been reset meanwhile, and would swallow the one wake-up.
+            queue.waiting.extract_if(.., |_, (of_lane, _)| *of_lane == lane).collect()
         };
-        for waker in waiting.into_values() {
+        for (_, (_, waker)) in waiting {
             waker.wake();
         }
     }
@@ -390,18 +428,18 @@ impl Link {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// hyper has let go of a body of which it had taken `length` bytes.
-    pub(crate) fn body_ended(&self, told: Told, length: u64, is_whole: bool) {
+    /// hyper has let go of a body of which it had taken `length` bytes, and if those were not all, for this reason.
+    pub(crate) fn body_ended(&self, told: Told, length: u64, cut: Option<Gone>) {
         if self.speaks_http2() {
-            return told(as_taken(length, is_whole));
+            return told(as_taken(length, cut));
         }
         let end = self.taken.load(Ordering::Relaxed);
-        lock(&self.unwritten).push(Unwritten { told, length, is_whole, end });
+        lock(&self.unwritten).push(Unwritten { told, length, cut, end });
         self.has_unwritten.store(true, Ordering::Relaxed);
     }
 
     /// h2 has let go of an answer. That is told when the connection has run: h2 holds locks now, and what is called is code of others.
-    pub(crate) fn let_go(&self, told: Told, became: Result<u64, u64>) {
+    pub(crate) fn let_go(&self, told: Told, became: Result<u64, Cut>) {
         lock(&self.let_go).push((told, became));
         self.has_let_go.store(true, Ordering::Relaxed);
     }
@@ -422,19 +460,39 @@ impl Link {
         self.framing.store(self.written().wrapping_sub(self.taken.load(Ordering::Relaxed)), Ordering::Relaxed);
         if self.has_unwritten.load(Ordering::Relaxed) {
             self.has_unwritten.store(false, Ordering::Relaxed);
-            self.tell(|answer| as_taken(answer.length, answer.is_whole));
+            self.tell(|answer| as_taken(answer.length, answer.cut));
         }
     }
 
     /// hyper's connection is gone, and with it what was not written.
     pub(crate) fn lost(&self) {
         let written = self.written().wrapping_sub(self.framing.load(Ordering::Relaxed));
-        self.tell(|answer| Err(answer.length.saturating_sub(answer.end.saturating_sub(written))));
+        self.tell(|answer| {
+            let bytes = answer.length.saturating_sub(answer.end.saturating_sub(written));
+            Err(Cut { bytes, why: answer.cut.unwrap_or_else(|| self.why_gone()) })
+        });
         self.tell_let_go();
     }
 
+    /// Why the client gets no more, as far as the connection is concerned.
+    pub(crate) fn why_gone(&self) -> Gone {
+        self.gone.get().unwrap_or(Gone::Left)
+    }
+
+    /// Its client takes nothing of what it asked for, and is cut.
+    pub(crate) fn note_slow(&self) {
+        if !self.is_slow.swap(true, Ordering::SeqCst) {
+            self.note(Event::WriteTimeout);
+        }
+    }
+
+    /// Counts what has happened to its client.
+    pub(crate) fn note(&self, event: Event) {
+        self.count.note(event, self.info().peer_addr());
+    }
+
     /// Tells what became of the answers that were not written until now. Not under the lock: what is called is code of others.
-    fn tell(&self, became: impl Fn(&Unwritten) -> Result<u64, u64>) {
+    fn tell(&self, became: impl Fn(&Unwritten) -> Result<u64, Cut>) {
         let unwritten = std::mem::take(&mut *lock(&self.unwritten));
         for answer in unwritten {
             let became = became(&answer);

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use mio::Token;
 use socket2::{Domain, Protocol, Type};
 
+use crate::counts::Event;
 use crate::reactor::{Ready, Told};
 use crate::run_state::RunState;
 use crate::server::{ListeningSocket, Shared};
@@ -167,7 +168,7 @@ impl Task for Listener {
         for _ in 0..BATCH {
             let may_accept = !drains || self.last.load(Ordering::Relaxed) > 0;
             if may_accept && self.shared.is_full() {
-                return;
+                return self.shared.note(Event::MaxConnections, None);
             }
             let accepted = || self.ready.read.attempt(|| Ok((socket.accept()?, true)));
             match may_accept.then(accepted).flatten() {

@@ -16,7 +16,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::body::{BoxError, Foreign};
-use crate::link::{Open, Told};
+use crate::link::{Cut, Open, Told};
 use crate::slot::Slot;
 use crate::sync::lock;
 
@@ -350,7 +350,8 @@ impl Drop for Sending {
             if let Some(told) = told {
                 let unsent = self.slot.unsent();
                 let sent = taken.saturating_sub(unsent);
-                open.link().let_go(told, if is_whole && unsent == 0 { Ok(sent) } else { Err(sent) });
+                let cut = || Cut { bytes: sent, why: self.slot.why_gone() };
+                open.link().let_go(told, if is_whole && unsent == 0 { Ok(sent) } else { Err(cut()) });
             }
         }
     }
@@ -367,11 +368,13 @@ impl Ended {
     fn tell(self) {
         let Belonging { slot, open, told } = self.belonging;
         let unsent = slot.as_ref().map_or(0, |slot| slot.unsent());
-        if let Some(slot) = slot {
+        if let Some(slot) = &slot {
             slot.ended();
         }
         if let Some(told) = told {
-            open.link().body_ended(told, self.taken.saturating_sub(unsent), self.is_whole && unsent == 0);
+            let why = || slot.as_ref().map_or_else(|| open.link().why_gone(), |slot| slot.why_gone());
+            let cut = !(self.is_whole && unsent == 0);
+            open.link().body_ended(told, self.taken.saturating_sub(unsent), cut.then(why));
         }
     }
 }

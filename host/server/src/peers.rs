@@ -3,19 +3,17 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::sync::lock;
 
 pub(crate) struct Peers {
     max: usize,
     connections: Mutex<HashMap<IpAddr, usize>>,
-    turned_away: AtomicU64,
 }
 
 impl Peers {
     pub(crate) fn new(max: usize) -> Self {
-        Self { max, connections: Mutex::default(), turned_away: AtomicU64::new(0) }
+        Self { max, connections: Mutex::default() }
     }
 
     /// Counts a connection, unless its peer has too many. Returns what `leave` wants.
@@ -24,7 +22,6 @@ impl Peers {
         let mut connections = lock(&self.connections);
         let count = connections.entry(peer).or_default();
         if *count >= self.max {
-            self.turned_away.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         *count += 1;
@@ -39,10 +36,6 @@ impl Peers {
                 connections.remove(&peer);
             }
         }
-    }
-
-    pub(crate) fn turned_away(&self) -> u64 {
-        self.turned_away.load(Ordering::Relaxed)
     }
 }
 
@@ -70,7 +63,6 @@ mod tests {
         let mapped = peers.enter(address("::ffff:192.0.2.1")).expect("another");
         assert_eq!(peers.enter(address("192.0.2.1")), None);
         assert!(peers.enter(address("192.0.2.2")).is_some());
-        assert_eq!(peers.turned_away(), 2);
         peers.leave(mapped);
         assert_eq!(lock(&peers.connections).len(), 3);
     }

@@ -2,6 +2,7 @@
 //! answers for it. (hyper refuses malformed framing and heads that are too large.)
 
 use std::net::Ipv6Addr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TRANSFER_ENCODING};
@@ -10,20 +11,26 @@ use http::{Method, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::link::Link;
+use crate::counts::Event;
+use crate::exchange::Refused;
+use crate::link::{Link, Told};
 use crate::outgoing::Outgoing;
 
 impl Link {
-    /// Lets the handler know of a refusal.
+    /// Counts a refusal, and lets the handler know of it.
     pub(crate) fn refuse<B>(
         &self,
         request: http::Request<B>,
         response: http::Response<Outgoing>,
-    ) -> http::Response<Outgoing> {
+        why: Event,
+        queued: Duration,
+    ) -> (http::Response<Outgoing>, Option<Told>) {
+        self.note(why);
         let (request, _body) = request.into_parts();
         let (mut response, body) = response.into_parts();
-        self.handler.refused(&request, self.info(), &mut response);
-        http::Response::from_parts(response, body)
+        let (info, head) = (self.info(), &mut response);
+        let told = self.handler.refused(Refused { why, queued, request: &request, info, response: head });
+        (http::Response::from_parts(response, body), told)
     }
 
     /// What HTTP asks a server to refuse and hyper lets through, and what is over our limits: answered without a handler.
@@ -167,6 +174,12 @@ pub(crate) fn refusal(code: StatusCode) -> http::Response<Outgoing> {
     let mut response = status(code);
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+/// The client was gone before there was an answer. Not of the standard: nginx has made it known, and no client ever sees it.
+pub(crate) fn client_closed_request() -> StatusCode {
+    // Any number of three digits is a status.
+    StatusCode::from_u16(499).unwrap_or(StatusCode::REQUEST_TIMEOUT)
 }
 
 pub(crate) fn overloaded() -> http::Response<Outgoing> {

@@ -463,6 +463,16 @@ impl<T, R> Seats<T, R> {
         if from_loop { Call::Nobody } else { self.announce(&mut s) }
     }
 
+    /// Requests that wait to be started.
+    pub(crate) fn queued(&self) -> usize {
+        lock(&self.state).requests.queued()
+    }
+
+    /// Those of one lane.
+    pub(crate) fn queued_in(&self, lane: u64) -> usize {
+        lock(&self.state).requests.queued_in(lane)
+    }
+
     /// Adds a request to start, or gives it back when the queue is full.
     pub(crate) fn push_request(&self, request: R, lane: &Lane, from_loop: bool) -> Result<Call, R> {
         let mut s = lock(&self.state);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use socket2::Domain;
 
 use crate::connection::{Connection, LAST_LINGER, QUIET};
+use crate::counts::{Counters, Counts, Event, Tally};
 use crate::exchange::Handler;
 use crate::executor::Executor;
 use crate::http::{ConnectionInfo, Service};
@@ -69,6 +70,7 @@ pub(crate) struct Shared {
     draining: AtomicBool,
     /// Connections on which all has been said and only the peer's end is waited for.
     lingering: AtomicUsize,
+    pub(crate) tally: Tally,
     /// A listener found the server full and is to be told when it no longer is.
     full: AtomicBool,
     listeners: Mutex<Vec<Arc<Listener>>>,
@@ -259,6 +261,7 @@ impl Server {
             sockets: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             lingering: AtomicUsize::new(0),
+            tally: Tally::default(),
             full: AtomicBool::new(false),
             listeners: Mutex::default(),
         });
@@ -297,11 +300,11 @@ impl Shared {
 
     /// Takes over a connection that was accepted.
     pub(crate) fn connect(self: &Arc<Self>, socket: Socket, mut info: ConnectionInfo, tls: Option<&tls::Config>) {
+        self.tally.accepted.fetch_add(1, Ordering::Relaxed);
         let is_announced = info.peer_addr().is_some_and(|peer| self.is_proxy.as_ref().is_some_and(|is| is(peer.ip())));
         let peer = info.peer_addr().filter(|_| !is_announced);
         let Some(count) = SocketCount::new(self, peer) else {
-            log::debug!("closed a connection at once, since its peer has too many: {info:?}");
-            return;
+            return self.note(Event::MaxConnectionsPerPeer, info.peer_addr());
         };
         if self.nodelay
             && let Err(error) = socket.set_nodelay()
@@ -335,6 +338,11 @@ impl Shared {
                 self.disconnected(false);
             }
         }
+    }
+
+    /// That are open now.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     pub(crate) fn lingers(&self) {
@@ -382,6 +390,10 @@ impl SocketCount {
         let Some(peers) = &self.shared.peers else { return true };
         // Once for each socket.
         peers.enter(peer.ip()).is_some_and(|peer| self.peer.set(peer).is_ok())
+    }
+
+    pub(crate) fn note(&self, event: Event, peer: Option<SocketAddr>) {
+        self.shared.note(event, peer);
     }
 }
 
@@ -440,9 +452,14 @@ impl Handle {
         self.local_addrs.clone()
     }
 
-    /// Connections that were closed at once because their peer had too many, see [`Server::max_connections_per_peer`].
-    pub fn turned_away(&self) -> u64 {
-        self.shared.peers.as_ref().map_or(0, Peers::turned_away)
+    /// What it has counted so far.
+    pub fn counts(&self) -> Counts {
+        self.shared.counts()
+    }
+
+    /// The same for whoever has not got the handle.
+    pub fn counters(&self) -> Counters {
+        Counters::new(&self.shared)
     }
 
     /// The sockets it listens on, for whoever passes them on to another process.
@@ -496,6 +513,7 @@ impl Handle {
             workers.cut_requests();
             std::thread::sleep(SHUTDOWN_POLL);
         }
+        self.shared.tell_all();
         let left = workers.close();
         if left > 0 {
             log::warn!("requests that could not be cut are left behind with their threads: {left}");

@@ -17,7 +17,7 @@ pub(crate) struct Serviced<S>(pub(crate) S);
 
 impl<S: Service + Sync> Handler for Serviced<S> {
     fn handle(&self, exchange: Exchange) {
-        let Exchange { request, info, responder } = exchange;
+        let Exchange { request, info, responder, .. } = exchange;
         respond(self.0.call(request, info), responder);
     }
 }
@@ -33,7 +33,7 @@ impl<S> Cloned<S> {
 
 impl<S: Service + Clone> Handler for Cloned<S> {
     fn handle(&self, exchange: Exchange) {
-        let Exchange { request, info, responder } = exchange;
+        let Exchange { request, info, responder, .. } = exchange;
         let service = lock(&self.0).clone();
         respond(service.call(request, info), responder);
     }

@@ -12,6 +12,33 @@ use crate::sync::lock;
 use crate::timer::{Millis, TimerKey, millis};
 use crate::workers::Task;
 
+/// Why a client gets no more of its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Gone {
+    /// It has closed or reset its connection or stream.
+    Left,
+    /// It took nothing for too long, and was cut.
+    TooSlow,
+    /// The server has ended.
+    Stopped,
+}
+
+/// Set once, by whoever is first.
+#[derive(Default)]
+pub(crate) struct WhyGone(AtomicU8);
+
+impl WhyGone {
+    pub(crate) fn set(&self, why: Gone) {
+        let _ = self.0.compare_exchange(0, why as u8 + 1, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
+    pub(crate) fn get(&self) -> Option<Gone> {
+        let all = [Gone::Left, Gone::TooSlow, Gone::Stopped];
+        all.get(usize::from(self.0.load(Ordering::SeqCst).checked_sub(1)?)).copied()
+    }
+}
+
 /// One exchange, while it lasts.
 pub(crate) struct Slot {
     pub(crate) link: Arc<Link>,
@@ -22,7 +49,7 @@ pub(crate) struct Slot {
     noted: AtomicU8,
     /// The method is HEAD: that hyper drops the body does not mean that the client is gone.
     pub(crate) head: bool,
-    gone: AtomicBool,
+    pub(crate) gone: WhyGone,
     /// The handler is in a wait of a kind that we do not see: what it notes must not wait for its end.
     pub(crate) blocks: AtomicBool,
     pub(crate) too_large: AtomicBool,
@@ -61,7 +88,7 @@ impl Slot {
             reply: Mutex::default(),
             own: OnceLock::new(),
             noted: AtomicU8::new(0),
-            gone: AtomicBool::new(false),
+            gone: WhyGone::default(),
             blocks: AtomicBool::new(false),
             sent: AtomicBool::new(false),
             hungry: AtomicBool::new(false),
@@ -78,15 +105,24 @@ impl Slot {
     }
 
     pub(crate) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::SeqCst)
+        self.gone.get().is_some()
     }
 
-    /// The client will not read (the rest of) the answer.
+    /// hyper has let go of it: the client will not read (the rest of) the answer, for what the connection knows.
     pub(crate) fn mark_gone(&self) {
-        self.gone.store(true, Ordering::SeqCst);
+        self.mark_gone_for(self.link.why_gone());
+    }
+
+    pub(crate) fn mark_gone_for(&self, why: Gone) {
+        self.gone.set(why);
         if let Some(waiter) = &*lock(&self.waiter) {
             waiter.wake_by_ref();
         }
+    }
+
+    /// Why its client gets no more, once that is so.
+    pub(crate) fn why_gone(&self) -> Gone {
+        self.gone.get().unwrap_or_else(|| self.link.why_gone())
     }
 
     /// hyper has taken something of the answer's body.
@@ -206,8 +242,12 @@ impl Wake for Slot {
         if now < self.stalled_at() || !self.sent.load(Ordering::SeqCst) {
             return self.watch_stall();
         }
-        log::debug!("a client took nothing of its answer for too long");
-        self.mark_gone();
+        self.link.note_slow();
+        if !self.link.speaks_http2() {
+            // Before the connection is cut, which would be the server's doing.
+            self.link.gone.set(Gone::TooSlow);
+        }
+        self.mark_gone_for(Gone::TooSlow);
         let whole = usize::from(self.left_to_h2.load(Ordering::SeqCst));
         if let Some(Some(task)) = self.own.get().map(|own| own[whole].clone()) {
             task.cut();

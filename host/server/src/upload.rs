@@ -1,10 +1,10 @@
 //! A request's body on its way, and how many handlers may wait for one. Slow clients hold no thread: a handler starts when the body
 //! is whole, when `AHEAD` bytes of it are there, or `PATIENCE` after the head; and only so many requests with an unfinished body
-//! are started at once, whose handlers may wait for the rest. The others stay here and go on taking in what comes.
+//! are started at once, of all and of each lane, whose handlers may wait for the rest. The others stay here and go on taking in what comes.
 //!
 //! What waits is polled with its connection or HTTP/2 stream and runs on whichever worker polls that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -18,6 +18,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::executor::Executor;
+use crate::lanes::Lane;
 use crate::link::Link;
 use crate::sync::lock;
 use crate::timer::{Millis, Sleep, TimerKey, millis};
@@ -75,9 +76,10 @@ impl Upload {
         let mut due = wait.patient_until;
         if self.expects_continue || self.data.len() >= AHEAD || now >= due {
             due = wait.until;
-            match workers.uploads.enter(&mut wait.turn, cx.waker()) {
+            let Some(lane) = &wait.lane else { return Poll::Ready(Ok(())) };
+            match workers.uploads.enter(lane, &mut wait.turn, cx.waker()) {
                 Entry::Granted => {
-                    self.place = Some(Place(self.link.clone()));
+                    self.place = Some(Place { link: self.link.clone(), lane: lane.id });
                     return Poll::Ready(Ok(()));
                 }
                 Entry::Later if now < due => {}
@@ -241,6 +243,8 @@ pub(crate) fn kind_of(error: &hyper::Error) -> io::ErrorKind {
 /// What a request needs while its handler may not start: one timer, and a turn once it waits for a place.
 pub(crate) struct Wait {
     link: Arc<Link>,
+    /// Where it needs a place; none if no handler will wait for the rest.
+    lane: Option<Lane>,
     /// When its handler may start without the rest, and when it must be refused.
     patient_until: Millis,
     until: Millis,
@@ -250,8 +254,8 @@ pub(crate) struct Wait {
 
 impl Wait {
     /// For a request that came `since` then, and is refused if it has to wait after `until`.
-    pub(crate) fn new(link: Arc<Link>, since: Millis, until: Millis) -> Self {
-        Self { link, patient_until: since.saturating_add(millis(PATIENCE)), until, timer: None, turn: None }
+    pub(crate) fn new(link: Arc<Link>, lane: Option<Lane>, since: Millis, until: Millis) -> Self {
+        Self { link, lane, patient_until: since.saturating_add(millis(PATIENCE)), until, timer: None, turn: None }
     }
 
     fn set_timer(&mut self, due: Millis, waker: &Waker) {
@@ -271,18 +275,21 @@ impl Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         self.cancel_timer();
-        if let Some(turn) = self.turn {
-            self.link.workers.uploads.give_up(turn);
+        if let (Some(turn), Some(lane)) = (self.turn, &self.lane) {
+            self.link.workers.uploads.give_up(lane.id, turn);
         }
     }
 }
 
 /// A place among the handlers that were started before their bodies had ended.
-struct Place(Arc<Link>);
+struct Place {
+    link: Arc<Link>,
+    lane: u64,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.workers.uploads.leave();
+        self.link.workers.uploads.leave(self.lane);
     }
 }
 
@@ -297,9 +304,24 @@ pub(crate) struct Uploads {
 #[derive(Default)]
 struct State {
     taken: usize,
+    waiting: usize,
+    /// Those of which there is something.
+    lanes: HashMap<u64, OfLane>,
+    next_turn: u64,
+}
+
+#[derive(Default)]
+struct OfLane {
+    places: usize,
+    taken: usize,
     /// By turn: who has waited longest is woken first.
     waiting: BTreeMap<u64, Waker>,
-    next_turn: u64,
+}
+
+impl OfLane {
+    fn free(&self) -> usize {
+        self.places.saturating_sub(self.taken)
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -312,77 +334,157 @@ enum Entry {
 }
 
 impl Uploads {
-    /// Half of the requests that may be open.
+    /// Half of the requests that may be open; and half of those of each lane.
     pub(crate) fn new(open: usize, queued: usize) -> Self {
-        Self { places: (open / 2).max(1), queued, state: Mutex::default() }
+        Self { places: half(open), queued, state: Mutex::default() }
     }
 
     /// Takes a place, or a turn to wait for one.
-    fn enter(&self, turn: &mut Option<u64>, waker: &Waker) -> Entry {
+    fn enter(&self, lane: &Lane, turn: &mut Option<u64>, waker: &Waker) -> Entry {
         let mut state = lock(&self.state);
-        // Those before it that were woken will come; nobody else passes them.
-        let before = turn.map_or(state.waiting.len(), |turn| state.waiting.range(..turn).count());
-        if state.taken + before < self.places {
+        let state = &mut *state;
+        let of_lane = state.lanes.entry(lane.id).or_default();
+        of_lane.places = half(lane.in_flight);
+        // Those before it that were woken will come; nobody else passes them, but for those whose lane is full.
+        let until = turn.unwrap_or(u64::MAX);
+        let before = |of: &OfLane| of.waiting.range(..until).take(of.free()).count();
+        let may = before(of_lane) < of_lane.free();
+        if may && state.taken + state.lanes.values().map(before).sum::<usize>() < self.places {
             state.taken += 1;
-            if let Some(turn) = turn.take() {
-                state.waiting.remove(&turn);
+            if let Some(of_lane) = state.lanes.get_mut(&lane.id) {
+                of_lane.taken += 1;
+                if let Some(turn) = turn.take() {
+                    of_lane.waiting.remove(&turn);
+                    state.waiting -= 1;
+                }
             }
             return Entry::Granted;
         }
-        if turn.is_none() && state.waiting.len() >= self.queued {
-            return Entry::Never;
+        let most = lane.queue.max(lane.in_flight);
+        if let Some(of_lane) = state.lanes.get_mut(&lane.id) {
+            if turn.is_none() && (state.waiting >= self.queued || of_lane.waiting.len() >= most) {
+                state.forget(lane.id);
+                return Entry::Never;
+            }
+            let turn = *turn.get_or_insert_with(|| {
+                state.next_turn += 1;
+                state.waiting += 1;
+                state.next_turn
+            });
+            of_lane.waiting.insert(turn, waker.clone());
         }
-        let turn = *turn.get_or_insert_with(|| {
-            state.next_turn += 1;
-            state.next_turn
-        });
-        state.waiting.insert(turn, waker.clone());
         Entry::Later
     }
 
-    fn leave(&self) {
-        let mut state = lock(&self.state);
-        state.taken -= 1;
-        self.wake_next(state);
+    fn leave(&self, lane: u64) {
+        self.change(lane, |state, of_lane| {
+            state.taken -= 1;
+            of_lane.taken -= 1;
+        });
     }
 
-    fn give_up(&self, turn: u64) {
-        let mut state = lock(&self.state);
-        state.waiting.remove(&turn);
-        self.wake_next(state);
+    fn give_up(&self, lane: u64, turn: u64) {
+        self.change(lane, |state, of_lane| state.waiting -= usize::from(of_lane.waiting.remove(&turn).is_some()));
     }
 
-    /// Wakes whoever may enter now.
-    fn wake_next(&self, state: std::sync::MutexGuard<'_, State>) {
+    /// Changes what is taken or waited for, and wakes whoever may enter now.
+    fn change(&self, lane: u64, change: impl FnOnce(&mut State, &mut OfLane)) {
+        let mut state = lock(&self.state);
+        if let Some(mut of_lane) = state.lanes.remove(&lane) {
+            change(&mut state, &mut of_lane);
+            state.lanes.insert(lane, of_lane);
+            state.forget(lane);
+        }
         let free = self.places.saturating_sub(state.taken);
-        let wakers: Vec<_> = state.waiting.values().take(free).cloned().collect();
+        let mut next: Vec<_> = state.lanes.values().flat_map(|of| of.waiting.iter().take(of.free())).collect();
+        next.sort_unstable_by_key(|(turn, _)| **turn);
+        let wakers: Vec<_> = next.into_iter().take(free).map(|(_, waker)| waker.clone()).collect();
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
+}
+
+impl State {
+    /// If there is nothing left of it.
+    fn forget(&mut self, lane: u64) {
+        if self.lanes.get(&lane).is_some_and(|of_lane| of_lane.taken == 0 && of_lane.waiting.is_empty()) {
+            self.lanes.remove(&lane);
+        }
+    }
+}
+
+fn half(of: usize) -> usize {
+    (of / 2).max(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ANY: Lane = Lane { id: 0, in_flight: usize::MAX, queue: usize::MAX, queue_timeout: None };
+
     #[test]
     fn half_of_the_open_requests_may_wait_for_bodies_and_the_next_comes_in_turn() {
         let uploads = Uploads::new(4, 2);
         let waker = Waker::noop();
         let mut turns = [None; 5];
-        assert_eq!(uploads.enter(&mut turns[0], waker), Entry::Granted);
-        assert_eq!(uploads.enter(&mut turns[1], waker), Entry::Granted);
-        assert_eq!(uploads.enter(&mut turns[2], waker), Entry::Later);
-        assert_eq!(uploads.enter(&mut turns[3], waker), Entry::Later);
-        assert_eq!(uploads.enter(&mut turns[4], waker), Entry::Never);
-        uploads.leave();
-        assert_eq!(uploads.enter(&mut turns[3], waker), Entry::Later);
-        assert_eq!(uploads.enter(&mut turns[4], waker), Entry::Never);
-        assert_eq!(uploads.enter(&mut turns[2], waker), Entry::Granted);
+        assert_eq!(uploads.enter(&ANY, &mut turns[0], waker), Entry::Granted);
+        assert_eq!(uploads.enter(&ANY, &mut turns[1], waker), Entry::Granted);
+        assert_eq!(uploads.enter(&ANY, &mut turns[2], waker), Entry::Later);
+        assert_eq!(uploads.enter(&ANY, &mut turns[3], waker), Entry::Later);
+        assert_eq!(uploads.enter(&ANY, &mut turns[4], waker), Entry::Never);
+        uploads.leave(0);
+        assert_eq!(uploads.enter(&ANY, &mut turns[3], waker), Entry::Later);
+        assert_eq!(uploads.enter(&ANY, &mut turns[4], waker), Entry::Never);
+        assert_eq!(uploads.enter(&ANY, &mut turns[2], waker), Entry::Granted);
         // One that goes away passes its turn on.
-        assert_eq!(uploads.enter(&mut turns[4], waker), Entry::Later);
-        uploads.leave();
-        uploads.give_up(turns[3].expect("it waits"));
-        assert_eq!(uploads.enter(&mut turns[4], waker), Entry::Granted);
+        assert_eq!(uploads.enter(&ANY, &mut turns[4], waker), Entry::Later);
+        uploads.leave(0);
+        uploads.give_up(0, turns[3].expect("it waits"));
+        assert_eq!(uploads.enter(&ANY, &mut turns[4], waker), Entry::Granted);
+    }
+
+    #[test]
+    fn half_of_a_lane_may_wait_for_bodies_and_those_of_others_pass_it() {
+        let uploads = Uploads::new(8, 3);
+        let waker = Waker::noop();
+        let (narrow, single) =
+            (Lane { id: 1, in_flight: 4, queue: 0, ..ANY }, Lane { id: 2, in_flight: 1, queue: 0, ..ANY });
+        let mut turns = [None; 6];
+        assert_eq!(uploads.enter(&narrow, &mut turns[0], waker), Entry::Granted);
+        assert_eq!(uploads.enter(&narrow, &mut turns[0], waker), Entry::Granted);
+        assert_eq!(uploads.enter(&narrow, &mut turns[1], waker), Entry::Later);
+        assert_eq!(uploads.enter(&narrow, &mut turns[2], waker), Entry::Later);
+        assert_eq!(uploads.enter(&single, &mut turns[3], waker), Entry::Granted);
+        // One may wait for the one that is in flight.
+        assert_eq!(uploads.enter(&single, &mut turns[4], waker), Entry::Later);
+        assert_eq!(uploads.enter(&single, &mut turns[5], waker), Entry::Never);
+        assert_eq!(uploads.enter(&ANY, &mut turns[5], waker), Entry::Granted);
+        // All places are taken now: the next is for whoever waits longest of those whose lane has room.
+        let mut last = None;
+        assert_eq!(uploads.enter(&ANY, &mut last, waker), Entry::Never);
+        uploads.leave(2);
+        assert_eq!(uploads.enter(&narrow, &mut turns[1], waker), Entry::Later);
+        assert_eq!(uploads.enter(&single, &mut turns[4], waker), Entry::Granted);
+        uploads.leave(1);
+        assert_eq!(uploads.enter(&narrow, &mut turns[2], waker), Entry::Later);
+        assert_eq!(uploads.enter(&narrow, &mut turns[1], waker), Entry::Granted);
+    }
+
+    #[test]
+    fn a_lane_of_which_nothing_is_left_is_forgotten() {
+        let uploads = Uploads::new(2, 1);
+        let waker = Waker::noop();
+        for id in 0..10 {
+            let mut turns = [None; 3];
+            let lane = Lane { id, ..ANY };
+            assert_eq!(uploads.enter(&lane, &mut turns[0], waker), Entry::Granted);
+            assert_eq!(uploads.enter(&lane, &mut turns[1], waker), Entry::Later);
+            assert_eq!(uploads.enter(&Lane { id: 99, ..ANY }, &mut turns[2], waker), Entry::Never);
+            uploads.leave(id);
+            uploads.give_up(id, turns[1].expect("it waits"));
+        }
+        let state = lock(&uploads.state);
+        assert_eq!((state.taken, state.waiting, state.lanes.len()), (0, 0, 0));
     }
 }

@@ -22,7 +22,7 @@ use crate::monitor::TICK;
 use crate::reactor::Reactor;
 use crate::run_state::RunState;
 use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
-use crate::slot::Slot;
+use crate::slot::{Gone, Slot};
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey};
 use crate::upload::Uploads;
@@ -304,10 +304,10 @@ impl Workers {
         self.seats.open()
     }
 
-    /// Tells every running request that its client is gone, even those that have answered and go on computing.
+    /// Tells every running request that its client gets no more, even those that have answered and go on computing.
     pub(crate) fn cut_requests(&self) {
         for (_, running) in self.running(|_| true) {
-            running.slot.mark_gone();
+            running.slot.mark_gone_for(Gone::Stopped);
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use astra_server::{Body, Response, Server};
+use astra_server::{Body, Event, Response, Server};
 use support::{Client, Running, server, start, until};
 
 fn hello(server: Server) -> Running {
@@ -77,7 +77,7 @@ fn a_peer_with_too_many_connections_is_turned_away_and_others_are_not() {
     });
     assert_eq!(second.get("/").text(), "hello");
     let handle = server.into_handle();
-    assert!(handle.turned_away() >= 2);
+    assert!(handle.counts().of(Event::MaxConnectionsPerPeer) >= 2);
     handle.shutdown(Duration::from_secs(1));
 }
 
@@ -88,5 +88,5 @@ fn without_the_option_nobody_is_turned_away() {
     for client in &mut clients {
         assert_eq!(client.get("/").text(), "hello");
     }
-    assert_eq!(server.into_handle().turned_away(), 0);
+    assert_eq!(server.into_handle().counts().of(Event::MaxConnectionsPerPeer), 0);
 }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use astra_server::{Body, Bytes, Exchange, Interrupted, Request, Response, ResponseBuilder, blocking, wait};
+use astra_server::{Body, Bytes, Exchange, Gone, Interrupted, Request, Response, ResponseBuilder, blocking, wait};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue};
@@ -485,7 +485,7 @@ fn a_handler_is_told_what_became_of_its_answer() {
         body.data().await.expect("not the end").expect("data");
         stream.send_reset(Reason::CANCEL);
         let sent = tells.next().expect_err("the client has left");
-        assert!((5..1 << 20).contains(&sent), "{sent} bytes");
+        assert!((5..1 << 20).contains(&sent.bytes) && sent.why == Gone::Left, "{sent:?}");
     });
 }
 
@@ -509,11 +509,15 @@ fn what_has_gone_out_is_what_the_client_had_a_window_for() {
             client.send(frames::get(1, "/"));
             assert_eq!(client.frame_of(DATA, 1).payload.len(), 3);
             client.send(rst_stream(1, 8));
-            assert_eq!(tells.next(), Err(3), "reset by the client");
+            assert_eq!(tells.next().map_err(|cut| (cut.bytes, cut.why)), Err((3, Gone::Left)), "reset by the client");
             client.send(frames::get(3, "/"));
             assert_eq!(client.frame_of(DATA, 3).payload.len(), 3);
             client.frame_of(RST_STREAM, 3);
-            assert_eq!(tells.next(), Err(3), "reset after the time-out");
+            assert_eq!(
+                tells.next().map_err(|cut| (cut.bytes, cut.why)),
+                Err((3, Gone::TooSlow)),
+                "reset after the time-out"
+            );
         }
         client.send([frames::get(5, "/"), window_update(5, left + 1)].concat());
         assert_eq!(client.status_of(5), 200);

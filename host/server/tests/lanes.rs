@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use astra_server::{Bytes, Exchange, Handler, Lane, blocking, give_way, sleep_until, wait};
-use http::{HeaderMap, Uri};
+use astra_server::{Admission, Bytes, ConnectionInfo, Exchange, Handler, Lane, blocking, give_way, sleep_until, wait};
+use http::request;
 use http_body_util::Full;
+use support::frames::get;
 use support::{Client, Gate, Running, server, signals, start_handler};
 
 const SLOW: Lane = Lane { id: 1, in_flight: 2, queue: 1, queue_timeout: None };
@@ -21,8 +22,8 @@ struct Slow {
 }
 
 impl Handler for Slow {
-    fn lane(&self, uri: &Uri, _headers: &HeaderMap) -> Lane {
-        if uri.path().starts_with("/slow") { self.lane } else { Lane::default() }
+    fn admit(&self, request: &request::Parts, _info: &ConnectionInfo) -> Admission {
+        Admission::Queue(if request.uri.path().starts_with("/slow") { self.lane } else { Lane::default() })
     }
 
     fn handle(&self, exchange: Exchange) {
@@ -98,6 +99,49 @@ fn a_lane_with_a_long_queue_does_not_make_others_wait_for_the_end_of_it() {
     }
 }
 
+/// As many as one connection may have queued in a lane, and more.
+#[test]
+fn a_lane_that_is_full_holds_up_no_others_of_the_same_connection() {
+    let lane = Lane { in_flight: 1, queue: usize::MAX, ..SLOW };
+    let (server, gate, calls) = slow(8, lane);
+    let mut client = Client::connect_http2(server.addr);
+    let streams: Vec<u32> = (1..).step_by(2).take(4 * support::cores() + 10).collect();
+    for &stream in &streams {
+        client.send(get(stream, "/slow"));
+    }
+    calls.next();
+    client.send(get(1001, "/quick"));
+    assert_eq!(client.status_of(1001), 200);
+    gate.open();
+    let mut ended: Vec<u32> = streams.iter().map(|_| client.ended()).collect();
+    ended.sort_unstable();
+    assert_eq!(ended, streams);
+}
+
+#[test]
+fn uploads_that_trickle_leave_half_of_their_lane_to_requests_that_are_whole() {
+    let (server, gate, calls) = slow(64, Lane { in_flight: 4, queue: 0, ..SLOW });
+    let mut uploads: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    for client in &mut uploads {
+        client.send("POST /slow HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\n");
+    }
+    calls.next();
+    calls.next();
+    // The others wait for the rest of their bodies, or for a place.
+    let mut whole = [ask(&server, "/slow/1"), ask(&server, "/slow/2")];
+    calls.next();
+    calls.next();
+    assert_eq!(server.connect().get("/slow/3").status, 503, "four are in flight");
+    gate.open();
+    for client in &mut whole {
+        assert_eq!(client.answer().status, 200);
+    }
+    for client in &mut uploads {
+        client.send("hello");
+        assert_eq!(client.answer().status, 200);
+    }
+}
+
 /// `/busy…` computes until it is told to stop, and meanwhile waits or gives way now and then; what is elsewhere is answered at once.
 struct Busy {
     is_over: Arc<AtomicBool>,
@@ -106,8 +150,8 @@ struct Busy {
 }
 
 impl Handler for Busy {
-    fn lane(&self, uri: &Uri, _headers: &HeaderMap) -> Lane {
-        Lane { id: u64::from(uri.path().starts_with("/busy")), ..Lane::default() }
+    fn admit(&self, request: &request::Parts, _info: &ConnectionInfo) -> Admission {
+        Admission::Queue(Lane { id: u64::from(request.uri.path().starts_with("/busy")), ..Lane::default() })
     }
 
     fn handle(&self, exchange: Exchange) {

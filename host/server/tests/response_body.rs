@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use astra_server::{Body, Bytes, Exchange, Request, Response, ResponseBuilder};
+use astra_server::{Body, Bytes, Exchange, Gone, Request, Response, ResponseBuilder};
 use http_body::Frame;
 use http_body_util::Full;
 use support::client::field;
@@ -425,7 +425,7 @@ fn a_handler_is_told_how_much_of_its_answer_went_out() {
     assert!(tells.is_empty(), "most of it is not written");
     client.reset();
     let sent = tells.next().expect_err("the client has left");
-    assert!((100 << 10..LENGTH).contains(&sent), "{sent} bytes");
+    assert!((100 << 10..LENGTH).contains(&sent.bytes) && sent.why == Gone::Left, "{sent:?}");
 
     // Pipelined, and the second without a body.
     let mut client = server.connect();
@@ -447,7 +447,7 @@ fn a_handler_is_told_that_its_answer_failed() {
     let server = start_handler(server(), handler);
     is_cut(&mut server.connect(), b"hello");
     let sent = tells.next().expect_err("the body has failed");
-    assert_eq!(sent, 5);
+    assert_eq!((sent.bytes, sent.why), (5, Gone::Left));
 }
 
 /// A body that fails after its first frame.

@@ -85,3 +85,16 @@ fn a_connection_that_was_idle_for_long_serves_the_next_request() {
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     assert_eq!(client.until_closed(), b"");
 }
+
+#[test]
+fn half_a_head_that_came_with_the_request_before_is_408() {
+    let server = start(
+        server().header_read_timeout(Duration::from_millis(50)).idle_timeout(Duration::from_secs(1000)),
+        |req: Request, _info| Response::new(Body::new(req.uri().path().to_owned())),
+    );
+    let mut client = server.connect();
+    client.send("GET /whole HTTP/1.1\r\nhost: test\r\n\r\nGET /half HTTP/1.1\r\nho");
+    assert_eq!(client.answer().text(), "/whole");
+    assert_eq!(client.answer().status, 408);
+    assert_eq!(client.until_closed(), b"");
+}

@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use astra_server::{
-    Body, Bytes, ConnectionInfo, Exchange, Interrupted, Request, Response, ResponseBuilder, Server, wait,
+    Body, Bytes, ConnectionInfo, Event, Exchange, Gone, Interrupted, Request, Response, ResponseBuilder, Server, wait,
 };
 use h2::client::SendRequest;
 use rustls::crypto::ring;
@@ -265,6 +265,7 @@ fn noise_is_answered_with_an_alert() {
     let answer = client.until_closed();
     assert_eq!(answer[..3], [0x15, 3, 3], "an alert");
     assert_eq!(connect(&server).get("/").status, 200);
+    assert_eq!(server.into_handle().counts().of(Event::HandshakeFailed), 1);
 }
 
 #[test]
@@ -314,6 +315,8 @@ fn a_handshake_has_a_time_of_its_own() {
         trickling.try_send([*bytes.next().expect("a cycle")]).is_err()
     });
     silent.until_closed();
+    let counts = server.into_handle().counts();
+    assert!(counts.of(Event::HandshakeTimeout) >= 2 && counts.of(Event::HandshakeFailed) == 0, "{counts:?}");
 }
 
 #[test]
@@ -439,7 +442,7 @@ fn a_reader_that_stops_is_cut_and_can_tell() {
     let error = client.stream_mut().read_to_end(&mut rest).expect_err("an end without close_notify");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert!(rest.len() < 16 << 20);
-    assert!(sent < 16 << 20, "{sent}");
+    assert!(sent.bytes < 16 << 20 && sent.why == Gone::TooSlow, "{sent:?}");
 }
 
 #[test]

@@ -68,6 +68,9 @@ pub(super) struct Flags {
     /// A line for each request on the standard error [default: text, or off with --quiet]
     #[arg(long, value_enum, value_name = "FORMAT")]
     access_log: Option<AccessLogFlag>,
+    /// What the host has to say on the standard error: this and what is worse [default: the level that RUST_LOG says, else info, or warn with --quiet]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
     /// Print only the addresses at start, and no access log unless asked for
     #[arg(long)]
     quiet: bool,
@@ -183,6 +186,25 @@ enum AccessLogFlag {
     Text,
     Json,
     Off,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl From<LogLevel> for log::LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
+        }
+    }
 }
 
 impl Run {
@@ -347,7 +369,7 @@ impl Run {
     fn need_no_flags(&self) -> anyhow::Result<()> {
         if self.flags.server != ServerFlags::default() || self.flags.handler != HandlerFlags::default() {
             bail!(
-                "`{}` says what is served: put what you gave as flags into it; only --listen, --control, --state, --access-log and --quiet go beside it",
+                "`{}` says what is served: put what you gave as flags into it; only --listen, --control, --state, --access-log, --log-level and --quiet go beside it",
                 self.path.display()
             );
         }
@@ -372,7 +394,7 @@ impl Run {
             .context("cannot start the thread that writes the log")?;
         // Fails only when there is a logger already, which then has been chosen by someone who knows better.
         if log::set_boxed_logger(Box::new(writer.log())).is_ok() {
-            log::set_max_level(if self.flags.quiet { log::LevelFilter::Warn } else { log::LevelFilter::Info });
+            log::set_max_level(self.flags.log_level());
         }
         Ok(writer)
     }
@@ -394,6 +416,15 @@ impl Run {
         for place in host.listens_on() {
             say(&format!("listening on {place}"));
         }
+    }
+}
+
+impl Flags {
+    fn log_level(&self) -> log::LevelFilter {
+        let default = if self.quiet { log::LevelFilter::Warn } else { log::LevelFilter::Info };
+        // Only a level: filters by module are for those who know the modules.
+        let from_environment = || env::var("RUST_LOG").ok()?.parse().ok();
+        self.log_level.map(Into::into).or_else(from_environment).unwrap_or(default)
     }
 }
 

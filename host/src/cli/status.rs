@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     control::client::{self, Question},
-    status::{HandlerStatus, RevisionStatus, Status},
+    status::{HandlerStatus, RevisionStatus, Status, Traffic},
 };
 
 /// Show what a running host serves: handlers, revisions, requests, failures, the last receipts
@@ -35,9 +35,18 @@ impl StatusCommand {
 }
 
 fn describe(status: &Status) -> String {
-    let Status { version, pid, started, listen, config, handlers } = status;
+    let Status { version, pid, started, listen, config, traffic, handlers } = status;
     let config = config.as_ref().map(|path| format!(", {path}")).unwrap_or_default();
     let mut lines = vec![format!("astra-host {version}, pid {pid}, since {started}, {}{config}", listen.join(" "))];
+    let Traffic { connections, accepted, in_flight, queued, events } = traffic;
+    lines.push(format!(
+        "connections: {connections} open, {accepted} accepted; requests: {in_flight} in flight, {queued} queued"
+    ));
+    let events: Vec<_> =
+        events.iter().filter(|(_, count)| **count > 0).map(|(name, count)| format!("{name} {count}")).collect();
+    if !events.is_empty() {
+        lines.push(format!("since the start: {}", events.join(", ")));
+    }
     lines.push(String::new());
     lines.extend(table(
         &["HANDLER", "REV", "STATE", "IN FLIGHT", "REQUESTS", "FAILURES", "SHA256", "SOURCE"],
@@ -46,6 +55,12 @@ fn describe(status: &Status) -> String {
     for handler in handlers {
         lines.push(String::new());
         lines.push(format!("{}: serves {}", handler.name, handler.routes.join(" ")));
+        if (handler.queued, handler.refused) != (0, 0) {
+            lines.push(format!(
+                "       {} queued, {} refused since the queue was full or slow",
+                handler.queued, handler.refused
+            ));
+        }
         lines.extend(handler.differs.iter().chain(&handler.guard).map(|note| format!("       {note}")));
         lines.extend(handler.last.iter().map(|receipt| format!("       last: {receipt}")));
     }
@@ -106,6 +121,8 @@ mod tests {
             in_flight: 4,
             requests: 10557,
             failures: 0,
+            queued: 3,
+            refused: 17,
             differs: Some("differs from astra.toml".to_owned()),
             guard: None,
             last: None,
@@ -116,10 +133,19 @@ mod tests {
             started: "2026-01-01T12:00:00.000Z".to_owned(),
             listen: vec!["http://127.0.0.1:8080".to_owned()],
             config: Some("astra.toml".to_owned()),
+            traffic: Traffic {
+                connections: 5,
+                accepted: 1200,
+                in_flight: 4,
+                queued: 3,
+                events: [("queue_full".to_owned(), 17), ("http2_flood".to_owned(), 0)].into(),
+            },
             handlers: vec![handler],
         };
         let expected = "\
 astra-host 0.1.0, pid 4711, since 2026-01-01T12:00:00.000Z, http://127.0.0.1:8080, astra.toml
+connections: 5 open, 1200 accepted; requests: 4 in flight, 3 queued
+since the start: queue_full 17
 
 HANDLER  REV  STATE       IN FLIGHT  REQUESTS  FAILURES  SHA256        SOURCE
 hello    r8   live                2     10432         0  41d3aabbccdd  /srv/hello.wasm
@@ -127,6 +153,7 @@ hello    r8   live                2     10432         0  41d3aabbccdd  /srv/hell
          r7   kept                2         5         0  41d3aabbccdd  /srv/hello.wasm
 
 hello: serves /hello/*
+       3 queued, 17 refused since the queue was full or slow
        differs from astra.toml";
         assert_eq!(describe(&status), expected);
     }

@@ -140,7 +140,8 @@ pub struct HandlerConfig {
     pub new_imports: NewImports,
 }
 
-/// How many requests of a handler there may be. What is not set leaves a quarter of the host's to others, if there are others.
+/// How many requests of a handler there may be. What is not set leaves a quarter of the host's to each of the others,
+/// even if all but that one are slow.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Admission {
     /// Requests that run or wait in its guests at once.

@@ -38,7 +38,7 @@ fn read_texts(table: &mut Table<'_>, key: &str, expected: &str, is_name: impl Fn
 fn read_dirs(table: &mut Table<'_>) -> Vec<DirGrant> {
     let mut dirs = Vec::new();
     for (guest, value) in table.table("dirs").unwrap_or_default() {
-        let name = format!("dirs.{guest}");
+        let name = dir(&guest);
         if guest.is_empty() || guest.contains('\0') {
             table.problem("`dirs` must have names for its directories, such as `/data`");
         }
@@ -52,6 +52,11 @@ fn read_dirs(table: &mut Table<'_>) -> Vec<DirGrant> {
         dirs.extend(grant.map(|(host, writable)| DirGrant { host, guest, writable }));
     }
     dirs
+}
+
+/// What a directory is called in errors, and where it is written down: `a.host` is not the `host` of `a`.
+pub(super) fn dir(guest: &str) -> String {
+    if guest.contains('.') { format!("dirs.{guest:?}") } else { format!("dirs.{guest}") }
 }
 
 fn read_outbound(table: &mut Table<'_>) -> Vec<OutboundRule> {

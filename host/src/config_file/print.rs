@@ -3,7 +3,7 @@
 
 use std::{fmt::Display, path::Path, time::Duration};
 
-use super::{ConfigFile, clients, reference, table::Written};
+use super::{ConfigFile, clients, grants, reference, table::Written};
 use crate::{
     config::{CertificateFiles, HandlerConfig, NewImports, ServerConfig, Text, format_size},
     guest::{CacheMode, Grants, NetworkGrant, OutboundRule, Reset},
@@ -107,7 +107,9 @@ fn print_handler(handler: &HandlerConfig, out: &mut Section<'_>) {
     for (key, most) in [("limits.in_flight", handler.admission.in_flight), ("limits.queue", handler.admission.queue)] {
         match most {
             Some(most) => out.raw(key, most),
-            None => out.comment(&format!("{key}: the server's, or three quarters of that beside other handlers")),
+            None => out.comment(&format!(
+                "{key}: the server's, or three quarters of that divided by the number of other handlers without it"
+            )),
         }
     }
     match handler.admission.queue_timeout {
@@ -254,7 +256,7 @@ impl Section<'_> {
     }
 
     fn dir(&mut self, guest: &str, host: &Path, writable: bool) {
-        let name = format!("dirs.{guest}");
+        let name = grants::dir(guest);
         let host = self.written(&name).unwrap_or_else(|| self.quoted_value(&format!("{name}.host"), host.display()));
         self.line(&format!("dirs.{}", quote(guest)), format_args!("{{ host = {host}, write = {writable} }}"));
     }

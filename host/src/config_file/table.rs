@@ -102,6 +102,11 @@ impl Table<'_> {
         self.source.problem(&format!("{}{text}", self.place));
     }
 
+    /// The value of a key as it was written.
+    pub(super) fn shown(&self, key: &str, value: &str) -> String {
+        self.source.shown(self.number, &self.name(key), value)
+    }
+
     /// Whether a key that was asked for was there.
     pub(super) fn has(&self, key: &str) -> bool {
         self.known.iter().any(|(known, was_there)| known == key && *was_there)

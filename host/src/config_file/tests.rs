@@ -247,7 +247,9 @@ fn what_is_left_out_has_a_default() {
 
 #[test]
 fn what_is_printed_says_the_same_without_secrets() {
-    for (folder, file) in [everything(), right(&with_handler("")), right(&with_handler("host = \"[::1]\""))] {
+    let dirs = with_handler("dirs = { a = { host = \"${env:DIR}\" }, \"a.host\" = \"b\" }");
+    let host = with_handler("host = \"[::1]\"");
+    for (folder, file) in [everything(), right(&with_handler("")), right(&host), right(&dirs)] {
         let printed = file.print();
         assert!(!printed.contains("hunter2") && !printed.contains("s3cret"), "{printed}");
         folder.write("astra.toml", &printed);
@@ -571,6 +573,17 @@ fn a_wrong_value_is_shown_as_it_was_written() {
     for text in [twice, elsewhere] {
         let error = Folder::new(&text).error();
         assert!(error.contains("`/${env:TOKEN}`") && !error.contains("hunter2"), "{error}");
+    }
+    let named = with_handler("").replace("hello\"", "${env:TOKEN}\"");
+    let watched = named.clone() + "watch = 1\nhost = \"${env:TOKEN}\"\nkeep = 0\n";
+    let guarded =
+        named.clone() + "host = \"${env:TOKEN}\"\nroute = \"/a\"\nguard = {}\nkeep = 0\nprobe = { path = \"/b\" }\n";
+    let asked = with_handler("route = \"/\"\nprobe = { path = \"/x\" }") + &named + "route = \"/x\"\n";
+    for text in
+        [watched, guarded, asked, (named.clone() + "route = \"/a\"\n").repeat(2), named + "route = [\"/\", \"/\"]"]
+    {
+        let error = Folder::new(&text).error();
+        assert!(error.contains("${env:TOKEN}") && !error.contains("hunter2"), "{error}");
     }
     let server = "[server]\nlisten = \"${env:TOKEN}\"\ntrusted_proxies = \"${env:TOKEN}\"\n";
     let error = Folder::new(&(server.to_owned() + &with_handler(""))).error();

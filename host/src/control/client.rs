@@ -68,7 +68,7 @@ pub(crate) enum ClientError {
 /// A question: method, path, query.
 pub(crate) struct Question {
     method: Method,
-    target: String,
+    pub(super) target: String,
     body: Body,
     length: u64,
 }

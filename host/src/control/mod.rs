@@ -17,6 +17,9 @@ pub(crate) mod client;
 pub(crate) mod server;
 
 mod event_stream;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
+mod metrics;
 mod operate;
 mod route;
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub(super) enum Task {
     Upgrade,
     TakeOver,
     Events,
+    Metrics,
     Healthz,
     Readyz,
 }
@@ -60,7 +61,7 @@ const fn route(
 }
 
 /// All of them; `GET /` answers with this list.
-pub(super) const ROUTES: [Route; 15] = [
+pub(super) const ROUTES: [Route; 16] = [
     route(Task::Index, "GET", "/", &[], "lists what can be asked for"),
     route(Task::Status, "GET", "/v1/status", &[], "the host, its handlers and their revisions"),
     route(Task::Requests, "GET", "/v1/requests", &[], "every request that runs or waits"),
@@ -80,6 +81,7 @@ pub(super) const ROUTES: [Route; 15] = [
     route(Task::Upgrade, "POST", "/v1/upgrade", &["exe", "within"], "starts a new host that takes this one's place"),
     route(Task::TakeOver, "POST", "/v1/take-over", &[], "for that new host: asks for all sockets"),
     route(Task::Events, "GET", "/v1/events", &[], "what happens, as server-sent events after Last-Event-ID"),
+    route(Task::Metrics, "GET", "/metrics", &[], "the numbers of the status, as Prometheus reads them"),
     route(Task::Healthz, "GET", "/healthz", &[], "200: the process lives; asks for no token"),
     route(Task::Readyz, "GET", "/readyz", &[], "200 while it serves, 503 once it drains; asks for no token"),
 ];

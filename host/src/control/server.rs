@@ -21,7 +21,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    event_stream,
+    event_stream, metrics,
     operate::Operate,
     route::{Asked, Query, ROUTES, Refused, Task, json},
     token::Token,
@@ -36,7 +36,14 @@ use crate::{
 
 const WORKERS: usize = 32;
 const SEATS: usize = 2;
-const CONNECTIONS: usize = 64;
+/// Connections, most of which are idle at any time; over TCP so many of one address, which cannot keep others out.
+const CONNECTIONS: usize = 256;
+const CONNECTIONS_PER_PEER: usize = 64;
+
+/// How long a connection may be silent, and a head may take: who opens many makes others wait no longer.
+const SILENCE: Duration = Duration::from_secs(2);
+const HEAD: Duration = Duration::from_secs(5);
+
 const QUEUE: usize = 16;
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -100,6 +107,9 @@ pub(crate) fn start(bound: Server, access: Access, operator: impl Operate, setti
         .seats(SEATS)
         .queue(QUEUE, QUEUE_TIMEOUT)
         .max_connections(CONNECTIONS)
+        .max_connections_per_peer(CONNECTIONS_PER_PEER)
+        .idle_timeout(SILENCE)
+        .header_read_timeout(HEAD)
         .worker_stack(worker_stack)
         .around_worker(around_worker)
         .start_service(control)
@@ -186,6 +196,7 @@ impl<O: Operate> Control<O> {
                 done(operator.hand_over().map(|pid| json!({ "pid": pid })))
             }
             Task::Events => self.follow(request.headers()),
+            Task::Metrics => Ok(metrics::response(&operator.status())),
             Task::Healthz => Ok(json(StatusCode::OK, &json!({ "alive": true }))),
             Task::Readyz => {
                 let ready = operator.is_ready();

@@ -25,7 +25,7 @@ use crate::{
     operator::SwapOptions,
     operator_error::OperatorError,
     receipt::{Action, Receipt},
-    status::{RequestStatus, Status},
+    status::{RequestStatus, Status, Traffic},
 };
 
 const MAX_MODULE: u64 = 1000;
@@ -86,6 +86,7 @@ impl Operate for Arc<Fake> {
             started: String::new(),
             listen: Vec::new(),
             config: None,
+            traffic: Traffic::default(),
             handlers: Vec::new(),
         }
     }
@@ -391,6 +392,17 @@ fn whoever_asks_is_told_whether_it_lives_and_serves() {
         assert_eq!(control.ask("GET /healthz", "", "").status, 200);
         assert_eq!(control.ask("GET /readyz", "", "").status, status);
     }
+}
+
+/// Those of one address, and more.
+#[test]
+fn clients_that_say_nothing_keep_nobody_out_for_long() {
+    let control = Control::start();
+    let silent: Vec<_> = (0..70).map(|_| control.connect()).collect();
+    for mut stream in silent {
+        assert_eq!(stream.read_to_end(&mut Vec::new()).expect("it is closed"), 0);
+    }
+    assert_eq!(control.ask("GET /healthz", "", "").status, 200);
 }
 
 #[test]

@@ -334,6 +334,20 @@ impl Stdout {
     }
 }
 
+/// The head that a program prints in these pieces: `None` while it has no end, `Err` if it is none.
+///
+/// # Errors
+/// It is no CGI response.
+#[cfg(fuzzing)]
+pub fn printed_head<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<(StatusCode, HeaderMap)>, ()> {
+    let stdout = Stdout::new(&Budget::new());
+    for piece in pieces {
+        let _ = stdout.print(Bytes::copy_from_slice(piece));
+    }
+    let head = stdout.take_head().map_err(drop)?;
+    Ok(head.map(|head| (head.status, head.headers)))
+}
+
 fn not_cgi(reason: &str) -> Failure {
     Failure::new(FailureKind::GuestError, format!("the program's output is no CGI response (RFC 3875): {reason}"))
 }

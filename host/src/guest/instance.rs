@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use astra_server::Gone;
 use http::{Response, uri::Scheme};
 use wasmtime::{
     PoolConcurrencyLimitError, Result, Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace,
@@ -417,6 +418,12 @@ fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
         },
         (Ok(()), Err(failure)) => Outcome::Failed(failure),
     };
+    let outcome = match outcome {
+        Outcome::Failed(failure) if failure.kind() == FailureKind::ClientGone => {
+            Outcome::Failed(cut_by_host(state.client.as_ref()).unwrap_or(failure))
+        }
+        outcome => outcome,
+    };
     let bytes_in = state.upload.bytes.load(Ordering::Relaxed);
     let report = Report { outcome, cpu: state.clock.end(), bytes_in, peak_memory: state.memory.peak() };
     drop(state); // a body that the guest left unfinished breaks here
@@ -426,6 +433,15 @@ fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
 /// The guest did not get to its end because of its client, whatever it made of that.
 fn client_gone() -> Failure {
     Failure::new(FailureKind::ClientGone, "the client went away before it had the whole response")
+}
+
+/// Why the client is gone, if it has not left by itself.
+fn cut_by_host(client: Option<&astra_server::Client>) -> Option<Failure> {
+    match client?.gone()? {
+        Gone::Stopped => Some(Failure::new(FailureKind::Drained, "the host stopped, and `drain` passed")),
+        Gone::TooSlow => Some(Failure::new(FailureKind::ClientTooSlow, "the client took nothing of the response")),
+        _ => None,
+    }
 }
 
 /// The one place where a `wasmtime::Error` becomes an outcome. `None`: the guest ended well after all.

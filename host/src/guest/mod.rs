@@ -53,6 +53,8 @@ mod tests;
 mod wakers;
 mod watch;
 
+#[cfg(fuzzing)]
+pub use self::cgi::printed_head;
 pub use self::{
     body::GuestBody,
     cgi::Gateway,

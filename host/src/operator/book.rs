@@ -38,7 +38,7 @@ impl Book {
     }
 
     pub(super) fn table(&self) -> Table {
-        Table { router: Arc::clone(&self.router), entries: self.handlers.iter().map(Handler::entry).collect() }
+        Table::new(Arc::clone(&self.router), self.handlers.iter().map(Handler::entry).collect())
     }
 
     pub(super) fn handler(&mut self, name: &str) -> Result<&mut Handler, OperatorError> {

@@ -27,6 +27,8 @@ use std::{
     time::Duration,
 };
 
+use astra_server::Counters;
+
 use self::{book::Book, swaps::Origin};
 use crate::{
     config::{Config, ServerConfig, Share},
@@ -41,7 +43,7 @@ use crate::{
     revision::Bell,
     router::Router,
     state_dir::StateDir,
-    status::{RequestStatus, Status},
+    status::{RequestStatus, Status, Traffic},
     table::Tables,
 };
 
@@ -163,13 +165,19 @@ impl Operator {
     /// The whole host.
     pub fn status(&self) -> Status {
         let book = self.0.lock();
-        let handlers = book.handlers.iter().map(|handler| handler.status(&book.farewells, self.differs(handler)));
+        let counters = self.0.holdings.get().map(|holdings| &holdings.counters);
+        let counts = counters.and_then(Counters::counts);
+        let handlers = book.handlers.iter().map(|handler| {
+            let queued = counters.map_or(0, |counters| counters.queued(handler.lane));
+            handler.status(&book.farewells, self.differs(handler), queued as u64)
+        });
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started: self.0.started.clone(),
             listen: self.0.listen.clone(),
             config: self.0.config.as_ref().map(|path| path.display().to_string()),
+            traffic: counts.as_ref().map(Traffic::from).unwrap_or_default(),
             handlers: handlers.collect(),
         }
     }

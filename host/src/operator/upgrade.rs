@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use astra_server::Sockets;
+use astra_server::{Counters, Sockets};
 
 use super::{Inner, Operator};
 use crate::{
@@ -39,6 +39,7 @@ pub(crate) struct Relaunch {
 /// What a host has to pass on, beside the state directory.
 pub(crate) struct Holdings {
     pub(crate) sockets: Sockets,
+    pub(crate) counters: Counters,
     pub(crate) files: SocketFilesShare,
     pub(crate) places: Places,
     pub(crate) control: ControlShare,

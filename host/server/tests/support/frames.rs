@@ -240,6 +240,16 @@ impl<S: Read + Write> Client<S> {
         }
         head.status()
     }
+
+    /// Reads up to the end of an answer, of whichever stream.
+    pub(crate) fn ended(&mut self) -> u32 {
+        loop {
+            let frame = self.frame().expect("the connection goes on");
+            if matches!(frame.kind, HEADERS | DATA) && frame.flags & END_STREAM != 0 {
+                return frame.stream;
+            }
+        }
+    }
 }
 
 /// Writes from a thread of its own until all is written or the server has had enough, while the client reads.

@@ -14,7 +14,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use astra_server::{Exchange, Handle, Handler, Server, Service};
+use astra_server::{Counters, Exchange, Handle, Handler, Server, Service};
 
 pub(crate) use client::Client;
 
@@ -36,6 +36,10 @@ impl Running {
 
     pub(crate) fn connect(&self) -> Client {
         Client::connect(self.addr)
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        self.handle.as_ref().expect("it was not taken").counters()
     }
 
     /// Takes the handle, to shut down in the middle of the test.

@@ -40,7 +40,7 @@ use crate::{
     watcher::watcher,
 };
 
-/// Requests that may wait for a worker; beyond that, and after [`QUEUE_TIMEOUT`], the answer is 503.
+/// Requests of a handler that may wait for a worker; beyond that, and after [`QUEUE_TIMEOUT`], the answer is 503.
 const QUEUE: usize = 1024;
 
 /// How long a request may wait for a worker.
@@ -411,7 +411,7 @@ fn serve(
     let server = bounded(server, &config.clients, open_files)
         .proxy_protocol(move |peer| proxies.iter().any(|network| network.contains(peer)))
         .max_workers(config.max_workers as usize)
-        .queue(QUEUE, QUEUE_TIMEOUT)
+        .queue(usize::MAX, QUEUE_TIMEOUT) // each handler's is bounded
         .max_body(config.max_body)
         .body_read_timeout(config.body_timeout)
         .worker_stack(engine.worker_stack())

@@ -25,22 +25,13 @@ pub(crate) struct Table {
     entries: Vec<Entry>,
     /// There is one handler, and every request is for it.
     is_for_all: bool,
-    /// Handlers for which it is not set how many requests may be in flight, and how many may wait.
-    unset: Unset,
-}
-
-struct Unset {
-    in_flight: usize,
-    queue: usize,
 }
 
 impl Table {
     /// `entries` by the index of `router`.
     pub(crate) fn new(router: Arc<Router>, entries: Vec<Entry>) -> Self {
         let is_for_all = entries.len() == 1 && router.is_for_all();
-        let count = |of: fn(&Admission) -> Option<u32>| entries.iter().filter(|e| of(&e.admission).is_none()).count();
-        let unset = Unset { in_flight: count(|a| a.in_flight), queue: count(|a| a.queue) };
-        Self { router, entries, is_for_all, unset }
+        Self { router, entries, is_for_all }
     }
 }
 
@@ -82,25 +73,24 @@ impl Entry {
     }
 }
 
-/// Most requests that all handlers together may have.
+/// Most requests that there may be.
 pub(crate) struct Most {
+    /// Of all handlers together.
     pub(crate) in_flight: usize,
+    /// Of one for which it is not set.
     pub(crate) queued: usize,
 }
 
 impl Most {
-    /// The lane of a handler. Of what is not set, all handlers but one have three quarters together, so that slow ones leave room for any other.
-    fn lane(&self, entry: &Entry, table: &Table) -> Lane {
-        let share = |most: usize, unset: usize| match table.entries.len() {
-            1 => most,
-            _ => ((most - most / 4) / (unset - 1).max(1)).max(1),
-        };
+    /// The lane of a handler. One that is not alone leaves a quarter, of which each of the others keeps its part, even if many are slow.
+    fn lane(&self, entry: &Entry, handlers: usize) -> Lane {
         let Admission { in_flight, queue, queue_timeout } = entry.admission;
-        let count = |set: Option<u32>, most, unset| set.map_or_else(|| share(most, unset), |set| set as usize);
+        let unset = if handlers > 1 { self.in_flight - self.in_flight / 4 } else { self.in_flight };
         Lane {
             id: entry.lane,
-            in_flight: count(in_flight, self.in_flight, table.unset.in_flight),
-            queue: count(queue, self.queued, table.unset.queue),
+            in_flight: in_flight.map_or(unset, |set| set as usize),
+            kept: if handlers > 1 { (self.in_flight / 4 / handlers).max(1) } else { usize::MAX },
+            queue: queue.map_or(self.queued, |set| set as usize),
             queue_timeout,
         }
     }
@@ -121,7 +111,7 @@ impl Tables {
     pub(crate) fn lane(&self, host: Option<&str>, path: &str) -> Option<Lane> {
         let table = self.table.load();
         let index = if table.is_for_all { 0 } else { table.router.find(host, path)?.handler };
-        table.entries.get(index).map(|entry| self.most.lane(entry, &table))
+        table.entries.get(index).map(|entry| self.most.lane(entry, table.entries.len()))
     }
 
     /// The live revision of the handler that a request is for, which is not pinned.

@@ -20,6 +20,9 @@ pub struct Lane {
     pub id: u64,
     /// Requests of the lane that may have been started and not ended, running or waiting; at least 1.
     pub in_flight: usize,
+    /// As many of them may be started as long as there is room for any; more, only while three quarters of all requests that may have been
+    /// started are not. So lanes that are slow or sought after leave room for the others, however many they are.
+    pub kept: usize,
     /// Requests of the lane that may wait to be started; beyond it the client gets 503 at once.
     pub queue: usize,
     /// How long one may wait to be started; then its client gets 503. None: as long as the server says.
@@ -29,7 +32,7 @@ pub struct Lane {
 impl Default for Lane {
     /// Without bounds of its own.
     fn default() -> Self {
-        Self { id: 0, in_flight: usize::MAX, queue: usize::MAX, queue_timeout: None }
+        Self { id: 0, in_flight: usize::MAX, kept: usize::MAX, queue: usize::MAX, queue_timeout: None }
     }
 }
 
@@ -48,6 +51,15 @@ pub(crate) struct Turn {
     pub(crate) lane: u64,
     /// How long requests of the lane hold a seat, by the average, before they wait or end; 0 while that is not known.
     pub(crate) expected: Nanos,
+}
+
+/// What may be started, as far as all lanes are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Nothing,
+    /// What is kept for its lane.
+    Kept,
+    Anything,
 }
 
 /// Who is next.
@@ -97,6 +109,7 @@ struct Queue<R, B> {
     /// Those that come back, first in first out; and whether they had to give way.
     returning: VecDeque<(B, bool)>,
     in_flight: usize,
+    kept: usize,
     started: usize,
     /// Of those that come back, how many had to give way.
     pressed: usize,
@@ -110,6 +123,8 @@ struct Claim {
     lane: u64,
     used: Nanos,
     new: bool,
+    /// What is new is within what is kept for the lane.
+    is_kept: bool,
     back: bool,
     last: Next,
 }
@@ -120,6 +135,7 @@ impl<R, B> Queue<R, B> {
             requests: VecDeque::new(),
             returning: VecDeque::new(),
             in_flight: 1,
+            kept: 1,
             started: 0,
             pressed: 0,
             last: Next::Back,
@@ -134,7 +150,8 @@ impl<R, B> Queue<R, B> {
 }
 
 impl Claim {
-    fn next(&self, may_start: bool) -> Option<Next> {
+    fn next(&self, room: Room) -> Option<Next> {
+        let may_start = room == Room::Anything || (room == Room::Kept && self.is_kept);
         match (self.new && may_start, self.back) {
             (true, true) if self.last == Next::New => Some(Next::Back),
             (true, _) => Some(Next::New),
@@ -166,7 +183,7 @@ impl<R, B> Lanes<R, B> {
             self.many = FEW.max(2 * self.lanes.len());
         }
         let queue = self.lanes.entry(lane.id).or_insert_with(Queue::new);
-        queue.in_flight = lane.in_flight.max(1);
+        (queue.in_flight, queue.kept) = (lane.in_flight.max(1), lane.kept);
         // One that can be started at once waits for a worker, and not for its lane.
         if queue.requests.len() >= lane.queue && queue.started + queue.requests.len() >= queue.in_flight {
             return Err(request);
@@ -177,21 +194,21 @@ impl<R, B> Lanes<R, B> {
         Ok(())
     }
 
-    /// Whose turn it is. `may_start`: as far as all lanes are concerned, a request may be started.
-    pub(crate) fn next(&self, may_start: bool) -> Option<Next> {
-        Some(self.first(may_start)?.1)
+    /// Whose turn it is.
+    pub(crate) fn next(&self, room: Room) -> Option<Next> {
+        Some(self.first(room)?.1)
     }
 
     /// The first of those that have used the least.
-    fn first(&self, may_start: bool) -> Option<(u64, Next)> {
-        let claims = self.claims.iter().filter_map(|claim| Some((claim.used, claim.lane, claim.next(may_start)?)));
+    fn first(&self, room: Room) -> Option<(u64, Next)> {
+        let claims = self.claims.iter().filter_map(|claim| Some((claim.used, claim.lane, claim.next(room)?)));
         let (_, lane, next) = claims.min_by_key(|(used, ..)| *used)?;
         Some((lane, next))
     }
 
     /// The next request, if a new one is next. Its lane counts it from now on.
-    pub(crate) fn start(&mut self) -> Option<(R, Turn)> {
-        let (lane, Next::New) = self.first(true)? else { return None };
+    pub(crate) fn start(&mut self, room: Room) -> Option<(R, Turn)> {
+        let (lane, Next::New) = self.first(room)? else { return None };
         let queue = self.lanes.get_mut(&lane)?;
         let request = queue.requests.pop_front()?;
         queue.started += 1;
@@ -202,8 +219,8 @@ impl<R, B> Lanes<R, B> {
     }
 
     /// Whoever comes back next, if one that comes back is.
-    pub(crate) fn resume(&mut self, may_start: bool) -> Option<B> {
-        let (lane, Next::Back) = self.first(may_start)? else { return None };
+    pub(crate) fn resume(&mut self, room: Room) -> Option<B> {
+        let (lane, Next::Back) = self.first(room)? else { return None };
         let queue = self.lanes.get_mut(&lane)?;
         let (back, was_pressed) = queue.returning.pop_front()?;
         queue.pressed -= usize::from(was_pressed);
@@ -262,16 +279,20 @@ impl<R, B> Lanes<R, B> {
         let Some(queue) = self.lanes.get_mut(&lane) else { return };
         let (new, back) = (queue.may_start(self.most_pressed), !queue.returning.is_empty());
         let at = self.claims.iter().position(|claim| claim.lane == lane);
-        match at {
-            Some(at) if !new && !back => {
+        if !new && !back {
+            if let Some(at) = at {
                 self.claims.remove(at);
             }
-            None if !new && !back => {}
-            Some(at) => self.claims[at] = Claim { lane, used: queue.used, new, back, last: queue.last },
-            None => {
-                queue.used = queue.used.max(self.now);
-                self.claims.push(Claim { lane, used: queue.used, new, back, last: queue.last });
-            }
+            return;
+        }
+        if at.is_none() {
+            queue.used = queue.used.max(self.now);
+        }
+        let is_kept = queue.started < queue.kept;
+        let claim = Claim { lane, used: queue.used, new, is_kept, back, last: queue.last };
+        match at {
+            Some(at) => self.claims[at] = claim,
+            None => self.claims.push(claim),
         }
     }
 
@@ -309,12 +330,12 @@ mod tests {
     use super::*;
 
     fn lane(id: u64, in_flight: usize, queue: usize) -> Lane {
-        Lane { id, in_flight, queue, queue_timeout: None }
+        Lane { id, in_flight, queue, ..Lane::default() }
     }
 
     /// Starts all that may be.
     fn start(lanes: &mut Lanes<&'static str, ()>) -> Vec<&'static str> {
-        std::iter::from_fn(|| lanes.start()).map(|(request, _)| request).collect()
+        std::iter::from_fn(|| lanes.start(Room::Anything)).map(|(request, _)| request).collect()
     }
 
     #[test]
@@ -326,7 +347,7 @@ mod tests {
         }
         assert_eq!(lanes.queued(), 5);
         assert_eq!(start(&mut lanes), ["a1", "b1", "a2", "b2", "a3"]);
-        assert_eq!((lanes.queued(), lanes.next(true)), (0, None));
+        assert_eq!((lanes.queued(), lanes.next(Room::Anything)), (0, None));
     }
 
     /// Runs requests of two lanes one after the other, each as long as its lane takes; how many of each were run.
@@ -338,7 +359,7 @@ mod tests {
             }
         }
         for _ in 0..requests {
-            let (id, turn) = lanes.start().expect("there are more");
+            let (id, turn) = lanes.start(Room::Anything).expect("there are more");
             lanes.pay(turn.lane, Held::Sample(takes[id as usize]));
             lanes.end(turn.lane);
             lanes.push(&lane(id, usize::MAX, 100), id).expect("there is room");
@@ -360,23 +381,24 @@ mod tests {
         let mut lanes = Lanes::new(1);
         run(&mut lanes, [1_000_000, 1_000_000], 20);
         // What it does after a wait counts as well.
-        let (id, turn) = lanes.start().expect("there are more");
+        let (id, turn) = lanes.start(Room::Anything).expect("there are more");
         lanes.pay(turn.lane, Held::Long(1_000_000));
         lanes.come_back(turn.lane, (), false);
-        while lanes.resume(true).is_none() {
-            lanes.start().expect("it is not next");
+        while lanes.resume(Room::Anything).is_none() {
+            lanes.start(Room::Anything).expect("it is not next");
         }
         lanes.pay(turn.lane, Held::Long(41_000_000));
         let starts = |lanes: &mut Lanes<u64, ()>, most| {
-            let others = std::iter::from_fn(|| lanes.start()).take(most).take_while(|(other, _)| *other != id);
+            let others =
+                std::iter::from_fn(|| lanes.start(Room::Anything)).take(most).take_while(|(other, _)| *other != id);
             others.count()
         };
         assert!((39..=42).contains(&starts(&mut lanes, 100)), "40 ms of the other's");
         let mut lanes = Lanes::new(1);
         run(&mut lanes, [100_000_000, 100_000_000], 20);
-        let (id, turn) = lanes.start().expect("there are more");
+        let (id, turn) = lanes.start(Room::Anything).expect("there are more");
         lanes.pay(turn.lane, Held::Long(u64::MAX / 2));
-        let others = std::iter::from_fn(|| lanes.start()).take_while(|(other, _)| *other != id);
+        let others = std::iter::from_fn(|| lanes.start(Room::Anything)).take_while(|(other, _)| *other != id);
         assert!((9..=12).contains(&others.count()), "one second of the other's");
     }
 
@@ -386,7 +408,7 @@ mod tests {
         let (busy, late) = (lane(1, 9, 999), lane(2, 9, 999));
         for _ in 0..200 {
             lanes.push(&busy, "busy").expect("there is room");
-            let (_, turn) = lanes.start().expect("it may");
+            let (_, turn) = lanes.start(Room::Anything).expect("it may");
             lanes.pay(turn.lane, Held::Sample(1_000_000));
             lanes.end(turn.lane);
         }
@@ -394,7 +416,7 @@ mod tests {
             lanes.push(&lane, request).expect("there is room");
         }
         let mut order = Vec::new();
-        while let Some((request, turn)) = lanes.start() {
+        while let Some((request, turn)) = lanes.start(Room::Anything) {
             lanes.pay(turn.lane, Held::Sample(1_000_000));
             lanes.end(turn.lane);
             order.push(request);
@@ -412,16 +434,16 @@ mod tests {
             lanes.push(&busy, "new").expect("there is room");
         }
         for _ in 0..3 {
-            lanes.start().expect("it may");
+            lanes.start(Room::Anything).expect("it may");
         }
         for back in ["first", "second", "third"] {
             lanes.come_back(1, back, false);
         }
         let mut order = Vec::new();
-        while let Some(next) = lanes.next(true) {
+        while let Some(next) = lanes.next(Room::Anything) {
             order.push(match next {
-                Next::New => lanes.start().expect("it is next").0,
-                Next::Back => lanes.resume(true).expect("it is next"),
+                Next::New => lanes.start(Room::Anything).expect("it is next").0,
+                Next::Back => lanes.resume(Room::Anything).expect("it is next"),
             });
         }
         assert_eq!(order, ["first", "new", "second", "new", "third", "new", "new", "new", "new"]);
@@ -434,17 +456,30 @@ mod tests {
         for request in ["1", "2", "3"] {
             lanes.push(&busy, request).expect("there is room");
         }
-        lanes.start().expect("it may");
+        lanes.start(Room::Anything).expect("it may");
         for started in ["2", "3"] {
             lanes.pay(1, Held::Long(5_000_000));
             lanes.come_back(1, (), true);
-            let next = lanes.start().map(|(request, _)| request);
+            let next = lanes.start(Room::Anything).map(|(request, _)| request);
             assert_eq!(next, (started == "2").then_some("2"));
         }
         lanes.push(&other, "other").expect("there is room");
-        assert_eq!(lanes.start().map(|(request, _)| request), Some("other"));
-        assert!(lanes.resume(true).is_some());
-        assert_eq!(lanes.start().map(|(request, _)| request), Some("3"));
+        assert_eq!(lanes.start(Room::Anything).map(|(request, _)| request), Some("other"));
+        assert!(lanes.resume(Room::Anything).is_some());
+        assert_eq!(lanes.start(Room::Anything).map(|(request, _)| request), Some("3"));
+    }
+
+    #[test]
+    fn where_little_is_left_a_lane_has_what_is_kept_for_it() {
+        let mut lanes = Lanes::<_, ()>::new(1);
+        let keeps = |id| Lane { kept: 1, ..lane(id, 9, 9) };
+        for (id, request) in [(1, "a1"), (1, "a2"), (2, "b1"), (2, "b2")] {
+            lanes.push(&keeps(id), request).expect("there is room");
+        }
+        let mut kept = || lanes.start(Room::Kept).map(|(request, _)| request);
+        assert_eq!([kept(), kept(), kept()], [Some("a1"), Some("b1"), None]);
+        assert_eq!(lanes.next(Room::Nothing), None);
+        assert_eq!(start(&mut lanes), ["a2", "b2"]);
     }
 
     #[test]
@@ -455,7 +490,7 @@ mod tests {
             lanes.push(&lane, request).expect("there is room");
         }
         assert_eq!(start(&mut lanes), ["f1", "o1", "f2"]);
-        assert!(lanes.next(true).is_none());
+        assert!(lanes.next(Room::Anything).is_none());
         lanes.end(1);
         assert_eq!(start(&mut lanes), ["f3"]);
         lanes.end(1);
@@ -490,7 +525,7 @@ mod tests {
         lanes.push(&lane(1, 1, 9), "4").expect("there is room");
         lanes.end(1);
         lanes.end(1);
-        assert!(lanes.next(true).is_none());
+        assert!(lanes.next(Room::Anything).is_none());
         lanes.end(1);
         assert_eq!(start(&mut lanes), ["4"]);
     }
@@ -514,7 +549,7 @@ mod tests {
         let mut lanes = Lanes::<_, ()>::new(1);
         for id in 0..1000 {
             lanes.push(&lane(id, 1, 1), "request").expect("there is room");
-            lanes.start().expect("it may");
+            lanes.start(Room::Anything).expect("it may");
             lanes.end(id);
         }
         assert!(lanes.lanes.len() <= FEW, "{}", lanes.lanes.len());

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::lanes::{Held, Lane, Lanes, Nanos, Next, Turn};
+use crate::lanes::{Held, Lane, Lanes, Nanos, Next, Room, Turn};
 use crate::parker::Parker;
 use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering, lock};
 
@@ -348,7 +348,7 @@ impl<T, R> Seats<T, R> {
         {
             return Some(Step::Poll(task));
         }
-        if may_start && let Some((request, turn)) = s.requests.start() {
+        if may_start && let Some((request, turn)) = s.requests.start(self.room(s)) {
             s.running += 1;
             s.open += 1;
             me.lane.store(turn.lane, Ordering::Relaxed);
@@ -372,11 +372,15 @@ impl<T, R> Seats<T, R> {
 
     /// Whose turn it is to have a seat: at most so many run at once.
     fn turn(&self, s: &State<T, R>) -> Option<Next> {
-        if s.running < self.bounds.running() { s.requests.next(self.has_room(s)) } else { None }
+        if s.running < self.bounds.running() { s.requests.next(self.room(s)) } else { None }
     }
 
-    fn has_room(&self, s: &State<T, R>) -> bool {
-        s.open < self.bounds.open
+    fn room(&self, s: &State<T, R>) -> Room {
+        match s.open {
+            open if open >= self.bounds.open => Room::Nothing,
+            open if open >= self.bounds.open - self.bounds.open / 4 => Room::Kept,
+            _ => Room::Anything,
+        }
     }
 
     fn startable(&self, s: &State<T, R>) -> bool {
@@ -389,7 +393,7 @@ impl<T, R> Seats<T, R> {
 
     /// Whoever comes back next goes on; the caller has seen that it is the turn of somebody who does.
     fn seat_next(&self, s: &mut State<T, R>) -> Call {
-        let Some(member) = s.requests.resume(self.has_room(s)) else { return Call::Nobody };
+        let Some(member) = s.requests.resume(self.room(s)) else { return Call::Nobody };
         s.seat(&member);
         Call::Member(member)
     }
@@ -516,7 +520,7 @@ impl<T, R> Seats<T, R> {
     /// until it has it. None: it goes on.
     pub(crate) fn give_way(&self, me: &Arc<Member>, held: Held) -> Option<Call> {
         let mut s = lock(&self.state);
-        if s.closed || me.place() != REQUEST || s.requests.next(self.has_room(&s)).is_none() {
+        if s.closed || me.place() != REQUEST || s.requests.next(self.room(&s)).is_none() {
             return None;
         }
         s.steps += 1;

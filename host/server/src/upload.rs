@@ -421,7 +421,7 @@ fn half(of: usize) -> usize {
 mod tests {
     use super::*;
 
-    const ANY: Lane = Lane { id: 0, in_flight: usize::MAX, queue: usize::MAX, queue_timeout: None };
+    const ANY: Lane = Lane { id: 0, in_flight: usize::MAX, kept: usize::MAX, queue: usize::MAX, queue_timeout: None };
 
     #[test]
     fn half_of_the_open_requests_may_wait_for_bodies_and_the_next_comes_in_turn() {

@@ -14,7 +14,7 @@ use http_body_util::Full;
 use support::frames::{get, post, rst_stream};
 use support::{Client, Gate, Running, Signals, server, signals, start_handler, until};
 
-const LANE: Lane = Lane { id: 1, in_flight: 1, queue: usize::MAX, queue_timeout: None };
+const LANE: Lane = Lane { id: 1, in_flight: 1, kept: usize::MAX, queue: usize::MAX, queue_timeout: None };
 
 /// `/health` is answered at once; `/held…` is held at the gate, one at a time; `/computes` computes until told to stop; all else is served.
 struct Admits {

@@ -138,7 +138,7 @@ fn guarded(server: Server, lane: Lane) -> (Running, Gate, Signals<Duration>, Ref
     (start_handler(server, handler), gate, calls, (refusals, tells))
 }
 
-const NARROW: Lane = Lane { id: 7, in_flight: 1, queue: 1, queue_timeout: None };
+const NARROW: Lane = Lane { id: 7, in_flight: 1, kept: usize::MAX, queue: 1, queue_timeout: None };
 
 #[test]
 fn a_full_queue_is_told_from_a_wait_that_was_too_long() {

@@ -12,7 +12,7 @@ use http_body_util::Full;
 use support::frames::get;
 use support::{Client, Gate, Running, server, signals, start_handler};
 
-const SLOW: Lane = Lane { id: 1, in_flight: 2, queue: 1, queue_timeout: None };
+const SLOW: Lane = Lane { id: 1, in_flight: 2, kept: usize::MAX, queue: 1, queue_timeout: None };
 
 /// `/slow…` is held at the gate and has a lane with bounds; what is elsewhere is answered at once.
 struct Slow {

@@ -140,8 +140,8 @@ pub struct HandlerConfig {
     pub new_imports: NewImports,
 }
 
-/// How many requests of a handler there may be. What is not set leaves a quarter of the host's to each of the others,
-/// even if all but that one are slow.
+/// How many requests of a handler there may be. However many handlers are slow, the last quarter of the host's workers is
+/// kept for all of them alike.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Admission {
     /// Requests that run or wait in its guests at once.

@@ -104,13 +104,13 @@ fn print_handler(handler: &HandlerConfig, out: &mut Section<'_>) {
         }
     }
     out.size("limits.memory", handler.limits.memory);
-    for (key, most) in [("limits.in_flight", handler.admission.in_flight), ("limits.queue", handler.admission.queue)] {
-        match most {
-            Some(most) => out.raw(key, most),
-            None => out.comment(&format!(
-                "{key}: the server's, or three quarters of that divided by the number of other handlers without it"
-            )),
-        }
+    match handler.admission.in_flight {
+        Some(most) => out.raw("limits.in_flight", most),
+        None => out.comment("limits.in_flight: `max_workers`, or three quarters of that beside other handlers"),
+    }
+    match handler.admission.queue {
+        Some(most) => out.raw("limits.queue", most),
+        None => out.comment("limits.queue: 1024"),
     }
     match handler.admission.queue_timeout {
         Some(timeout) => out.duration("limits.queue_timeout", timeout),

@@ -245,9 +245,11 @@ impl Router {
         Ok(())
     }
 
-    /// `/hello/*` is `/hello` and `/hello/` too, where nobody has claimed these.
+    /// `/hello/*` is `/hello` and `/hello/` too, where nobody has claimed these; the more specific first, since `/hello//*` is `/hello/` as well.
     fn add_roots_of_wildcards(&mut self) {
-        for index in 0..self.entries.len() {
+        let mut order: Vec<usize> = (0..self.entries.len()).collect();
+        order.sort_by_key(|index| self.entries[*index].rank.clone());
+        for index in order {
             let route = self.entries[index].route.clone();
             let Some(prefix) = route.prefix() else { continue };
             let prefix = pattern(prefix, |name| format!("{{{name}}}"));
@@ -373,6 +375,21 @@ mod tests {
                 assert_eq!(found(&router, None, path), *expected, "{path} among {routes:?}");
             }
         }
+    }
+
+    #[test]
+    fn of_two_wildcards_with_the_same_root_the_more_specific_has_it() {
+        assert_found(
+            &["/*", "//*", "/hello/*", "/hello//*"],
+            &[
+                ("/", "//* *="),
+                ("//", "//* *="),
+                ("/hello", "/hello/* *="),
+                ("/hello/", "/hello//* *="),
+                ("/hello/a", "/hello/* *=a"),
+                ("/other", "/* *=other"),
+            ],
+        );
     }
 
     #[test]

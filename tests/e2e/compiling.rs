@@ -26,14 +26,10 @@ fn compile(module: &[u8], memory: u64) -> Output {
 
 /// A component that is work to compile.
 fn large_component() -> Vec<u8> {
-    wat::parse_str(format!("(component (core module {}))", many_functions())).expect("valid text")
-}
-
-/// Functions that are work to compile, as text.
-pub(crate) fn many_functions() -> String {
     let body = "(i64.mul (local.get 0) (i64.add (local.get 0) (i64.const 7)))";
     let lines = format!("(local.set 0 {body})").repeat(100);
-    format!("(func (param i64) (result i64) {lines} (local.get 0))").repeat(2000)
+    let functions = format!("(func (param i64) (result i64) {lines} (local.get 0))").repeat(2000);
+    wat::parse_str(format!("(component (core module {functions}))")).expect("valid text")
 }
 
 #[test]

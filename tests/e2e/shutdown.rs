@@ -1,6 +1,6 @@
 //! SIGINT and SIGTERM: stop accepting, let requests finish, tell connections before they are closed, exit 0. A second one exits at once.
 
-use std::{net::TcpStream, sync::mpsc, thread};
+use std::{net::TcpStream, path::Path, sync::mpsc, thread};
 
 use rustix::process::Signal;
 
@@ -221,14 +221,20 @@ fn a_second_signal_ends_it_at_once() {
     }
 }
 
+/// A host with that control socket, and a client that has the head of an answer which takes half a second.
+fn in_the_middle_of_an_answer(control: &Path) -> (Host, Client) {
+    let host = Host::with("sse").flag("--control", control).start();
+    let mut client = host.connect();
+    client.ask("/?ms=10&count=50");
+    assert_eq!(client.head().status, 200);
+    (host, client)
+}
+
 #[test]
 fn an_operators_second_stop_waits_for_the_same_end() {
     let scratch = Scratch::short();
     let control = scratch.join("control");
-    let mut host = Host::with("sse").flag("--control", &control).start();
-    let mut client = host.connect();
-    client.ask("/?ms=10&count=50");
-    assert_eq!(client.head().status, 200);
+    let (mut host, mut client) = in_the_middle_of_an_answer(&control);
     let stop = || Setup::bare().arg("stop").flag("--control", &control);
     let first = stop().begin();
     host.stderr_with("finishing what runs");
@@ -262,10 +268,7 @@ fn signals_that_mean_something_to_others_are_told_what_to_use_instead() {
 fn a_signal_after_an_operators_stop_cuts_nothing() {
     let scratch = Scratch::short();
     let control = scratch.join("control");
-    let mut host = Host::with("sse").flag("--control", &control).start();
-    let mut client = host.connect();
-    client.ask("/?ms=10&count=50");
-    assert_eq!(client.head().status, 200);
+    let (mut host, mut client) = in_the_middle_of_an_answer(&control);
     let stop = Setup::bare().arg("stop").arg("--no-wait").flag("--control", &control).end();
     assert_eq!(stop.code, Some(0), "{stop:?}");
     host.stderr_with("finishing what runs");

@@ -294,6 +294,17 @@ impl http_body::Body for Body {
     }
 }
 
+/// The size of what is held of a body, so many bytes, and of the rest, of which there is a hint.
+pub(crate) fn after(held: usize, rest: &SizeHint) -> SizeHint {
+    let held = held as u64;
+    let mut hint = SizeHint::new();
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper.saturating_add(held));
+    }
+    hint.set_lower(rest.lower().saturating_add(held));
+    hint
+}
+
 /// A request's body: counted against its limit, and given up when the client stalls.
 struct IncomingBody {
     body: Upload,

@@ -93,15 +93,19 @@ impl Held {
 
 pub(crate) struct Lanes<R, B> {
     lanes: HashMap<u64, Queue<R, B>>,
-    /// While so many of a lane had to give way, nothing of it is started, or there would be ever more of them.
-    most_pressed: usize,
     /// So many make it worth a look which of them can be forgotten.
     many: usize,
-    /// The lanes that have something to do.
+    line: Line,
+    queued: usize,
+}
+
+/// The lanes that have something to do.
+struct Line {
     claims: Vec<Claim>,
     /// What the lane had used that was last in turn.
     now: Nanos,
-    queued: usize,
+    /// While so many of a lane had to give way, nothing of it is started, or there would be ever more of them.
+    most_pressed: usize,
 }
 
 struct Queue<R, B> {
@@ -161,9 +165,48 @@ impl Claim {
     }
 }
 
+impl Line {
+    /// The first of those that have used the least.
+    fn first(&self, room: Room) -> Option<(u64, Next)> {
+        let claims = self.claims.iter().filter_map(|claim| Some((claim.used, claim.lane, claim.next(room)?)));
+        let (_, lane, next) = claims.min_by_key(|(used, ..)| *used)?;
+        Some((lane, next))
+    }
+
+    /// One of the lane has a seat from now on: its lane pays for the time that this will take on average.
+    fn seat<R, B>(&mut self, lane: u64, queue: &mut Queue<R, B>, next: Next) {
+        queue.last = next;
+        self.now = self.now.max(queue.used);
+        queue.used += queue.average.max(1);
+        self.update(lane, queue);
+    }
+
+    /// Brings the lane's claim in line with its queue.
+    fn update<R, B>(&mut self, lane: u64, queue: &mut Queue<R, B>) {
+        let (new, back) = (queue.may_start(self.most_pressed), !queue.returning.is_empty());
+        let at = self.claims.iter().position(|claim| claim.lane == lane);
+        if !new && !back {
+            if let Some(at) = at {
+                self.claims.remove(at);
+            }
+            return;
+        }
+        if at.is_none() {
+            queue.used = queue.used.max(self.now);
+        }
+        let is_kept = queue.started < queue.kept;
+        let claim = Claim { lane, used: queue.used, new, is_kept, back, last: queue.last };
+        match at {
+            Some(at) => self.claims[at] = claim,
+            None => self.claims.push(claim),
+        }
+    }
+}
+
 impl<R, B> Lanes<R, B> {
     pub(crate) fn new(most_pressed: usize) -> Self {
-        Self { lanes: HashMap::new(), most_pressed, many: FEW, claims: Vec::new(), now: 0, queued: 0 }
+        let line = Line { claims: Vec::new(), now: 0, most_pressed };
+        Self { lanes: HashMap::new(), many: FEW, line, queued: 0 }
     }
 
     /// Requests that wait to be started.
@@ -190,52 +233,35 @@ impl<R, B> Lanes<R, B> {
         }
         queue.requests.push_back(request);
         self.queued += 1;
-        self.claim(lane.id);
+        self.line.update(lane.id, queue);
         Ok(())
     }
 
     /// Whose turn it is.
     pub(crate) fn next(&self, room: Room) -> Option<Next> {
-        Some(self.first(room)?.1)
-    }
-
-    /// The first of those that have used the least.
-    fn first(&self, room: Room) -> Option<(u64, Next)> {
-        let claims = self.claims.iter().filter_map(|claim| Some((claim.used, claim.lane, claim.next(room)?)));
-        let (_, lane, next) = claims.min_by_key(|(used, ..)| *used)?;
-        Some((lane, next))
+        Some(self.line.first(room)?.1)
     }
 
     /// The next request, if a new one is next. Its lane counts it from now on.
     pub(crate) fn start(&mut self, room: Room) -> Option<(R, Turn)> {
-        let (lane, Next::New) = self.first(room)? else { return None };
+        let (lane, Next::New) = self.line.first(room)? else { return None };
         let queue = self.lanes.get_mut(&lane)?;
         let request = queue.requests.pop_front()?;
         queue.started += 1;
         self.queued -= 1;
         let turn = Turn { lane, expected: queue.average };
-        self.seat(lane, Next::New);
+        self.line.seat(lane, queue, Next::New);
         Some((request, turn))
     }
 
     /// Whoever comes back next, if one that comes back is.
     pub(crate) fn resume(&mut self, room: Room) -> Option<B> {
-        let (lane, Next::Back) = self.first(room)? else { return None };
+        let (lane, Next::Back) = self.line.first(room)? else { return None };
         let queue = self.lanes.get_mut(&lane)?;
         let (back, was_pressed) = queue.returning.pop_front()?;
         queue.pressed -= usize::from(was_pressed);
-        self.seat(lane, Next::Back);
+        self.line.seat(lane, queue, Next::Back);
         Some(back)
-    }
-
-    /// One of the lane has a seat from now on: its lane pays for the time that this will take on average.
-    fn seat(&mut self, lane: u64, next: Next) {
-        if let Some(queue) = self.lanes.get_mut(&lane) {
-            queue.last = next;
-            self.now = self.now.max(queue.used);
-            queue.used += queue.average.max(1);
-        }
-        self.claim(lane);
     }
 
     /// A request waits, has to give way, or has ended: its lane pays for what it took more than the average, or gets back what it took less.
@@ -250,8 +276,8 @@ impl<R, B> Lanes<R, B> {
                 held
             }
         };
-        queue.used = queue.used.saturating_add(held).saturating_sub(paid).min(self.now + MOST_OWED);
-        self.claim(lane);
+        queue.used = queue.used.saturating_add(held).saturating_sub(paid).min(self.line.now + MOST_OWED);
+        self.line.update(lane, queue);
     }
 
     /// A request wants a seat again: its wait is over, or it had to give way (`pressed`).
@@ -263,60 +289,36 @@ impl<R, B> Lanes<R, B> {
             // Or it would be the next itself.
             queue.last = Next::Back;
         }
-        self.claim(lane);
+        self.line.update(lane, queue);
     }
 
     /// A request has ended.
     pub(crate) fn end(&mut self, lane: u64) {
         if let Some(queue) = self.lanes.get_mut(&lane) {
             queue.started -= 1;
-            self.claim(lane);
-        }
-    }
-
-    /// Brings the lane's claim in line with its queue.
-    fn claim(&mut self, lane: u64) {
-        let Some(queue) = self.lanes.get_mut(&lane) else { return };
-        let (new, back) = (queue.may_start(self.most_pressed), !queue.returning.is_empty());
-        let at = self.claims.iter().position(|claim| claim.lane == lane);
-        if !new && !back {
-            if let Some(at) = at {
-                self.claims.remove(at);
-            }
-            return;
-        }
-        if at.is_none() {
-            queue.used = queue.used.max(self.now);
-        }
-        let is_kept = queue.started < queue.kept;
-        let claim = Claim { lane, used: queue.used, new, is_kept, back, last: queue.last };
-        match at {
-            Some(at) => self.claims[at] = claim,
-            None => self.claims.push(claim),
+            self.line.update(lane, queue);
         }
     }
 
     /// Takes out the requests for which `expired` holds.
     pub(crate) fn expire(&mut self, expired: impl Fn(&R) -> bool) -> Vec<R> {
         let mut out = Vec::new();
-        let mut changed = Vec::new();
         for (lane, queue) in &mut self.lanes {
             if queue.requests.iter().any(&expired) {
                 let (gone, left): (VecDeque<_>, VecDeque<_>) =
                     take(&mut queue.requests).into_iter().partition(&expired);
                 queue.requests = left;
                 out.extend(gone);
-                changed.push(*lane);
+                self.line.update(*lane, queue);
             }
         }
         self.queued -= out.len();
-        changed.into_iter().for_each(|lane| self.claim(lane));
         out
     }
 
     /// All that wait to be started, and all that come back.
     pub(crate) fn clear(&mut self) -> (Vec<R>, Vec<B>) {
-        self.claims.clear();
+        self.line.claims.clear();
         self.queued = 0;
         let queues = self.lanes.drain().map(|(_, queue)| queue);
         let (requests, returning): (Vec<_>, Vec<_>) = queues.map(|queue| (queue.requests, queue.returning)).unzip();

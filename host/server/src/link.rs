@@ -439,8 +439,8 @@ impl Link {
     }
 
     /// h2 has let go of an answer. That is told when the connection has run: h2 holds locks now, and what is called is code of others.
-    pub(crate) fn let_go(&self, told: Told, became: Result<u64, Cut>) {
-        lock(&self.let_go).push((told, became));
+    pub(crate) fn let_go(&self, told: Told, length: u64, cut: Option<Gone>) {
+        lock(&self.let_go).push((told, as_taken(length, cut)));
         self.has_let_go.store(true, Ordering::Relaxed);
     }
 

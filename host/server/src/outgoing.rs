@@ -15,9 +15,9 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::body::{BoxError, Foreign};
-use crate::link::{Cut, Open, Told};
-use crate::slot::Slot;
+use crate::body::{BoxError, Foreign, after};
+use crate::link::{Link, Open, Told};
+use crate::slot::{Gone, Slot};
 use crate::sync::lock;
 
 /// What a writer may be ahead of the client, in bytes, before it waits.
@@ -219,17 +219,12 @@ impl Body for Outgoing {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let mut hint = match &self.kind {
+        let hint = match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Channel(_) => SizeHint::default(),
             Kind::Foreign(body) => body.size_hint(),
         };
-        let rest = self.rest.len() as u64;
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper.saturating_add(rest));
-        }
-        hint.set_lower(hint.lower().saturating_add(rest));
-        hint
+        after(self.rest.len(), &hint)
     }
 }
 
@@ -345,14 +340,8 @@ impl Drop for Sending {
     /// Runs in the connection, inside of h2.
     fn drop(&mut self) {
         let ended = lock(&self.rest).ended.take();
-        if let Some(Ended { belonging: Belonging { open, told, .. }, taken, is_whole }) = ended {
-            self.slot.ended();
-            if let Some(told) = told {
-                let unsent = self.slot.unsent();
-                let sent = taken.saturating_sub(unsent);
-                let cut = || Cut { bytes: sent, why: self.slot.why_gone() };
-                open.link().let_go(told, if is_whole && unsent == 0 { Ok(sent) } else { Err(cut()) });
-            }
+        if let Some(ended) = ended {
+            ended.became(Link::let_go);
         }
     }
 }
@@ -366,6 +355,11 @@ struct Ended {
 
 impl Ended {
     fn tell(self) {
+        self.became(Link::body_ended);
+    }
+
+    /// Its exchange is over. `tell` gets how much of it was sent, and if that is not all, why.
+    fn became(self, tell: impl FnOnce(&Link, Told, u64, Option<Gone>)) {
         let Belonging { slot, open, told } = self.belonging;
         let unsent = slot.as_ref().map_or(0, |slot| slot.unsent());
         if let Some(slot) = &slot {
@@ -373,8 +367,8 @@ impl Ended {
         }
         if let Some(told) = told {
             let why = || slot.as_ref().map_or_else(|| open.link().why_gone(), |slot| slot.why_gone());
-            let cut = !(self.is_whole && unsent == 0);
-            open.link().body_ended(told, self.taken.saturating_sub(unsent), cut.then(why));
+            let is_cut = !self.is_whole || unsent > 0;
+            tell(open.link(), told, self.taken.saturating_sub(unsent), is_cut.then(why));
         }
     }
 }

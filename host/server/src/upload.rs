@@ -17,6 +17,7 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use crate::body::after;
 use crate::executor::Executor;
 use crate::lanes::Lane;
 use crate::link::Link;
@@ -184,16 +185,11 @@ impl Upload {
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        let held = self.data.len() as u64;
-        let mut hint = match &self.source {
+        let hint = match &self.source {
             Source::Open(incoming) => incoming.size_hint(),
             Source::Ended(_) => SizeHint::with_exact(0),
         };
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper.saturating_add(held));
-        }
-        hint.set_lower(hint.lower().saturating_add(held));
-        hint
+        after(self.data.len(), &hint)
     }
 }
 
@@ -343,36 +339,32 @@ impl Uploads {
     fn enter(&self, lane: &Lane, turn: &mut Option<u64>, waker: &Waker) -> Entry {
         let mut state = lock(&self.state);
         let state = &mut *state;
-        let of_lane = state.lanes.entry(lane.id).or_default();
-        of_lane.places = half(lane.in_flight);
+        state.lanes.entry(lane.id).or_default().places = half(lane.in_flight);
         // Those before it that were woken will come; nobody else passes them, but for those whose lane is full.
         let until = turn.unwrap_or(u64::MAX);
         let before = |of: &OfLane| of.waiting.range(..until).take(of.free()).count();
-        let may = before(of_lane) < of_lane.free();
-        if may && state.taken + state.lanes.values().map(before).sum::<usize>() < self.places {
+        let before_all: usize = state.lanes.values().map(before).sum();
+        let of_lane = state.lanes.entry(lane.id).or_default();
+        if before(of_lane) < of_lane.free() && state.taken + before_all < self.places {
             state.taken += 1;
-            if let Some(of_lane) = state.lanes.get_mut(&lane.id) {
-                of_lane.taken += 1;
-                if let Some(turn) = turn.take() {
-                    of_lane.waiting.remove(&turn);
-                    state.waiting -= 1;
-                }
+            of_lane.taken += 1;
+            if let Some(turn) = turn.take() {
+                of_lane.waiting.remove(&turn);
+                state.waiting -= 1;
             }
             return Entry::Granted;
         }
-        let most = lane.queue.max(lane.in_flight);
-        if let Some(of_lane) = state.lanes.get_mut(&lane.id) {
-            if turn.is_none() && (state.waiting >= self.queued || of_lane.waiting.len() >= most) {
-                state.forget(lane.id);
-                return Entry::Never;
-            }
-            let turn = *turn.get_or_insert_with(|| {
-                state.next_turn += 1;
-                state.waiting += 1;
-                state.next_turn
-            });
-            of_lane.waiting.insert(turn, waker.clone());
+        let is_full = state.waiting >= self.queued || of_lane.waiting.len() >= lane.queue.max(lane.in_flight);
+        if turn.is_none() && is_full {
+            state.forget(lane.id);
+            return Entry::Never;
         }
+        let turn = *turn.get_or_insert_with(|| {
+            state.next_turn += 1;
+            state.waiting += 1;
+            state.next_turn
+        });
+        of_lane.waiting.insert(turn, waker.clone());
         Entry::Later
     }
 

@@ -185,15 +185,15 @@ struct Left<'a> {
 impl<'a> Left<'a> {
     /// `until_woken`: whoever wakes the worker asks for its seat.
     fn new(workers: &'a Arc<Workers>, worker: &'a Arc<Worker>, until_woken: bool) -> Self {
-        let mut stretch = None;
+        let mut held = None;
         if let Some(running) = &mut lock(&worker.work).running {
             running.slot.watch_stall();
             if !std::mem::replace(&mut running.waits, true) {
-                stretch = Some(running.held(workers));
+                held = Some(running.held(workers));
             }
         }
-        let is_nested = stretch.is_none();
-        if let Some(held) = stretch {
+        let is_nested = held.is_none();
+        if let Some(held) = held {
             workers.send_held(worker);
             workers.act(workers.seats.leave(&worker.member, until_woken, held));
         }

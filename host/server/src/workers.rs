@@ -163,20 +163,19 @@ impl Running {
 
 impl Work {
     fn begin(&mut self, workers: &Workers, slot: Arc<Slot>, expected: Nanos) {
-        let since = workers.reactor.timers.recent();
-        let timed = self.sample(expected);
-        self.running = Some(Running { slot, since, timed, expected, waits: false });
+        self.running = Some(Running { slot, since: 0, timed: None, expected, waits: true });
+        self.go_on(workers);
     }
 
-    /// The request has its seat again.
+    /// The request has its seat (again).
     pub(crate) fn go_on(&mut self, workers: &Workers) {
-        let Some(expected) = self.running.as_ref().map(|running| running.expected) else { return };
-        let timed = self.sample(expected);
-        if let Some(running) = &mut self.running {
-            running.since = workers.reactor.timers.recent();
-            running.timed = timed;
-            running.waits = false;
-        }
+        let Some(running) = &mut self.running else { return };
+        self.stretches = self.stretches.wrapping_add(1);
+        // The first of a lane is measured too.
+        let is_measured = running.expected == 0 || self.stretches.is_multiple_of(TIMED);
+        running.timed = is_measured.then(Instant::now);
+        running.since = workers.reactor.timers.recent();
+        running.waits = false;
     }
 
     /// The request has not given up its seat after all.
@@ -184,12 +183,6 @@ impl Work {
         if let Some(running) = &mut self.running {
             running.waits = false;
         }
-    }
-
-    /// The time, if this is one of those that are measured. The first of a lane is.
-    fn sample(&mut self, expected: Nanos) -> Option<Instant> {
-        self.stretches = self.stretches.wrapping_add(1);
-        (expected == 0 || self.stretches.is_multiple_of(TIMED)).then(Instant::now)
     }
 }
 

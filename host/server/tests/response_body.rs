@@ -12,7 +12,7 @@ use astra_server::{Body, Bytes, Exchange, Gone, Request, Response, ResponseBuild
 use http_body::Frame;
 use http_body_util::Full;
 use support::client::field;
-use support::{Client, Gate, HandlerFn, PATIENCE, pattern, serve, server, signals, start, start_handler};
+use support::{Client, Gate, HandlerFn, PATIENCE, endless, pattern, serve, server, signals, start, start_handler};
 
 #[test]
 fn a_3_mib_answer_reaches_a_slow_reader_whole() {
@@ -466,14 +466,7 @@ impl http_body::Body for Failing {
 #[test]
 fn a_client_that_never_reads_is_dropped_after_the_write_timeout() {
     let (ended, ends) = signals();
-    let server = start(server().write_timeout(Duration::from_millis(50)), move |_req, _info| {
-        let ended = ended.clone();
-        Response::new(Body::stream(move |writer| {
-            while writer.write_all(&[b'x'; 64 << 10]).is_ok() {}
-            ended.send(()).expect("the test listens");
-            Ok(())
-        }))
-    });
+    let server = start(server().write_timeout(Duration::from_millis(50)), endless(ended));
     let mut client = Client::connect_narrow(server.addr);
     client.ask("/");
     ends.next();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use astra_server::{Body, Request, Response, Server};
 use support::frames::{DATA, END_STREAM, INITIAL_WINDOW_SIZE, RST_STREAM, get, window_update};
-use support::{Client, Running, pattern, server, signals, start};
+use support::{Client, Running, endless, pattern, server, signals, start};
 
 /// Bytes of an answer: what the system would take at once is less.
 const LONG: usize = 8 << 20;
@@ -108,14 +108,7 @@ fn on_http2_too_whether_the_socket_or_a_window_holds_the_answer_back() {
 #[test]
 fn a_client_that_takes_nothing_of_its_answer_is_reset() {
     let (ended, ends) = signals();
-    let server = start(server().write_timeout(Duration::from_millis(50)), move |_req, _info| {
-        let ended = ended.clone();
-        Response::new(Body::stream(move |writer| {
-            while writer.write_all(&[b'x'; 64 << 10]).is_ok() {}
-            ended.send(()).expect("the test listens");
-            Ok(())
-        }))
-    });
+    let server = start(server().write_timeout(Duration::from_millis(50)), endless(ended));
     let mut old = Client::connect_narrow(server.addr);
     old.ask("/");
     let mut new = Client::connect_narrow(server.addr).start_http2(&[(INITIAL_WINDOW_SIZE, 1 << 24)]);

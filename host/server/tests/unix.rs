@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use astra_server::{Body, ConnectionInfo, Exchange, Interrupted, Request, Response, Server, wait};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use support::{Client, Gate, HandlerFn, PATIENCE, pattern, server, signals, start, start_handler, until};
+use support::{Client, Gate, HandlerFn, PATIENCE, endless, pattern, server, signals, start, start_handler, until};
 
 /// A path for a socket, which is gone after the test.
 struct SocketPath(PathBuf);
@@ -255,14 +255,7 @@ fn half_a_head_is_408_and_an_idle_connection_is_closed_in_silence() {
 fn a_client_that_never_reads_is_dropped_after_the_write_timeout() {
     let path = SocketPath::new();
     let (ended, ends) = signals();
-    let _server = start(server_at(&path).write_timeout(Duration::from_millis(50)), move |_req, _info| {
-        let ended = ended.clone();
-        Response::new(Body::stream(move |writer| {
-            while writer.write_all(&[b'x'; 64 << 10]).is_ok() {}
-            ended.send(()).expect("the test listens");
-            Ok(())
-        }))
-    });
+    let _server = start(server_at(&path).write_timeout(Duration::from_millis(50)), endless(ended));
     let mut client = path.connect();
     client.ask("/");
     ends.next();

@@ -7,14 +7,14 @@
 pub(crate) mod client;
 pub(crate) mod frames;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use astra_server::{Counters, Exchange, Handle, Handler, Server, Service};
+use astra_server::{Body, ConnectionInfo, Counters, Exchange, Handle, Handler, Request, Response, Server, Service};
 
 pub(crate) use client::Client;
 
@@ -120,6 +120,18 @@ impl<T> Signals<T> {
     /// True if nothing was sent so far.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.try_recv().is_err()
+    }
+}
+
+/// Writes an answer without end, and tells when it may not write any more.
+pub(crate) fn endless(ended: Sender<()>) -> impl Service {
+    move |_req: Request, _info: ConnectionInfo| {
+        let ended = ended.clone();
+        Response::new(Body::stream(move |writer| {
+            while writer.write_all(&[b'x'; 64 << 10]).is_ok() {}
+            ended.send(()).expect("the test listens");
+            Ok(())
+        }))
     }
 }
 

@@ -139,7 +139,8 @@
 //! Seats are shared by handlers and by time, among those that come back from a wait as among those that are new; in a
 //! handler the two take turns. A guest that computes is asked at each tick of its epoch, after 5 ms, to give its seat up
 //! if others want it: without that, as many guests as there are seats stop the host until their deadlines, whatever their
-//! limits. Beside twice as many as there are seats nothing new of their handler is started, so that they come to an end.
+//! limits. Those that had to give way have half of their handler's time, so that a light request waits for a slice of
+//! theirs and not for all; beside 16 for each seat nothing new of their handler is started, so that they come to an end.
 //! The worker that looks after sockets meanwhile does so once a tick.
 //!
 //! A handler may be swapped while an earlier revision of it still drains, up to 16 of them: a fix need not wait for

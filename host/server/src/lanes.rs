@@ -2,9 +2,10 @@
 //! the clients of one handler that is slow or sought after take neither all workers nor the others' time. Lives under the lock of `seats.rs`; only
 //! decides.
 //!
-//! Next is the lane that has held seats for the shortest time (start-time fair queuing: Goyal, Vin and Cheng, SIGCOMM 1996); in a lane those that
-//! return and those that are new take turns. How long a request will hold its seat is not known before: its lane pays the average in advance, and the
-//! rest when the request waits or ends. A lane that had nothing to do saves nothing up, and none pays for more than `MOST_OWED`.
+//! Next is the lane that has held seats for the shortest time (start-time fair queuing: Goyal, Vin and Cheng, SIGCOMM 1996); and in a lane the same
+//! holds of those that had to give way and all others, so that what is short does not wait for what is long; the others, that return from a wait or
+//! are new, take turns. How long a request will hold its seat is not known before: the average is paid in advance, and the rest when the request
+//! waits or ends. Who had nothing to do saves nothing up, and none pays for more than `MOST_OWED`.
 //!
 //! A lane is there from its first request on. Those of which nothing is left are forgotten when there are many, with what is known of them.
 
@@ -39,7 +40,7 @@ impl Default for Lane {
 /// As many lanes are never too many.
 const FEW: usize = 64;
 
-/// By how much a lane may be behind the others for what it has used, so that they do not have all of the seats for long.
+/// By how much one may be behind the others for what it has used, so that they do not have all of the seats for long.
 const MOST_OWED: Nanos = 1_000_000_000;
 
 /// Time that seats were held for.
@@ -68,7 +69,16 @@ pub(crate) enum Next {
     /// A request that has not been started.
     New,
     /// One that has, and comes back.
-    Back,
+    Back(Kind),
+}
+
+/// What is known of a stretch of a request, from when it gets a seat to when it waits, has to give way, or ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The first, or after a wait.
+    Short,
+    /// It had to give way before, and goes on.
+    Long,
 }
 
 /// How long a request held its seat until it ended or began to wait, if the clock was read.
@@ -105,21 +115,24 @@ struct Line {
     /// What the lane had used that was last in turn.
     now: Nanos,
     /// While so many of a lane had to give way, nothing of it is started, or there would be ever more of them.
-    most_pressed: usize,
+    most_long: usize,
 }
 
 struct Queue<R, B> {
     requests: VecDeque<R>,
-    /// Those that come back, first in first out; and whether they had to give way.
-    returning: VecDeque<(B, bool)>,
+    /// Those that come back, first in first out: from a wait, and after they had to give way.
+    returning: [VecDeque<B>; 2],
     in_flight: usize,
     kept: usize,
     started: usize,
-    /// Of those that come back, how many had to give way.
-    pressed: usize,
-    last: Next,
+    /// Whether a new one was the last that was short.
+    was_new: bool,
     used: Nanos,
-    average: Nanos,
+    /// Of each kind what its stretches have used, counted as lanes are among each other; and what the one had used that was last in turn.
+    shares: [Nanos; 2],
+    now: Nanos,
+    /// How long a stretch takes.
+    average: [Nanos; 2],
 }
 
 /// What there is to do for a lane. A copy of what its queue says.
@@ -129,39 +142,46 @@ struct Claim {
     new: bool,
     /// What is new is within what is kept for the lane.
     is_kept: bool,
-    back: bool,
-    last: Next,
+    back: [bool; 2],
+    was_new: bool,
+    /// What is long has used less than what is short.
+    long_first: bool,
 }
 
 impl<R, B> Queue<R, B> {
     fn new() -> Self {
         Self {
             requests: VecDeque::new(),
-            returning: VecDeque::new(),
+            returning: [VecDeque::new(), VecDeque::new()],
             in_flight: 1,
             kept: 1,
             started: 0,
-            pressed: 0,
-            last: Next::Back,
+            was_new: false,
             used: 0,
-            average: 0,
+            shares: [0; 2],
+            now: 0,
+            average: [0; 2],
         }
     }
 
-    fn may_start(&self, most_pressed: usize) -> bool {
-        !self.requests.is_empty() && self.started < self.in_flight && self.pressed < most_pressed
+    fn may_start(&self, most_long: usize) -> bool {
+        !self.requests.is_empty()
+            && self.started < self.in_flight
+            && self.returning[Kind::Long as usize].len() < most_long
     }
 }
 
 impl Claim {
     fn next(&self, room: Room) -> Option<Next> {
-        let may_start = room == Room::Anything || (room == Room::Kept && self.is_kept);
-        match (self.new && may_start, self.back) {
-            (true, true) if self.last == Next::New => Some(Next::Back),
+        let may_start = self.new && (room == Room::Anything || (room == Room::Kept && self.is_kept));
+        let [back, long] = self.back;
+        let short = match (may_start, back) {
+            (true, true) if self.was_new => Some(Next::Back(Kind::Short)),
             (true, _) => Some(Next::New),
-            (false, true) => Some(Next::Back),
+            (false, true) => Some(Next::Back(Kind::Short)),
             (false, false) => None,
-        }
+        };
+        short.filter(|_| !(long && self.long_first)).or(long.then_some(Next::Back(Kind::Long)))
     }
 }
 
@@ -175,27 +195,50 @@ impl Line {
 
     /// One of the lane has a seat from now on: its lane pays for the time that this will take on average.
     fn seat<R, B>(&mut self, lane: u64, queue: &mut Queue<R, B>, next: Next) {
-        queue.last = next;
+        let kind = match next {
+            Next::New => Kind::Short,
+            Next::Back(kind) => kind,
+        };
+        if kind == Kind::Short {
+            queue.was_new = next == Next::New;
+        }
+        let price = queue.average[kind as usize].max(1);
         self.now = self.now.max(queue.used);
-        queue.used += queue.average.max(1);
+        queue.used += price;
+        queue.now = queue.now.max(queue.shares[kind as usize]);
+        queue.shares[kind as usize] += price;
         self.update(lane, queue);
     }
 
-    /// Brings the lane's claim in line with its queue.
+    /// Brings the lane's claim in line with its queue. What had nothing to do until now has saved nothing up.
     fn update<R, B>(&mut self, lane: u64, queue: &mut Queue<R, B>) {
-        let (new, back) = (queue.may_start(self.most_pressed), !queue.returning.is_empty());
+        let new = queue.may_start(self.most_long);
+        let back = [0, 1].map(|kind| !queue.returning[kind].is_empty());
         let at = self.claims.iter().position(|claim| claim.lane == lane);
-        if !new && !back {
+        if !new && back == [false; 2] {
             if let Some(at) = at {
                 self.claims.remove(at);
             }
             return;
         }
-        if at.is_none() {
-            queue.used = queue.used.max(self.now);
+        let (had_short, had_long) = match at.map(|at| &self.claims[at]) {
+            Some(before) => (before.new || before.back[0], before.back[1]),
+            None => {
+                queue.used = queue.used.max(self.now);
+                (false, false)
+            }
+        };
+        let [short, long] = &mut queue.shares;
+        if !had_short {
+            *short = queue.now.max(*short);
+        }
+        if !had_long {
+            // What had to give way goes on after what is short: or it would be next itself.
+            *long = queue.now.max(*short).max(*long);
         }
         let is_kept = queue.started < queue.kept;
-        let claim = Claim { lane, used: queue.used, new, is_kept, back, last: queue.last };
+        let claim =
+            Claim { lane, used: queue.used, new, is_kept, back, was_new: queue.was_new, long_first: *long < *short };
         match at {
             Some(at) => self.claims[at] = claim,
             None => self.claims.push(claim),
@@ -204,8 +247,8 @@ impl Line {
 }
 
 impl<R, B> Lanes<R, B> {
-    pub(crate) fn new(most_pressed: usize) -> Self {
-        let line = Line { claims: Vec::new(), now: 0, most_pressed };
+    pub(crate) fn new(most_long: usize) -> Self {
+        let line = Line { claims: Vec::new(), now: 0, most_long };
         Self { lanes: HashMap::new(), many: FEW, line, queued: 0 }
     }
 
@@ -249,46 +292,44 @@ impl<R, B> Lanes<R, B> {
         let request = queue.requests.pop_front()?;
         queue.started += 1;
         self.queued -= 1;
-        let turn = Turn { lane, expected: queue.average };
+        let turn = Turn { lane, expected: queue.average[Kind::Short as usize] };
         self.line.seat(lane, queue, Next::New);
         Some((request, turn))
     }
 
-    /// Whoever comes back next, if one that comes back is.
-    pub(crate) fn resume(&mut self, room: Room) -> Option<B> {
-        let (lane, Next::Back) = self.line.first(room)? else { return None };
+    /// Whoever comes back next, if one that comes back is, and what for.
+    pub(crate) fn resume(&mut self, room: Room) -> Option<(B, Kind)> {
+        let (lane, next @ Next::Back(kind)) = self.line.first(room)? else { return None };
         let queue = self.lanes.get_mut(&lane)?;
-        let (back, was_pressed) = queue.returning.pop_front()?;
-        queue.pressed -= usize::from(was_pressed);
-        self.line.seat(lane, queue, Next::Back);
-        Some(back)
+        let back = queue.returning[kind as usize].pop_front()?;
+        self.line.seat(lane, queue, next);
+        Some((back, kind))
     }
 
-    /// A request waits, has to give way, or has ended: its lane pays for what it took more than the average, or gets back what it took less.
-    pub(crate) fn pay(&mut self, lane: u64, held: Held) {
+    /// A request waits, has to give way, or has ended: its lane pays for what this stretch took more than the average, or gets back what it took
+    /// less.
+    pub(crate) fn pay(&mut self, lane: u64, kind: Kind, held: Held) {
         let Some(queue) = self.lanes.get_mut(&lane) else { return };
-        let paid = queue.average;
+        let average = &mut queue.average[kind as usize];
+        let paid = *average;
         let held = match held {
             Held::Unknown => paid,
             Held::Long(held) => held,
             Held::Sample(held) => {
-                queue.average = if paid == 0 { held } else { paid - paid / 8 + held / 8 };
+                *average = if paid == 0 { held } else { paid - paid / 8 + held / 8 };
                 held
             }
         };
-        queue.used = queue.used.saturating_add(held).saturating_sub(paid).min(self.line.now + MOST_OWED);
+        let pay = |used: Nanos, now: Nanos| used.saturating_add(held).saturating_sub(paid).min(now + MOST_OWED);
+        queue.used = pay(queue.used, self.line.now);
+        queue.shares[kind as usize] = pay(queue.shares[kind as usize], queue.now);
         self.line.update(lane, queue);
     }
 
-    /// A request wants a seat again: its wait is over, or it had to give way (`pressed`).
-    pub(crate) fn come_back(&mut self, lane: u64, back: B, pressed: bool) {
+    /// A request wants a seat again: its wait is over, or it had to give way (`Long`).
+    pub(crate) fn come_back(&mut self, lane: u64, back: B, kind: Kind) {
         let queue = self.lanes.entry(lane).or_insert_with(Queue::new);
-        queue.returning.push_back((back, pressed));
-        if pressed {
-            queue.pressed += 1;
-            // Or it would be the next itself.
-            queue.last = Next::Back;
-        }
+        queue.returning[kind as usize].push_back(back);
         self.line.update(lane, queue);
     }
 
@@ -322,7 +363,7 @@ impl<R, B> Lanes<R, B> {
         self.queued = 0;
         let queues = self.lanes.drain().map(|(_, queue)| queue);
         let (requests, returning): (Vec<_>, Vec<_>) = queues.map(|queue| (queue.requests, queue.returning)).unzip();
-        let returning = returning.into_iter().flatten().map(|(back, _)| back).collect();
+        let returning = returning.into_iter().flatten().flatten().collect();
         (requests.into_iter().flatten().collect(), returning)
     }
 }
@@ -362,7 +403,7 @@ mod tests {
         }
         for _ in 0..requests {
             let (id, turn) = lanes.start(Room::Anything).expect("there are more");
-            lanes.pay(turn.lane, Held::Sample(takes[id as usize]));
+            lanes.pay(turn.lane, Kind::Short, Held::Sample(takes[id as usize]));
             lanes.end(turn.lane);
             lanes.push(&lane(id, usize::MAX, 100), id).expect("there is room");
             ran[id as usize] += 1;
@@ -384,12 +425,12 @@ mod tests {
         run(&mut lanes, [1_000_000, 1_000_000], 20);
         // What it does after a wait counts as well.
         let (id, turn) = lanes.start(Room::Anything).expect("there are more");
-        lanes.pay(turn.lane, Held::Long(1_000_000));
-        lanes.come_back(turn.lane, (), false);
+        lanes.pay(turn.lane, Kind::Short, Held::Long(1_000_000));
+        lanes.come_back(turn.lane, (), Kind::Short);
         while lanes.resume(Room::Anything).is_none() {
             lanes.start(Room::Anything).expect("it is not next");
         }
-        lanes.pay(turn.lane, Held::Long(41_000_000));
+        lanes.pay(turn.lane, Kind::Short, Held::Long(41_000_000));
         let starts = |lanes: &mut Lanes<u64, ()>, most| {
             let others =
                 std::iter::from_fn(|| lanes.start(Room::Anything)).take(most).take_while(|(other, _)| *other != id);
@@ -399,7 +440,7 @@ mod tests {
         let mut lanes = Lanes::new(1);
         run(&mut lanes, [100_000_000, 100_000_000], 20);
         let (id, turn) = lanes.start(Room::Anything).expect("there are more");
-        lanes.pay(turn.lane, Held::Long(u64::MAX / 2));
+        lanes.pay(turn.lane, Kind::Short, Held::Long(u64::MAX / 2));
         let others = std::iter::from_fn(|| lanes.start(Room::Anything)).take_while(|(other, _)| *other != id);
         assert!((9..=12).contains(&others.count()), "one second of the other's");
     }
@@ -411,7 +452,7 @@ mod tests {
         for _ in 0..200 {
             lanes.push(&busy, "busy").expect("there is room");
             let (_, turn) = lanes.start(Room::Anything).expect("it may");
-            lanes.pay(turn.lane, Held::Sample(1_000_000));
+            lanes.pay(turn.lane, Kind::Short, Held::Sample(1_000_000));
             lanes.end(turn.lane);
         }
         for (lane, request) in [(busy, "busy"), (late, "late")].repeat(8) {
@@ -419,7 +460,7 @@ mod tests {
         }
         let mut order = Vec::new();
         while let Some((request, turn)) = lanes.start(Room::Anything) {
-            lanes.pay(turn.lane, Held::Sample(1_000_000));
+            lanes.pay(turn.lane, Kind::Short, Held::Sample(1_000_000));
             lanes.end(turn.lane);
             order.push(request);
         }
@@ -439,16 +480,114 @@ mod tests {
             lanes.start(Room::Anything).expect("it may");
         }
         for back in ["first", "second", "third"] {
-            lanes.come_back(1, back, false);
+            lanes.come_back(1, back, Kind::Short);
         }
         let mut order = Vec::new();
         while let Some(next) = lanes.next(Room::Anything) {
             order.push(match next {
                 Next::New => lanes.start(Room::Anything).expect("it is next").0,
-                Next::Back => lanes.resume(Room::Anything).expect("it is next"),
+                Next::Back(_) => lanes.resume(Room::Anything).expect("it is next").0,
             });
         }
         assert_eq!(order, ["first", "new", "second", "new", "third", "new", "new", "new", "new"]);
+    }
+
+    #[test]
+    fn in_a_lane_what_had_to_give_way_has_as_much_time_as_all_that_is_short() {
+        let mut lanes = Lanes::new(9);
+        let busy = lane(1, 99, 999);
+        let mut took = [0; 2];
+        let mut shorts_in_a_row = 0;
+        for request in ["loop", "loop", "loop"] {
+            lanes.push(&busy, request).expect("there is room");
+        }
+        while let Some((request, _)) = lanes.start(Room::Anything) {
+            lanes.pay(1, Kind::Short, Held::Long(5_000_000));
+            lanes.come_back(1, request, Kind::Long);
+        }
+        for _ in 0..10_000 {
+            if lanes.queued() == 0 {
+                lanes.push(&busy, "short").expect("there is room");
+                lanes.push(&busy, "short").expect("there is room");
+            }
+            if let Some((request, kind)) = lanes.resume(Room::Anything) {
+                took[kind as usize] += 5_000_000;
+                lanes.pay(1, kind, Held::Sample(5_000_000));
+                lanes.come_back(1, request, Kind::Long);
+                shorts_in_a_row = 0;
+                continue;
+            }
+            lanes.start(Room::Anything).expect("what is short is next");
+            took[0] += 25_000;
+            lanes.pay(1, Kind::Short, Held::Sample(25_000));
+            lanes.end(1);
+            shorts_in_a_row += 1;
+            assert!(shorts_in_a_row < 500, "loops starve");
+        }
+        let share = took[0] as f64 / (took[0] + took[1]) as f64;
+        assert!((0.45..0.55).contains(&share), "{took:?}");
+    }
+
+    #[test]
+    fn what_is_short_never_waits_for_more_than_one_stretch_of_what_is_long() {
+        let mut lanes = Lanes::new(9);
+        let busy = lane(1, 99, 99);
+        for request in ["loop", "loop"] {
+            lanes.push(&busy, request).expect("there is room");
+            lanes.start(Room::Anything).expect("it may");
+            lanes.pay(1, Kind::Short, Held::Long(5_000_000));
+            lanes.come_back(1, request, Kind::Long);
+        }
+        for _ in 0..9 {
+            for _ in 0..7 {
+                let (request, kind) = lanes.resume(Room::Anything).expect("there is nothing else");
+                lanes.pay(1, kind, Held::Long(5_000_000));
+                lanes.come_back(1, request, kind);
+            }
+            lanes.push(&busy, "short").expect("there is room");
+            assert_eq!(lanes.start(Room::Anything).map(|(request, _)| request), Some("short"));
+            lanes.pay(1, Kind::Short, Held::Unknown);
+            lanes.end(1);
+        }
+    }
+
+    #[test]
+    fn what_is_short_saves_nothing_up_while_its_lane_is_full() {
+        let mut lanes = Lanes::new(9);
+        for request in ["loop", "loop", "short", "short", "short"] {
+            lanes.push(&lane(1, 2, 9), request).expect("there is room");
+        }
+        for _ in 0..2 {
+            lanes.start(Room::Anything).expect("it may");
+            lanes.pay(1, Kind::Short, Held::Sample(5_000_000));
+            lanes.come_back(1, "loop", Kind::Long);
+        }
+        for _ in 0..100 {
+            let (request, kind) = lanes.resume(Room::Anything).expect("nothing else may start");
+            lanes.pay(1, kind, Held::Sample(5_000_000));
+            lanes.come_back(1, request, kind);
+        }
+        // One has ended.
+        lanes.resume(Room::Anything).expect("nothing else may start");
+        lanes.pay(1, Kind::Long, Held::Sample(5_000_000));
+        lanes.end(1);
+        let mut order = Vec::new();
+        for _ in 0..4 {
+            match lanes.next(Room::Anything) {
+                Some(Next::New) => {
+                    order.push(lanes.start(Room::Anything).expect("it is next").0);
+                    lanes.pay(1, Kind::Short, Held::Sample(5_000_000));
+                    lanes.end(1);
+                }
+                _ => {
+                    let (request, kind) = lanes.resume(Room::Anything).expect("it is next");
+                    order.push(request);
+                    lanes.pay(1, kind, Held::Sample(5_000_000));
+                    lanes.come_back(1, request, kind);
+                }
+            }
+        }
+        assert_eq!(order, ["short", "short", "loop", "short"]);
     }
 
     #[test]
@@ -460,14 +599,15 @@ mod tests {
         }
         lanes.start(Room::Anything).expect("it may");
         for started in ["2", "3"] {
-            lanes.pay(1, Held::Long(5_000_000));
-            lanes.come_back(1, (), true);
+            lanes.pay(1, Kind::Short, Held::Long(5_000_000));
+            lanes.come_back(1, (), Kind::Long);
             let next = lanes.start(Room::Anything).map(|(request, _)| request);
             assert_eq!(next, (started == "2").then_some("2"));
         }
         lanes.push(&other, "other").expect("there is room");
         assert_eq!(lanes.start(Room::Anything).map(|(request, _)| request), Some("other"));
         assert!(lanes.resume(Room::Anything).is_some());
+        lanes.pay(1, Kind::Long, Held::Long(6_000_000));
         assert_eq!(lanes.start(Room::Anything).map(|(request, _)| request), Some("3"));
     }
 

@@ -23,8 +23,10 @@ use crate::sync::lock;
 /// What a writer may be ahead of the client, in bytes, before it waits.
 const AHEAD: usize = 256 * 1024;
 
-/// What hyper is given at once, in bytes: it holds what it has taken, and nobody sees how much of that a client has taken since.
+/// What hyper is given at once, in bytes: it holds what it has taken, and nobody sees how much of that a client has taken since. On HTTP/2 it is
+/// two of them for each stream whose window a client holds back.
 const PIECE: usize = 64 * 1024;
+const PIECE_OF_STREAM: usize = 16 * 1024;
 
 /// A response body as hyper sees it.
 pub(crate) struct Outgoing {
@@ -100,6 +102,7 @@ impl Outgoing {
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let most = if self.sending.is_some() { PIECE_OF_STREAM } else { PIECE };
         let frame = match &mut self.kind {
             _ if !self.rest.is_empty() => Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.rest))))),
             Kind::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
@@ -108,8 +111,8 @@ impl Outgoing {
             Kind::Foreign(body) => body.as_mut().poll_frame(cx),
         };
         frame.map_ok(|frame| match frame.into_data() {
-            Ok(mut data) if data.len() > PIECE => {
-                self.rest = data.split_off(PIECE);
+            Ok(mut data) if data.len() > most => {
+                self.rest = data.split_off(most);
                 Frame::data(data)
             }
             Ok(data) => Frame::data(data),

@@ -13,7 +13,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::lanes::{Held, Lane, Lanes, Nanos, Next, Room, Turn};
+use crate::lanes::{Held, Kind, Lane, Lanes, Nanos, Next, Room, Turn};
 use crate::parker::Parker;
 use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering, lock};
 
@@ -37,6 +37,12 @@ impl Bounds {
         2 * self.seats
     }
 
+    /// Requests of a lane that had to give way, beside which none is started: so many that what is short still is, beside them; so few that they
+    /// end before their deadlines.
+    fn long(&self) -> usize {
+        16 * self.seats
+    }
+
     /// Every open request may hold a thread that waits; beside them the seats must still find a thread each, and the relief one.
     fn threads(&self) -> usize {
         self.open + self.seats + 1
@@ -49,8 +55,9 @@ pub(crate) struct Member {
     /// Unparked by whoever was told `Call::Member`.
     parker: Parker,
     place: AtomicU8,
-    /// Of the request that it runs. As `place`, only used under the lock.
+    /// Of the request that it runs: its lane, and whether it goes on after it had to give way. As `place`, only used under the lock.
     lane: AtomicU64,
+    is_long: AtomicBool,
     /// What its request waits for has happened, or may have. Set by wakers, cleared by the member's own thread.
     woken: AtomicBool,
 }
@@ -77,6 +84,7 @@ impl Member {
             parker: Parker::new(),
             place: AtomicU8::new(place),
             lane: AtomicU64::new(0),
+            is_long: AtomicBool::new(false),
             woken: AtomicBool::new(false),
         })
     }
@@ -100,6 +108,17 @@ impl Member {
 
     fn lane(&self) -> u64 {
         self.lane.load(Ordering::Relaxed)
+    }
+
+    fn kind(&self) -> Kind {
+        if self.is_long.load(Ordering::Relaxed) { Kind::Long } else { Kind::Short }
+    }
+
+    /// It has a seat for a request, which is of that lane and goes on like that.
+    fn run(&self, lane: u64, kind: Kind) {
+        self.lane.store(lane, Ordering::Relaxed);
+        self.is_long.store(kind == Kind::Long, Ordering::Relaxed);
+        self.go(REQUEST);
     }
 
     fn go(&self, place: u8) {
@@ -212,10 +231,10 @@ struct State<T, R> {
 
 impl<T, R> State<T, R> {
     /// The request of `member` has a seat again.
-    fn seat(&mut self, member: &Member) {
+    fn seat(&mut self, member: &Member, kind: Kind) {
         self.seated += 1;
         self.running += 1;
-        member.go(REQUEST);
+        member.run(member.lane(), kind);
     }
 
     fn wake_poller(&mut self) -> Call {
@@ -228,7 +247,7 @@ impl<T, R> Seats<T, R> {
     pub(crate) fn new(bounds: Bounds) -> Self {
         let state = State {
             polls: VecDeque::new(),
-            requests: Lanes::new(bounds.running()),
+            requests: Lanes::new(bounds.long()),
             parked: Vec::new(),
             seated: 0,
             running: 0,
@@ -271,7 +290,7 @@ impl<T, R> Seats<T, R> {
                     s.seated += 1;
                 } else {
                     s.running -= 1;
-                    s.requests.pay(me.lane(), held);
+                    s.requests.pay(me.lane(), me.kind(), held);
                 }
                 s.requests.end(me.lane());
                 me.go(LOOP);
@@ -351,8 +370,7 @@ impl<T, R> Seats<T, R> {
         if may_start && let Some((request, turn)) = s.requests.start(self.room(s)) {
             s.running += 1;
             s.open += 1;
-            me.lane.store(turn.lane, Ordering::Relaxed);
-            me.go(REQUEST);
+            me.run(turn.lane, Kind::Short);
             return Some(Step::Request(request, turn));
         }
         if pace.holds {
@@ -388,13 +406,13 @@ impl<T, R> Seats<T, R> {
     }
 
     fn returnable(&self, s: &State<T, R>) -> bool {
-        self.turn(s) == Some(Next::Back)
+        matches!(self.turn(s), Some(Next::Back(_)))
     }
 
     /// Whoever comes back next goes on; the caller has seen that it is the turn of somebody who does.
     fn seat_next(&self, s: &mut State<T, R>) -> Call {
-        let Some(member) = s.requests.resume(self.room(s)) else { return Call::Nobody };
-        s.seat(&member);
+        let Some((member, kind)) = s.requests.resume(self.room(s)) else { return Call::Nobody };
+        s.seat(&member, kind);
         Call::Member(member)
     }
 
@@ -456,15 +474,15 @@ impl<T, R> Seats<T, R> {
         }
     }
 
-    /// Adds a task that polls something. `from_loop`: the caller is in the worker loop and will look at the queue again.
-    pub(crate) fn push(&self, task: T, from_loop: bool) -> Call {
+    /// Adds a task that polls something, or gives it back, since nobody will run it. `from_loop`: the caller is in the worker loop and will look
+    /// at the queue again.
+    pub(crate) fn push(&self, task: T, from_loop: bool) -> Result<Call, T> {
         let mut s = lock(&self.state);
         if s.closed {
-            // Nobody will run it; and it must not be dropped under the lock, since what it holds may push in turn.
-            return Call::Nobody;
+            return Err(task);
         }
         s.polls.push_back(task);
-        if from_loop { Call::Nobody } else { self.announce(&mut s) }
+        Ok(if from_loop { Call::Nobody } else { self.announce(&mut s) })
     }
 
     /// Requests that wait to be started.
@@ -512,7 +530,7 @@ impl<T, R> Seats<T, R> {
             return Call::Nobody;
         }
         s.running -= 1;
-        s.requests.pay(me.lane(), held);
+        s.requests.pay(me.lane(), me.kind(), held);
         self.hand_over(&mut s)
     }
 
@@ -525,9 +543,9 @@ impl<T, R> Seats<T, R> {
         }
         s.steps += 1;
         s.running -= 1;
-        s.requests.pay(me.lane(), held);
+        s.requests.pay(me.lane(), me.kind(), held);
         me.go(RETURNING);
-        s.requests.come_back(me.lane(), me.clone(), true);
+        s.requests.come_back(me.lane(), me.clone(), Kind::Long);
         Some(self.hand_over(&mut s))
     }
 
@@ -550,13 +568,13 @@ impl<T, R> Seats<T, R> {
         s.steps += 1;
         s.waiting -= 1;
         if s.closed {
-            s.seat(member);
+            s.seat(member, Kind::Short);
             return Call::Member(member.clone());
         }
         member.go(RETURNING);
-        s.requests.come_back(member.lane(), member.clone(), false);
+        s.requests.come_back(member.lane(), member.clone(), Kind::Short);
         match self.turn(s) {
-            Some(Next::Back) => self.seat_next(s),
+            Some(Next::Back(_)) => self.seat_next(s),
             Some(Next::New) => self.call_or_wake(s),
             None => Call::Nobody,
         }
@@ -664,7 +682,7 @@ impl<T, R> Seats<T, R> {
         s.closed = true;
         let mut wake = std::mem::take(&mut s.parked);
         let (requests, returning) = s.requests.clear();
-        returning.iter().for_each(|member| s.seat(member));
+        returning.iter().for_each(|member| s.seat(member, Kind::Short));
         wake.extend(returning);
         (wake, std::mem::take(&mut s.polls), requests)
     }

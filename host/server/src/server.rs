@@ -363,10 +363,13 @@ impl Shared {
         }
         self.sockets.fetch_sub(1, Ordering::SeqCst);
         if self.full.load(Ordering::SeqCst) && self.full.swap(false, Ordering::SeqCst) {
-            for listener in lock(&self.listeners).iter() {
-                listener.resume();
-            }
+            self.listeners().iter().for_each(|listener| listener.resume());
         }
+    }
+
+    /// Not under the lock: a listener's own is held while it accepts, and what it accepts may end there and then.
+    fn listeners(&self) -> Vec<Arc<Listener>> {
+        lock(&self.listeners).clone()
     }
 }
 
@@ -424,17 +427,14 @@ impl Sockets {
     /// If there are no more file descriptors to be had.
     pub fn try_clone(&self) -> io::Result<Vec<ListeningSocket>> {
         let Some(shared) = self.0.upgrade() else { return Ok(Vec::new()) };
-        let listeners = lock(&shared.listeners);
-        listeners.iter().filter_map(|listener| listener.try_clone().transpose()).collect()
+        shared.listeners().iter().filter_map(|listener| listener.try_clone().transpose()).collect()
     }
 
     /// Closes them; the server goes on with the connections it has. What is in a backlog is for whoever else has the socket; where nobody
     /// has, it is reset.
     pub fn close(&self) {
         let Some(shared) = self.0.upgrade() else { return };
-        for listener in lock(&shared.listeners).iter() {
-            listener.close();
-        }
+        shared.listeners().iter().for_each(|listener| listener.close());
     }
 }
 
@@ -502,9 +502,8 @@ impl Handle {
         while !self.is_done() && Instant::now() < lingered {
             std::thread::sleep(SHUTDOWN_POLL);
         }
-        for listener in lock(&self.shared.listeners).drain(..) {
-            listener.close();
-        }
+        let listeners = std::mem::take(&mut *lock(&self.shared.listeners));
+        listeners.iter().for_each(|listener| listener.close());
         let (cut, abandon_after) = (Instant::now(), self.shared.abandon_after);
         while !self.is_done() && abandon_after.is_none_or(|time| cut.elapsed() < time) {
             for task in workers.reactor.tasks() {
@@ -524,7 +523,7 @@ impl Handle {
     /// Every request that came in is answered, every answer is on its way, and nothing more can come.
     fn all_said(&self) -> bool {
         let shared = &self.shared;
-        lock(&shared.listeners).iter().all(|listener| listener.is_closed())
+        shared.listeners().iter().all(|listener| listener.is_closed())
             && shared.workers.open() == 0
             && shared.connections.load(Ordering::SeqCst) == shared.lingering.load(Ordering::SeqCst)
     }

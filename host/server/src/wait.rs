@@ -128,9 +128,9 @@ pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
 const SLICE: Millis = 5;
 
 /// For a handler that computes for long, to be called every now and then, which costs a few nanoseconds: if it has held its seat for five
-/// milliseconds and others want one, it queues for it as one that comes back from a wait. Beside twice as many of a lane
-/// ([`Admission::Queue`](crate::Admission::Queue)) as there are seats that had to give way, nothing new of that lane is started. Anywhere but in a
-/// handler, and inside of [`blocking`], this does nothing.
+/// milliseconds and others want one, it queues for it. In a lane ([`Admission::Queue`](crate::Admission::Queue)) those that had to give way have
+/// half of the time, and what is new or has waited the other half; beside sixteen times as many of them as there are seats, nothing new of that
+/// lane is started. Anywhere but in a handler, and inside of [`blocking`], this does nothing.
 pub fn give_way() {
     let (Some((workers, worker)), Some(slot)) = (current_worker(), current_slot()) else { return };
     if slot.blocks.load(Ordering::Relaxed) {

@@ -80,6 +80,9 @@ pub(crate) struct Workers {
     pub(crate) uploads: Uploads,
     threads: Mutex<Threads>,
     pub(crate) closed: AtomicBool,
+    /// Tasks that were notified after that. They are given up when no worker is left: who notifies one may hold what it locks when it is
+    /// dropped. None from then on.
+    orphans: Mutex<Option<Vec<Arc<dyn Task>>>>,
     /// When a queue was last looked through for requests in vain. Relaxed: two looks at a time do no harm.
     swept: AtomicU64,
     failed_starts: AtomicU64,
@@ -218,6 +221,7 @@ impl Workers {
             reactor: Reactor::new()?,
             threads: Mutex::default(),
             closed: AtomicBool::new(false),
+            orphans: Mutex::new(Some(Vec::new())),
             swept: AtomicU64::new(0),
             failed_starts: AtomicU64::new(0),
             any_noted: AtomicBool::new(false),
@@ -237,7 +241,7 @@ impl Workers {
     /// Asks for a run of `task`, from any thread.
     pub(crate) fn notify(self: &Arc<Self>, task: &Arc<dyn Task>) {
         if self.closed.load(Ordering::SeqCst) {
-            return task.clone().abandon();
+            return self.orphan(task.clone());
         }
         if !SLOT.with_borrow(|slot| slot.as_ref().is_some_and(|slot| slot.note(task))) {
             return self.enqueue(task.clone());
@@ -250,7 +254,41 @@ impl Workers {
 
     fn enqueue(self: &Arc<Self>, task: Arc<dyn Task>) {
         if task.state().notify() {
-            self.act(self.seats.push(task, self.in_my_loop()));
+            self.push(task);
+        }
+    }
+
+    fn push(self: &Arc<Self>, task: Arc<dyn Task>) {
+        match self.seats.push(task, self.in_my_loop()) {
+            Ok(call) => self.act(call),
+            Err(task) => self.orphan(task),
+        }
+    }
+
+    /// Nobody will run it.
+    fn orphan(&self, task: Arc<dyn Task>) {
+        let mut orphans = lock(&self.orphans);
+        match &mut *orphans {
+            Some(orphans) => orphans.push(task),
+            None => {
+                drop(orphans);
+                task.abandon();
+            }
+        }
+    }
+
+    fn abandon_orphans(&self) {
+        loop {
+            let orphans = {
+                let mut orphans = lock(&self.orphans);
+                if orphans.as_ref().is_none_or(Vec::is_empty) {
+                    *orphans = None;
+                    return;
+                }
+                orphans.replace(Vec::new())
+            };
+            // Each may notify others.
+            orphans.into_iter().flatten().for_each(Task::abandon);
         }
     }
 
@@ -308,7 +346,8 @@ impl Workers {
     pub(crate) fn close(&self) -> usize {
         self.closed.store(true, Ordering::SeqCst);
         let (parked, tasks, requests) = self.seats.close();
-        drop((tasks, requests));
+        tasks.into_iter().for_each(|task| self.orphan(task));
+        drop(requests);
         for member in parked {
             member.parker().unpark();
         }
@@ -332,6 +371,7 @@ impl Workers {
             };
             if handles.is_empty() {
                 self.reactor.end();
+                self.abandon_orphans();
                 return left;
             }
             for handle in handles {
@@ -476,7 +516,7 @@ impl Workers {
         }
         POLLED.set(outer);
         if task.state().finish() {
-            self.act(self.seats.push(task, self.in_my_loop()));
+            self.push(task);
         }
     }
 
@@ -582,5 +622,51 @@ impl Workers {
             work.running.as_ref().filter(|running| which(running)).map(|running| (worker.clone(), running.clone()))
         };
         threads.workers.values().filter_map(running).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is dropped when it is given up takes a lock.
+    struct Locks {
+        state: RunState,
+        lock: Mutex<usize>,
+    }
+
+    impl Task for Locks {
+        fn state(&self) -> &RunState {
+            &self.state
+        }
+
+        fn run(self: Arc<Self>) {}
+
+        fn abandon(self: Arc<Self>) {
+            *lock(&self.lock) += 1;
+        }
+    }
+
+    #[test]
+    fn who_wakes_a_task_that_is_given_up_may_hold_what_that_locks() {
+        let workers = Workers::start(Options {
+            bounds: Bounds { seats: 1, open: 1, queued: 1 },
+            queue_timeout: Duration::from_secs(1),
+            keep_alive: Duration::from_secs(1),
+            stack: 1 << 20,
+            around: Box::new(|work| work()),
+            on_tick: Box::new(|| ()),
+        });
+        let workers = workers.expect("the system has a thread");
+        let locks = Arc::new(Locks { state: RunState::idle(), lock: Mutex::default() });
+        let task: Arc<dyn Task> = locks.clone();
+        workers.closed.store(true, Ordering::SeqCst);
+        let held = lock(&locks.lock);
+        workers.notify(&task);
+        drop(held);
+        workers.close();
+        assert_eq!(*lock(&locks.lock), 1);
+        workers.notify(&task);
+        assert_eq!(*lock(&locks.lock), 2, "nobody polls any more");
     }
 }

@@ -142,7 +142,8 @@ fn uploads_that_trickle_leave_half_of_their_lane_to_requests_that_are_whole() {
     }
 }
 
-/// `/busy…` computes until it is told to stop, and meanwhile waits or gives way now and then; what is elsewhere is answered at once.
+/// `/busy` computes until it is told to stop, and meanwhile waits or gives way now and then; `/light` is of the same lane; both that and what is
+/// elsewhere is answered at once.
 struct Busy {
     is_over: Arc<AtomicBool>,
     pause: fn(),
@@ -151,12 +152,12 @@ struct Busy {
 
 impl Handler for Busy {
     fn admit(&self, request: &request::Parts, _info: &ConnectionInfo) -> Admission {
-        Admission::Queue(Lane { id: u64::from(request.uri.path().starts_with("/busy")), ..Lane::default() })
+        Admission::Queue(Lane { id: u64::from(request.uri.path() != "/quick"), ..Lane::default() })
     }
 
     fn handle(&self, exchange: Exchange) {
         let path = exchange.request.uri().path().to_owned();
-        if path.starts_with("/busy") {
+        if path == "/busy" {
             self.called.send(()).expect("the test listens");
             while !self.is_over.load(Ordering::SeqCst) {
                 let until = Instant::now() + Duration::from_millis(5);
@@ -168,8 +169,8 @@ impl Handler for Busy {
     }
 }
 
-/// More than may run at once have the seats, for ever; another lane's requests are answered nonetheless.
-fn others_are_served_beside(pause: fn()) {
+/// More than may run at once have the seats, for ever; `path` is answered nonetheless.
+fn is_served_beside(pause: fn(), path: &str) {
     let (called, calls) = signals();
     let is_over = Arc::new(AtomicBool::new(false));
     let server = start_handler(server().seats(2), Busy { is_over: is_over.clone(), pause, called });
@@ -178,7 +179,7 @@ fn others_are_served_beside(pause: fn()) {
     calls.next();
     busy.extend((0..8).map(|_| ask(&server, "/busy")));
     for _ in 0..5 {
-        assert_eq!(server.connect().get("/quick").text(), "/quick");
+        assert_eq!(server.connect().get(path).text(), path);
     }
     is_over.store(true, Ordering::SeqCst);
     for client in &mut busy {
@@ -188,14 +189,20 @@ fn others_are_served_beside(pause: fn()) {
 
 #[test]
 fn those_that_wait_and_compute_in_turn_do_not_keep_others_from_the_seats() {
-    others_are_served_beside(|| {
+    let pause = || {
         let until = Instant::now() + Duration::from_millis(1);
         let sleep = sleep_until(until).expect("a worker calls this");
         wait(sleep, None).expect("nobody ends it");
-    });
+    };
+    is_served_beside(pause, "/quick");
 }
 
 #[test]
 fn those_that_only_compute_give_way_to_others() {
-    others_are_served_beside(give_way);
+    is_served_beside(give_way, "/quick");
+}
+
+#[test]
+fn nor_do_they_keep_what_is_short_in_their_own_lane_from_them() {
+    is_served_beside(give_way, "/light");
 }

@@ -65,7 +65,7 @@ fn an_overdue_worker_polls_the_reactor_before_what_is_queued() {
         let (mut busy, mut other) = (Worker::new(), Worker::new());
         assert!(matches!(seats.first(), Call::Start(_)));
         for task in [1, 2, 3] {
-            assert!(matches!(seats.push(task, true), Call::Nobody));
+            assert!(matches!(seats.push(task, true), Ok(Call::Nobody)));
         }
         assert!(matches!(busy.next(&seats, Done::Arrived, false), (Step::Poll(1), Call::Start(_))));
         let (step, _) = busy.next(&seats, Done::Polled, true);
@@ -102,7 +102,7 @@ fn a_request_that_returns_does_not_wait_for_the_end_of_polls() {
         assert!(first.is(&seats.wake(&first.member)), "two may run for a seat");
         assert!(matches!(seats.wake(&second.member), Call::Nobody), "and no third");
         for task in 1..=3 {
-            assert!(matches!(seats.push(task, true), Call::Nobody));
+            assert!(matches!(seats.push(task, true), Ok(Call::Nobody)));
         }
         assert!(matches!(busy.next(&seats, ended(), false), (Step::Poll(1), Call::Nobody)));
         let (step, call) = busy.next(&seats, Done::Polled, false);

@@ -91,7 +91,9 @@ impl Pool {
     }
 
     fn push(self: &Arc<Self>, job: impl FnOnce(&Arc<Self>, &Arc<Member>) + Send + 'static) {
-        self.act(self.seats.push(Box::new(job), false));
+        if let Ok(call) = self.seats.push(Box::new(job), false) {
+            self.act(call);
+        }
     }
 
     fn push_request(self: &Arc<Self>, from_loop: bool, job: impl FnOnce(&Arc<Self>, &Arc<Member>) + Send + 'static) {

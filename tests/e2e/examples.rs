@@ -91,6 +91,10 @@ fn files_serves_the_granted_directory_and_nothing_else() {
             assert_eq!(host.get(version, path).status, 404, "{path}");
         }
         assert_eq!(host.post(version, "/", b"").status, 405);
+        let part = host.ask(version, "GET", "/", &[("range", "bytes=0-8")], None).expect("an answer");
+        assert_eq!((part.status, part.text()), (206, "<!doctype"));
+        let many = format!("bytes=0-{}", ",0-".repeat(1000));
+        assert_eq!(host.ask(version, "GET", "/", &[("range", &many)], None).expect("an answer").status, 416);
         let head = host.ask(version, "HEAD", "/", &[], None).expect("an answer");
         assert_eq!(head.header("content-length"), answer.header("content-length"));
         assert!(head.body.is_empty());

@@ -2,16 +2,20 @@
 //!
 //! Nothing outside of it can be reached: a path with `..` is refused here, and what the host does not grant does not exist for a guest.
 
+mod range;
+
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
 };
 
 use guest_sdk::{
     Body, HeaderValue, IntoResponse, Method, Request, Response, StatusCode, handler,
-    header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE},
+    header::{ACCEPT_RANGES, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE},
 };
+
+use range::Part;
 
 const ROOT: &str = "/www";
 
@@ -43,10 +47,32 @@ fn serve(root: &Path, request: &Request) -> io::Result<Response> {
         }
         Err(error) => return Err(error),
     };
-    let mut response = Response::new(Body::wrap_reader(File::open(&path)?));
-    response.headers_mut().insert(CONTENT_LENGTH, length.into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type(&path)));
+    let part = if request.method() == Method::GET { range::part(request.headers(), length) } else { Part::Whole };
+    let (status, bytes) = match part {
+        Part::Whole => (StatusCode::OK, 0..length),
+        Part::Bytes(bytes) => (StatusCode::PARTIAL_CONTENT, bytes),
+        Part::Unsatisfiable => {
+            let mut response = StatusCode::RANGE_NOT_SATISFIABLE.into_response();
+            response.headers_mut().insert(CONTENT_RANGE, header(format!("bytes */{length}"))?);
+            return Ok(response);
+        }
+    };
+    let mut file = File::open(&path)?;
+    file.seek(SeekFrom::Start(bytes.start))?;
+    let mut response = Response::new(Body::wrap_reader(file.take(bytes.end - bytes.start)));
+    let headers = response.headers_mut();
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CONTENT_LENGTH, (bytes.end - bytes.start).into());
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(&path)));
+    if status == StatusCode::PARTIAL_CONTENT {
+        headers.insert(CONTENT_RANGE, header(format!("bytes {}-{}/{length}", bytes.start, bytes.end - 1))?);
+    }
+    *response.status_mut() = status;
     Ok(response)
+}
+
+fn header(text: String) -> io::Result<HeaderValue> {
+    HeaderValue::try_from(text).map_err(io::Error::other)
 }
 
 /// The file a URI path means, or `None` if a segment of it is not a plain name.
@@ -110,6 +136,28 @@ mod tests {
         assert_eq!(response.headers()[CONTENT_TYPE], "text/html; charset=utf-8");
         assert!(response.into_body().text().expect("text").contains("<h1>"));
         assert_eq!(ask("/%69ndex.html").status(), 200);
+    }
+
+    #[test]
+    fn a_part_of_a_file_can_be_had_and_of_more_than_it_has_nothing() {
+        let public = Path::new(env!("CARGO_MANIFEST_DIR")).join("public");
+        let file = fs::read(public.join("index.html")).expect("ours");
+        let ask = |method: Method, range: &str| {
+            let request = RequestBuilder::new().method(method).uri("/index.html").header("range", range);
+            serve(&public, &request.body(Body::empty()).expect("a request")).expect("a readable directory")
+        };
+        let part = ask(Method::GET, "bytes=2-5");
+        assert_eq!(part.status(), 206);
+        assert_eq!(part.headers()[CONTENT_RANGE], format!("bytes 2-5/{}", file.len()));
+        assert_eq!(part.headers()[CONTENT_LENGTH], "4");
+        assert_eq!(part.into_body().bytes().expect("a file"), file[2..6]);
+        let beyond = ask(Method::GET, "bytes=99999-");
+        assert_eq!(
+            (beyond.status().as_u16(), &beyond.headers()[CONTENT_RANGE]),
+            (416, &header(format!("bytes */{}", file.len())).expect("a value"))
+        );
+        let whole = ask(Method::HEAD, "bytes=2-5");
+        assert_eq!((whole.status().as_u16(), &whole.headers()[CONTENT_LENGTH]), (200, &HeaderValue::from(file.len())));
     }
 
     #[test]

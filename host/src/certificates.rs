@@ -34,6 +34,9 @@ use crate::{
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How often what a person should know of them is said again.
+const REMIND: Duration = Duration::from_secs(24 * 3600);
+
 /// Why a certificate cannot be shown.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -192,6 +195,7 @@ impl ResolvesServerCert for Shown {
 pub(crate) struct Certificates {
     shown: Arc<Shown>,
     files: Vec<WatchedFiles>,
+    reminded: Instant,
 }
 
 struct WatchedFiles {
@@ -251,7 +255,7 @@ impl Certificates {
             warn(files, &certified);
             shown.push(Arc::new(certified));
         }
-        Ok(Self { shown: Arc::new(Shown(ArcSwap::from_pointee(shown))), files: watched })
+        Ok(Self { shown: Arc::new(Shown(ArcSwap::from_pointee(shown))), files: watched, reminded: Instant::now() })
     }
 
     /// What a listener speaks TLS with. Sessions are resumed by tickets, whose keys live as long as this process.
@@ -295,7 +299,18 @@ impl Certificates {
                 }
             }
         }
+        self.reminders(now).iter().for_each(|reminder| log::warn!("{reminder}"));
         (!self.files.is_empty()).then_some(LOOK)
+    }
+
+    /// What is to be said again: a certificate's time passes while it is shown.
+    fn reminders(&mut self, now: Instant) -> Vec<String> {
+        if now.saturating_duration_since(self.reminded) < REMIND {
+            return Vec::new();
+        }
+        self.reminded = now;
+        let shown = self.shown.0.load();
+        self.files.iter().zip(&**shown).flat_map(|(entry, shown)| warnings(&entry.files, shown)).collect()
     }
 }
 
@@ -308,7 +323,9 @@ fn warn(files: &CertificateFiles, certified: &CertifiedKey) {
 #[cfg(test)]
 mod tests {
     use std::{
-        fs, process,
+        fs,
+        os::unix::fs::PermissionsExt as _,
+        process,
         sync::atomic::{AtomicU32, Ordering},
     };
 
@@ -428,5 +445,19 @@ mod tests {
         dir.write(&one);
         clock.after(1_000);
         assert_eq!(clock.after(1_000), one.cert.der().to_vec());
+    }
+
+    #[test]
+    fn what_a_person_should_know_is_said_again_every_day() {
+        let dir = Dir::new();
+        let files = dir.write(&signed("a"));
+        fs::set_permissions(&files.key, fs::Permissions::from_mode(0o644)).expect("ours");
+        let mut certificates = Certificates::new(std::slice::from_ref(&files)).expect("they are right");
+        let started = Instant::now();
+        let said = [23, 25, 26, 48, 50].map(|hours| {
+            let reminders = certificates.reminders(started + Duration::from_secs(hours * 3600));
+            reminders.iter().filter(|reminder| reminder.starts_with("everybody may read the key")).count()
+        });
+        assert_eq!(said, [0, 1, 0, 0, 1]);
     }
 }

@@ -93,7 +93,13 @@ impl Places {
     /// What `config` says otherwise, key by key.
     pub(crate) fn differences(&self, config: &ServerConfig) -> Vec<String> {
         let new = Self::of(config, self.listen.is_none());
-        let shown = |addresses: &Option<Vec<String>>| addresses.as_ref().map(|addresses| addresses.join("`, `"));
+        // In whatever order.
+        let shown = |addresses: &Option<Vec<String>>| {
+            addresses.clone().map(|mut addresses| {
+                addresses.sort_unstable();
+                addresses.join("`, `")
+            })
+        };
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         // It comes with an address or without: who has none any more lets go of what it gets.
         let control_tcp = new.control_tcp.clone().filter(|_| self.control_tcp.is_some());
@@ -368,7 +374,9 @@ mod tests {
         config.control.tcp = Some(("127.0.0.1:9000".to_owned(), "token".into()));
         let (bound, passed) = (Places::of(&config, false), Places::of(&config, true));
         assert!(bound.differences(&config).is_empty() && passed.differences(&config).is_empty());
-        config.listen[0] = "https://127.0.0.1:80".to_owned();
+        config.listen.reverse();
+        assert!(bound.differences(&config).is_empty());
+        config.listen[1] = "https://127.0.0.1:80".to_owned();
         let listen =
             "`listen` was `127.0.0.1:80`, `unix:/run/app.sock` and is `https://127.0.0.1:80`, `unix:/run/app.sock` now";
         assert_eq!(bound.differences(&config), [listen]);

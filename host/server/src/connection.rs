@@ -19,11 +19,12 @@ use crate::exchange::{ExchangeService, panic_text};
 use crate::executor::Executor;
 use crate::frames::{Frames, PREFACE};
 use crate::http::TlsInfo;
-use crate::link::{Link, Stream, last_words};
+use crate::link::{Link, last_words};
 use crate::proxy::{self, Header, NoHeader};
 use crate::run_state::RunState;
 use crate::server::{Protocols, Shared};
 use crate::slot::Gone;
+use crate::stream::Stream;
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey, millis};
 use crate::workers::Task;
@@ -529,7 +530,7 @@ impl Task for Connection {
                 log::error!("{}: a response body panicked: {}", self.peer(), panic_text(&*panic));
                 Moved::Closed
             });
-            self.link.tell_let_go();
+            self.link.answers.tell_let_go();
             match if matches!(moved, Moved::Pending) { self.on_deadline(&mut inner) } else { moved } {
                 Moved::Again => {}
                 Moved::Pending => return,

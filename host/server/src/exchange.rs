@@ -24,11 +24,12 @@ use crate::body::{Body, BoxError};
 use crate::counts::Event;
 use crate::http::{ConnectionInfo, Request};
 use crate::lanes::Lane;
-use crate::link::{Cut, Link, Open, Told};
+use crate::link::{Link, Open};
 use crate::outgoing::Outgoing;
 use crate::refusal::{client_closed_request, drop_body, overloaded, refusal, status};
 use crate::slot::{Gone, Slot};
 use crate::timer::{Millis, millis};
+use crate::told::{Cut, Told};
 use crate::upload::{Wait, discard};
 use crate::workers::polled;
 
@@ -223,7 +224,7 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.link.leave_queue(self.lane);
+        self.link.places.leave(self.lane);
     }
 }
 
@@ -429,34 +430,22 @@ impl ReplyFuture {
         match std::mem::replace(&mut self.state, State::Done) {
             State::New(mut queued) => {
                 let slot = queued.slot.clone();
-                let lane = queued.lane.id;
                 match queued.poll_body(cx) {
                     Poll::Ready(_) if queued.answer.is_some() => {
                         queued.answer();
-                        return self.poll_own_answer(&slot, cx);
+                        self.poll_own_answer(&slot, cx)
                     }
-                    Poll::Ready(Ok(())) if self.link.enter_queue(lane, &mut self.turn, cx.waker()) => {}
+                    Poll::Ready(Ok(())) => self.poll_queue(queued, cx),
                     Poll::Ready(Err(code)) => {
-                        let _ = slot.own.set([polled(), self.link.connection_of_stream()]);
+                        self.moves(&slot);
                         queued.refuse(code);
-                        return self.poll_own_answer(&slot, cx);
+                        self.poll_own_answer(&slot, cx)
                     }
-                    _ => {
+                    Poll::Pending => {
                         self.state = State::New(queued);
-                        return Poll::Pending;
+                        Poll::Pending
                     }
                 }
-                queued.place = Some(Place { link: self.link.clone(), lane });
-                // Before the push: it may be started at once, on another thread.
-                let _ = slot.poll_reply(cx);
-                // Cannot be set already: this is the one place.
-                let _ = slot.own.set([polled(), self.link.connection_of_stream()]);
-                if let Err(queued) = self.link.workers.push_request(queued) {
-                    queued.refuse(StatusCode::SERVICE_UNAVAILABLE);
-                    return slot.poll_reply(cx);
-                }
-                self.state = State::Waiting(slot);
-                Poll::Pending
             }
             State::Waiting(slot) => {
                 let reply = slot.poll_reply(cx);
@@ -470,9 +459,33 @@ impl ReplyFuture {
         }
     }
 
+    /// Queues what may be started, if it gets a place.
+    fn poll_queue(&mut self, mut queued: Box<Queued>, cx: &mut Context<'_>) -> Poll<http::Response<Outgoing>> {
+        let (slot, lane) = (queued.slot.clone(), queued.lane.id);
+        if !self.link.places.enter(lane, &mut self.turn, cx.waker()) {
+            self.state = State::New(queued);
+            return Poll::Pending;
+        }
+        queued.place = Some(Place { link: self.link.clone(), lane });
+        // Before the push: it may be started at once, on another thread.
+        let _ = slot.poll_reply(cx);
+        self.moves(&slot);
+        if let Err(queued) = self.link.workers.push_request(queued) {
+            queued.refuse(StatusCode::SERVICE_UNAVAILABLE);
+            return slot.poll_reply(cx);
+        }
+        self.state = State::Waiting(slot);
+        Poll::Pending
+    }
+
+    /// What is polled now moves the exchange: always the same.
+    fn moves(&self, slot: &Slot) {
+        let _ = slot.own.set([polled(), self.link.connection_of_stream()]);
+    }
+
     /// Of what was answered without a handler, whose end would see to it that the client takes the answer.
     fn poll_own_answer(&self, slot: &Arc<Slot>, cx: &mut Context<'_>) -> Poll<http::Response<Outgoing>> {
-        let _ = slot.own.set([polled(), self.link.connection_of_stream()]);
+        self.moves(slot);
         slot.watch_stall();
         slot.poll_reply(cx)
     }
@@ -481,7 +494,7 @@ impl ReplyFuture {
 impl Drop for ReplyFuture {
     fn drop(&mut self) {
         if let Some(turn) = self.turn {
-            self.link.give_up_turn(turn);
+            self.link.places.give_up_turn(turn);
         }
         if let State::Waiting(slot) | State::Refused(slot) = &self.state {
             slot.abandon_reply();

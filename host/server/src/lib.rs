@@ -6,10 +6,11 @@
 //! |---|---|
 //! | `server`, `options`, `counts` | binding, what can be set, starting, the [`Handle`]; what an operator wants to know |
 //! | `listener`, `peers`, `proxy`, `socket` | accepting, which never dies; how many connections a peer has; who a proxy's client is; TCP and Unix sockets as one |
-//! | `connection`, `link`, `limits`, `frames` | one connection: protocol, deadlines, close; its socket and counters; what its client may do; HTTP/2 frames that are counted |
+//! | `connection`, `link`, `stream`, `limits`, `frames` | one connection: protocol, deadlines, close; its socket and counters; that socket for hyper; what its client may do; HTTP/2 frames that are counted |
 //! | `executor`, `tcp_stream` | other futures on the same workers (HTTP/2 streams, clients that handlers use); sockets to elsewhere |
 //! | `tls` | the layer between that socket and hyper (`no_tls` in its place without the feature) |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
+//! | `places`, `told` | how many of a connection's requests are queued; what became of its answers |
 //! | `upload`, `body`, `outgoing`, `http` | what arrives before a handler starts; bodies for blocking code, hyper's end of them, the types both speak |
 //! | `workers`, `seats`, `lanes`, `wait`, `monitor` | the threads; who may run and what next; whose turn it is; giving up a seat; the thread that ticks |
 //! | `reactor`, `timer`, `readiness`, `run_state`, `parker` | events, deadlines, and the three small state machines |
@@ -30,6 +31,7 @@ mod options;
 mod outgoing;
 mod parker;
 mod peers;
+mod places;
 mod proxy;
 mod reactor;
 mod readiness;
@@ -40,6 +42,7 @@ mod server;
 mod service;
 mod slot;
 mod socket;
+mod stream;
 mod sync;
 mod tcp_stream;
 mod timer;
@@ -48,6 +51,7 @@ mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "no_tls.rs"]
 mod tls;
+mod told;
 mod upload;
 mod wait;
 mod workers;
@@ -61,9 +65,9 @@ pub use crate::exchange::{Admission, Client, Exchange, Handler, Refused, Respond
 pub use crate::executor::Executor;
 pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service, TlsInfo};
 pub use crate::lanes::Lane;
-pub use crate::link::{Cut, Told};
 pub use crate::server::{Handle, ListeningSocket, Server, Sockets};
 pub use crate::slot::Gone;
 pub use crate::tcp_stream::TcpStream;
+pub use crate::told::{Cut, Told};
 pub use crate::wait::{Interrupted, blocking, flush, give_way, sleep_until, wait};
 pub use bytes::Bytes;

@@ -1,24 +1,22 @@
-//! What the parts of one connection share: the socket (as hyper's `Read` and `Write`), its readiness, its counters, and where
-//! requests go. `connection.rs` owns the protocol on top.
+//! What the parts of one connection share: the socket, its readiness, its counters, and where requests go. `connection.rs` owns the protocol on
+//! top, `stream.rs` is hyper's end.
 
-use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
-use hyper::rt::ReadBufCursor;
 
 use crate::connection::Connection;
 use crate::counts::Event;
 use crate::exchange::Handler;
-use crate::frames::{self, Fault, Frames, GOODBYE};
+use crate::frames::{self, Fault, Frames};
 use crate::http::ConnectionInfo;
 use crate::limits::Limits;
+use crate::places::Places;
 use crate::reactor::Ready;
 use crate::server::SocketCount;
 use crate::slot::{Gone, WhyGone};
@@ -26,6 +24,7 @@ use crate::socket::Socket;
 use crate::sync::lock;
 use crate::timer::{Millis, millis};
 use crate::tls::Session;
+use crate::told::{Answers, Told, as_taken};
 use crate::workers::{Task, Workers};
 
 /// Bytes and reads that one run of a connection may take before it goes to the back of the queue.
@@ -74,58 +73,15 @@ pub(crate) struct Link {
     /// The window that HTTP/2 streams begin with, and when h2 last wrote some of an answer. Relaxed: an old value does no harm.
     stream_window: AtomicU32,
     moved: AtomicU64,
-    /// Bytes of bodies that hyper has taken so far.
-    taken: AtomicU64,
-    /// Bytes written that were no bodies (heads, chunk sizes), as of the last flush.
-    framing: AtomicU64,
-    budget: AtomicUsize,
+    /// Bytes that this run may still read, and reads.
+    pub(crate) budget: AtomicUsize,
     calls: AtomicUsize,
     /// Bytes held of request bodies whose handlers have not started. Relaxed: it is a bound on memory, not an order.
     ahead: AtomicUsize,
-    queue: Mutex<QueuePlaces>,
-    /// Answers of HTTP/1 of which hyper has taken all that it will, and not yet written it.
-    unwritten: Mutex<Vec<Unwritten>>,
-    /// There are some. Relaxed: whoever polls the connection looks again at its end.
-    has_unwritten: AtomicBool,
-    /// What became of answers of HTTP/2, to be told.
-    let_go: Mutex<Vec<(Told, Result<u64, Cut>)>>,
-    /// There are some. Relaxed, as above.
-    has_let_go: AtomicBool,
+    pub(crate) places: Places,
+    pub(crate) answers: Answers,
     /// Counts the socket, for as long as it is open.
     count: SocketCount,
-}
-
-/// How many requests of this connection are queued, and who waits to queue one more (HTTP/2 streams); by lane, so that one that is full
-/// holds up no others.
-#[derive(Default)]
-struct QueuePlaces {
-    /// Lanes in which there are some, and how many.
-    taken: Vec<(u64, usize)>,
-    /// By turn, for which lane; one that is reset gives its turn up.
-    waiting: BTreeMap<u64, (u64, Waker)>,
-    next_turn: u64,
-}
-
-/// Told what became of an answer, see [`Responder::send_and_tell`](crate::Responder::send_and_tell).
-pub type Told = Box<dyn FnOnce(Result<u64, Cut>) + Send>;
-
-/// An answer that did not go out whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Cut {
-    /// About so many bytes of its body have gone out.
-    pub bytes: u64,
-    /// Whose doing it was; of a body that has ended with an error, `Left`.
-    pub why: Gone,
-}
-
-struct Unwritten {
-    told: Told,
-    length: u64,
-    /// Why hyper did not take all of it.
-    cut: Option<Gone>,
-    /// What `taken` was at its end.
-    end: u64,
 }
 
 /// An answer that hyper does not write, since it has read no request that it could be to; `text`, or the name of the status.
@@ -137,11 +93,6 @@ pub(crate) fn last_words(status: StatusCode, text: &str) -> Vec<u8> {
         "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\ncontent-type: {kind}\r\ndate: {date}\r\n\r\n{text}\n"
     )
     .into_bytes()
-}
-
-/// Of a body of which hyper has taken so much, and written that.
-fn as_taken(bytes: u64, cut: Option<Gone>) -> Result<u64, Cut> {
-    cut.map_or(Ok(bytes), |why| Err(Cut { bytes, why }))
 }
 
 /// While it lives, an exchange of the connection is open.
@@ -169,6 +120,7 @@ impl Link {
         (socket, session): (Socket, Option<Session>),
         count: SocketCount,
     ) -> Arc<Self> {
+        let most_queued = 2 * workers.bounds().seats;
         let ends_at = workers.reactor.timers.recent().saturating_add(millis(limits.max_age));
         Arc::new(Self {
             workers,
@@ -196,16 +148,11 @@ impl Link {
             is_slow: AtomicBool::new(false),
             stream_window: AtomicU32::new(frames::WINDOW),
             moved: AtomicU64::new(0),
-            taken: AtomicU64::new(0),
-            framing: AtomicU64::new(0),
             budget: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
             ahead: AtomicUsize::new(0),
-            queue: Mutex::default(),
-            unwritten: Mutex::default(),
-            has_unwritten: AtomicBool::new(false),
-            let_go: Mutex::default(),
-            has_let_go: AtomicBool::new(false),
+            places: Places::new(most_queued),
+            answers: Answers::default(),
             count,
         })
     }
@@ -304,59 +251,9 @@ impl Link {
         self.moved.store(now, Ordering::Relaxed);
     }
 
-    /// Takes a place for one queued request; a connection has at most twice as many in a lane as there are seats. False: `waker` will be
-    /// woken.
-    pub(crate) fn enter_queue(&self, lane: u64, turn: &mut Option<u64>, waker: &Waker) -> bool {
-        let most = 2 * self.workers.bounds().seats;
-        let mut queue = lock(&self.queue);
-        let queue = &mut *queue;
-        let admitted = match queue.taken.iter_mut().find(|(in_lane, _)| *in_lane == lane) {
-            Some((_, taken)) if *taken >= most => false,
-            Some((_, taken)) => {
-                *taken += 1;
-                true
-            }
-            None => {
-                queue.taken.push((lane, 1));
-                true
-            }
-        };
-        if !admitted {
-            let turn = *turn.get_or_insert_with(|| {
-                queue.next_turn += 1;
-                queue.next_turn
-            });
-            queue.waiting.insert(turn, (lane, waker.clone()));
-        } else if let Some(turn) = turn.take() {
-            queue.waiting.remove(&turn);
-        }
-        admitted
-    }
-
     /// How long ago `since` was, by the clock of the timers: reading a finer one for each request would cost as much as a queue does.
     pub(crate) fn queued_since(&self, since: Millis) -> Duration {
         Duration::from_millis(self.workers.reactor.timers.recent().saturating_sub(since))
-    }
-
-    pub(crate) fn give_up_turn(&self, turn: u64) {
-        lock(&self.queue).waiting.remove(&turn);
-    }
-
-    pub(crate) fn leave_queue(&self, lane: u64) {
-        let waiting: Vec<_> = {
-            let mut queue = lock(&self.queue);
-            if let Some(at) = queue.taken.iter().position(|(in_lane, _)| *in_lane == lane) {
-                queue.taken[at].1 -= 1;
-                if queue.taken[at].1 == 0 {
-                    queue.taken.swap_remove(at);
-                }
-            }
-            // All of the lane: some may have been reset meanwhile, and would swallow the one wake-up.
-            queue.waiting.extract_if(.., |_, (of_lane, _)| *of_lane == lane).collect()
-        };
-        for (_, (_, waker)) in waiting {
-            waker.wake();
-        }
     }
 
     pub(crate) fn ahead(&self) -> usize {
@@ -423,55 +320,14 @@ impl Link {
         self.socket.reset();
     }
 
-    /// hyper has taken so many bytes of a body.
-    pub(crate) fn took(&self, bytes: u64) {
-        self.taken.fetch_add(bytes, Ordering::Relaxed);
-    }
-
     /// hyper has let go of a body of which it had taken `length` bytes, and if those were not all, for this reason.
     pub(crate) fn body_ended(&self, told: Told, length: u64, cut: Option<Gone>) {
-        if self.speaks_http2() {
-            return told(as_taken(length, cut));
-        }
-        let end = self.taken.load(Ordering::Relaxed);
-        lock(&self.unwritten).push(Unwritten { told, length, cut, end });
-        self.has_unwritten.store(true, Ordering::Relaxed);
-    }
-
-    /// h2 has let go of an answer. That is told when the connection has run: h2 holds locks now, and what is called is code of others.
-    pub(crate) fn let_go(&self, told: Told, length: u64, cut: Option<Gone>) {
-        lock(&self.let_go).push((told, as_taken(length, cut)));
-        self.has_let_go.store(true, Ordering::Relaxed);
-    }
-
-    /// The connection has run.
-    pub(crate) fn tell_let_go(&self) {
-        if self.has_let_go.load(Ordering::Relaxed) {
-            self.has_let_go.store(false, Ordering::Relaxed);
-            let let_go = std::mem::take(&mut *lock(&self.let_go));
-            for (told, became) in let_go {
-                told(became);
-            }
-        }
-    }
-
-    /// hyper has written all that it had taken.
-    fn flushed(&self) {
-        self.framing.store(self.written().wrapping_sub(self.taken.load(Ordering::Relaxed)), Ordering::Relaxed);
-        if self.has_unwritten.load(Ordering::Relaxed) {
-            self.has_unwritten.store(false, Ordering::Relaxed);
-            self.tell(|answer| as_taken(answer.length, answer.cut));
-        }
+        if self.speaks_http2() { told(as_taken(length, cut)) } else { self.answers.ended(told, length, cut) }
     }
 
     /// hyper's connection is gone, and with it what was not written.
     pub(crate) fn lost(&self) {
-        let written = self.written().wrapping_sub(self.framing.load(Ordering::Relaxed));
-        self.tell(|answer| {
-            let bytes = answer.length.saturating_sub(answer.end.saturating_sub(written));
-            Err(Cut { bytes, why: answer.cut.unwrap_or_else(|| self.why_gone()) })
-        });
-        self.tell_let_go();
+        self.answers.lost(self.written(), self.why_gone());
     }
 
     /// Why the client gets no more, as far as the connection is concerned.
@@ -489,15 +345,6 @@ impl Link {
     /// Counts what has happened to its client.
     pub(crate) fn note(&self, event: Event) {
         self.count.note(event, self.info().peer_addr());
-    }
-
-    /// Tells what became of the answers that were not written until now. Not under the lock: what is called is code of others.
-    fn tell(&self, became: impl Fn(&Unwritten) -> Result<u64, Cut>) {
-        let unwritten = std::mem::take(&mut *lock(&self.unwritten));
-        for answer in unwritten {
-            let became = became(&answer);
-            (answer.told)(became);
-        }
     }
 
     /// Takes one of the reads that a run may do. False: there is none left, and another run will follow.
@@ -532,7 +379,7 @@ impl Link {
     }
 
     /// Follows the frames of HTTP/2 in what was read. After an error hyper reads no more, and resets what is open.
-    fn follow(&self, frames: &mut Option<Frames>, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn follow(&self, frames: &mut Option<Frames>, bytes: &[u8]) -> io::Result<()> {
         let Some(frames) = frames else { return Ok(()) };
         let followed = frames.follow(bytes, self.workers.reactor.timers.recent(), self.written());
         self.in_block.store(frames.is_in_block(), Ordering::Relaxed);
@@ -550,7 +397,7 @@ impl Link {
     }
 
     /// Writes `slices`; `plain` does so without a layer above the socket.
-    fn poll_write(
+    pub(crate) fn poll_write(
         &self,
         slices: &[IoSlice<'_>],
         plain: impl Fn(&Socket) -> io::Result<usize>,
@@ -565,7 +412,7 @@ impl Link {
     }
 
     /// Nothing of what hyper wrote is left on our side.
-    fn poll_flush(&self) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&self) -> Poll<io::Result<()>> {
         self.session.as_ref().map_or(Poll::Ready(Ok(())), |session| lock(session).poll_send(self))
     }
 
@@ -577,118 +424,5 @@ impl Link {
         let written = self.ready.write.attempt(|| Ok((write(&self.socket)?, true)));
         self.write_blocked.store(written.is_none(), Ordering::Relaxed);
         written.map_or(Poll::Pending, Poll::Ready)
-    }
-}
-
-/// The connection's byte stream for hyper; first gives out what was read to tell the protocol.
-pub(crate) struct Stream {
-    link: Arc<Link>,
-    read_before: Vec<u8>,
-    /// On HTTP/2.
-    frames: Option<Frames>,
-    /// On HTTP/1: what was read since the last of so many exchanges, in bytes.
-    head: usize,
-    exchanges: u64,
-}
-
-impl Stream {
-    pub(crate) fn new(link: Arc<Link>, read_before: Vec<u8>, frames: Option<Frames>) -> Self {
-        let exchanges = link.exchanges();
-        Self { link, read_before, frames, head: 0, exchanges }
-    }
-
-    /// How much the next read may take.
-    fn room(&mut self) -> usize {
-        if let Some(frames) = &self.frames {
-            return if self.link.parts.load(Ordering::Relaxed) { frames.missing() } else { usize::MAX };
-        }
-        let exchanges = self.link.exchanges();
-        if self.exchanges != exchanges {
-            (self.exchanges, self.head) = (exchanges, 0);
-        }
-        // hyper asks how long a head is only when a read has not ended it, so none may go further. If there was more already, it was
-        // no head: the rest of a body, or empty lines.
-        match self.link.limits.max_head.saturating_sub(self.head) {
-            0 => usize::MAX,
-            _ if self.link.has_open() => usize::MAX,
-            room => room,
-        }
-    }
-}
-
-impl hyper::rt::Read for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let room = this.room();
-        let Self { link, read_before, frames, head, .. } = this;
-        if read_before.is_empty()
-            && link.parts.load(Ordering::Relaxed)
-            && frames.as_ref().is_some_and(Frames::is_between)
-        {
-            link.parts.store(false, Ordering::Relaxed);
-            read_before.extend_from_slice(GOODBYE);
-        }
-        if !read_before.is_empty() {
-            let length = read_before.len().min(cursor.remaining()).min(room);
-            cursor.put_slice(&read_before[..length]);
-            *head += length;
-            let followed = link.follow(frames, &read_before[..length]);
-            read_before.drain(..length);
-            return Poll::Ready(followed);
-        }
-        let budget = link.budget.load(Ordering::Relaxed);
-        if budget == 0 {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        if !link.take_call() {
-            return Poll::Pending;
-        }
-        let max = cursor.remaining().min(budget).min(room);
-        let mut followed = Ok(());
-        let read = link.poll_read_with(max, |bytes| {
-            cursor.put_slice(bytes);
-            followed = link.follow(frames, bytes);
-        });
-        read.map(|read| {
-            let n = read?;
-            link.budget.store(budget - n, Ordering::Relaxed);
-            if !link.has_open() {
-                *head += n;
-            }
-            followed
-        })
-    }
-}
-
-impl hyper::rt::Write for Stream {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.link.poll_write(&[IoSlice::new(bytes)], |socket| socket.write(bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.link.poll_write(slices, |socket| socket.write_vectored(slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    /// hyper calls it when it has nothing left to write.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(self.link.poll_flush())?;
-        self.link.flushed();
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.link.say_goodbye();
-        std::task::ready!(self.link.poll_flush())?;
-        self.link.shut_write();
-        Poll::Ready(Ok(()))
     }
 }

@@ -16,9 +16,10 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::body::{BoxError, Foreign, after};
-use crate::link::{Link, Open, Told};
+use crate::link::{Link, Open};
 use crate::slot::{Gone, Slot};
 use crate::sync::lock;
+use crate::told::Told;
 
 /// What a writer may be ahead of the client, in bytes, before it waits.
 const AHEAD: usize = 256 * 1024;
@@ -165,7 +166,7 @@ impl Outgoing {
         self.taken += length;
         self.left = if frame.is_trailers() { Some(0) } else { self.left.map(|left| left - length) };
         if let Some(Belonging { open, .. }) = &self.exchange {
-            open.link().took(length);
+            open.link().answers.took(length);
         }
         if let Some(Sending { slot, .. }) = self.sending.as_deref() {
             slot.unsent.fetch_add(given, Ordering::SeqCst);
@@ -344,7 +345,7 @@ impl Drop for Sending {
     fn drop(&mut self) {
         let ended = lock(&self.rest).ended.take();
         if let Some(ended) = ended {
-            ended.became(Link::let_go);
+            ended.became(|link, told, length, cut| link.answers.let_go(told, length, cut));
         }
     }
 }

@@ -13,8 +13,9 @@ use hyper::body::Incoming;
 
 use crate::counts::Event;
 use crate::exchange::Refused;
-use crate::link::{Link, Told};
+use crate::link::Link;
 use crate::outgoing::Outgoing;
+use crate::told::Told;
 
 impl Link {
     /// Counts a refusal, and lets the handler know of it.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::lanes::{Held, Kind, Lane, Lanes, Nanos, Next, Room, Turn};
 use crate::parker::Parker;
-use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
 /// Before a request that is expected to hold its seat for longer, somebody else is called to watch the reactor.
 const SLOW_REQUEST: Nanos = 50_000;
@@ -264,13 +264,28 @@ impl<T, R> Seats<T, R> {
         Self { bounds, state: Mutex::new(state) }
     }
 
+    fn state(&self) -> MutexGuard<'_, State<T, R>> {
+        let s = lock(&self.state);
+        // Who runs a request has a seat, and what waits has been started; workers without a request have the other seats, and what comes back or
+        // was displaced has neither.
+        debug_assert!(
+            s.running <= s.seated && s.running + s.waiting <= s.open,
+            "{} {} {} {}",
+            s.seated,
+            s.running,
+            s.waiting,
+            s.open
+        );
+        s
+    }
+
     pub(crate) fn bounds(&self) -> Bounds {
         self.bounds
     }
 
     /// The heart of the loop: accounts for what was done, then chooses.
     pub(crate) fn next(&self, me: &Arc<Member>, role: &mut Role, done: Done<T>, pace: Pace) -> (Step<T, R>, Call) {
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         s.steps += 1;
         if s.closed {
             s.threads -= 1;
@@ -477,7 +492,7 @@ impl<T, R> Seats<T, R> {
     /// Adds a task that polls something, or gives it back, since nobody will run it. `from_loop`: the caller is in the worker loop and will look
     /// at the queue again.
     pub(crate) fn push(&self, task: T, from_loop: bool) -> Result<Call, T> {
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         if s.closed {
             return Err(task);
         }
@@ -487,17 +502,17 @@ impl<T, R> Seats<T, R> {
 
     /// Requests that wait to be started.
     pub(crate) fn queued(&self) -> usize {
-        lock(&self.state).requests.queued()
+        self.state().requests.queued()
     }
 
     /// Those of one lane.
     pub(crate) fn queued_in(&self, lane: u64) -> usize {
-        lock(&self.state).requests.queued_in(lane)
+        self.state().requests.queued_in(lane)
     }
 
     /// Adds a request to start, or gives it back when the queue is full.
     pub(crate) fn push_request(&self, request: R, lane: &Lane, from_loop: bool) -> Result<Call, R> {
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         if s.closed || s.requests.queued() >= self.bounds.queued {
             return Err(request);
         }
@@ -521,7 +536,7 @@ impl<T, R> Seats<T, R> {
     /// `come_back` does. Either way the thread parks on its own parker, and has the seat when it is unparked. A thread that was woken
     /// before it left must come back by itself.
     pub(crate) fn leave(&self, me: &Arc<Member>, until_woken: bool, held: Held) -> Call {
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         s.steps += 1;
         s.waiting += 1;
         let displaced = me.place() == DISPLACED;
@@ -537,7 +552,7 @@ impl<T, R> Seats<T, R> {
     /// The request that `me` runs has computed for `held`: if others wait for a seat, it queues for one behind them, and the thread must park
     /// until it has it. None: it goes on.
     pub(crate) fn give_way(&self, me: &Arc<Member>, held: Held) -> Option<Call> {
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         if s.closed || me.place() != REQUEST || s.requests.next(self.room(&s)).is_none() {
             return None;
         }
@@ -554,13 +569,13 @@ impl<T, R> Seats<T, R> {
         if member.woken.swap(true, Ordering::SeqCst) {
             return Call::Nobody;
         }
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         if member.place() == WAITING { self.end_wait(&mut s, member) } else { Call::Nobody }
     }
 
     /// The wait of `me` is over, unless somebody else has ended it.
     pub(crate) fn come_back(&self, me: &Arc<Member>) -> Call {
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         if matches!(me.place(), WAITING | BLOCKED) { self.end_wait(&mut s, me) } else { Call::Nobody }
     }
 
@@ -582,7 +597,7 @@ impl<T, R> Seats<T, R> {
 
     /// Takes the seat from a worker whose thread blocked without saying so. Nobody is called; `relieve` or the next push does.
     pub(crate) fn displace(&self, member: &Arc<Member>) -> Call {
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         if member.place() != REQUEST {
             return Call::Nobody;
         }
@@ -593,7 +608,7 @@ impl<T, R> Seats<T, R> {
 
     /// Sends a worker without a seat that takes polls only; at most one at a time.
     pub(crate) fn relieve(&self) -> Call {
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         if s.closed || s.relief {
             return Call::Nobody;
         }
@@ -609,7 +624,7 @@ impl<T, R> Seats<T, R> {
     }
 
     pub(crate) fn pulse(&self) -> Pulse {
-        let s = lock(&self.state);
+        let s = self.state();
         let work = self.has_work(&s);
         Pulse {
             steps: s.steps,
@@ -620,18 +635,18 @@ impl<T, R> Seats<T, R> {
 
     /// Requests that were started and have not ended.
     pub(crate) fn open(&self) -> usize {
-        lock(&self.state).open
+        self.state().open
     }
 
     /// Takes out the queued requests that have waited too long, or in vain; to be dropped without the lock.
     pub(crate) fn expire(&self, expired: impl Fn(&R) -> bool) -> Vec<R> {
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         s.requests.expire(expired)
     }
 
     /// For the monitor, when no thread can be started: whether the reactor has no poller, and the caller is it now.
     pub(crate) fn try_polling(&self) -> bool {
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         // A worker that was called looks itself.
         let may = !s.closed && !s.arriving && !s.relief && s.polling == Polling::Nobody;
         if may {
@@ -641,16 +656,16 @@ impl<T, R> Seats<T, R> {
     }
 
     pub(crate) fn end_polling(&self) {
-        lock(&self.state).polling = Polling::Nobody;
+        self.state().polling = Polling::Nobody;
     }
 
     pub(crate) fn pop_poll(&self) -> Option<T> {
-        lock(&self.state).polls.pop_front()
+        self.state().polls.pop_front()
     }
 
     /// The thread that `Call::Start` asked for could not be had.
     pub(crate) fn not_started(&self, role: Role) {
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         s.threads -= 1;
         if role == Role::Relief {
             s.relief = false;
@@ -662,7 +677,7 @@ impl<T, R> Seats<T, R> {
 
     /// A worker that was parked for long wants to end. False: it has been called meanwhile.
     pub(crate) fn retire(&self, me: &Arc<Member>) -> bool {
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         let Some(at) = s.parked.iter().position(|member| Arc::ptr_eq(member, me)) else { return false };
         s.parked.remove(at);
         s.threads -= 1;
@@ -671,14 +686,14 @@ impl<T, R> Seats<T, R> {
 
     /// The first worker, which nobody calls.
     pub(crate) fn first(&self) -> Call {
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         self.call_one(&mut s)
     }
 
     /// Every worker exits at its next step. Returns those that are parked, to be woken (the poller must be woken too), and what
     /// was queued, to be dropped without the lock.
     pub(crate) fn close(&self) -> (Vec<Arc<Member>>, VecDeque<T>, Vec<R>) {
-        let mut s = lock(&self.state);
+        let mut s = self.state();
         s.closed = true;
         let mut wake = std::mem::take(&mut s.parked);
         let (requests, returning) = s.requests.clear();

@@ -239,6 +239,7 @@ impl HostBuilder {
         if !changes.is_empty() {
             return Err(HostError::Moved { changes });
         }
+        let takes_over = places.is_some();
         let were_passed = places.map_or(!passed.is_empty(), |before| before.listen.is_none());
         let places = Places::of(&config.server, were_passed);
         if config.handlers.first().is_none_or(|first| first.module.as_os_str().is_empty()) {
@@ -313,6 +314,7 @@ impl HostBuilder {
             stop,
             ready: Arc::clone(&ready),
             relaunch,
+            takes_over,
             server: config.server.clone(),
         });
         let trusted_proxies = config.server.trusted_proxies.clone();
@@ -338,7 +340,7 @@ impl HostBuilder {
 fn open_state(path: Option<&Path>, inherited: Option<(PathBuf, OwnedFd)>) -> Result<Option<StateDir>, HostError> {
     let Some(path) = path else { return Ok(None) };
     if let Some((_, lock)) = inherited.filter(|(theirs, _)| theirs == path) {
-        let state = StateDir::open_with(path, Some(lock));
+        let state = StateDir::inherit(path, lock);
         return state.map(Some).map_err(|source| HostError::State { path: path.to_owned(), source });
     }
     // One that is just ending lets go of it last.

@@ -21,7 +21,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -82,12 +82,15 @@ pub(crate) struct Parts {
     pub(crate) stop: Option<Box<dyn Fn() + Send + Sync>>,
     pub(crate) ready: Arc<AtomicBool>,
     pub(crate) relaunch: Option<Relaunch>,
+    /// Whether another host serves until [`Operator::settle`].
+    pub(crate) takes_over: bool,
 }
 
 struct Inner {
     book: Mutex<Book>,
     /// See [`Inner::change`].
-    changes: Mutex<()>,
+    changes: Mutex<bool>,
+    may_change: Condvar,
     events: Events,
     started: String,
     gate: Gate,
@@ -115,6 +118,9 @@ struct Inner {
     successor: OnceLock<u32>,
 }
 
+/// Held by whoever changes what is served.
+type Change<'a> = MutexGuard<'a, bool>;
+
 impl Operator {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts {
@@ -132,12 +138,14 @@ impl Operator {
             stop,
             ready,
             relaunch,
+            takes_over,
         } = parts;
         let book = Mutex::new(Book::new(handlers, router));
         let (events, started) = (Events::default(), now());
         Self(Arc::new(Inner {
             book,
-            changes: Mutex::new(()),
+            changes: Mutex::new(!takes_over),
+            may_change: Condvar::new(),
             events,
             started,
             gate,
@@ -346,8 +354,9 @@ impl Operator {
         self.0.ready.store(false, Ordering::SeqCst);
         {
             // Whoever is recording a swap publishes it, or finds that it is too late before that.
-            let _change = self.0.change_at_last();
+            let change = self.0.change_at_last();
             self.0.lock().is_stopping = true;
+            self.0.let_change(change);
         }
         self.0.builds.cancel();
         self.0.gate.stop();

@@ -7,14 +7,14 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{MutexGuard, PoisonError, TryLockError},
+    sync::{MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
 use astra_server::{Counters, Sockets};
 
-use super::{Inner, Operator};
+use super::{Change, Inner, Operator};
 use crate::{
     control::{ControlShare, Inherited},
     events::Urgency,
@@ -61,12 +61,18 @@ impl Operator {
         let _ = self.0.holdings.set(holdings);
     }
 
-    /// What was inherited is this host's from now on: the one before has let go.
+    /// What was inherited is this host's from now on: the one before has let go. Nothing was changed before.
     pub(crate) fn settle(&self) {
         if let Some(holdings) = self.0.holdings.get() {
             holdings.control.settle();
             holdings.files.settle();
         }
+        if let Some(state) = &self.0.state
+            && let Err(error) = state.settle()
+        {
+            log::error!("`{}` cannot be changed, and says what was swapped in before: {error}", state.path().display());
+        }
+        self.0.let_change(self.0.changes.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The lock that who waits for this host's end waits for; it is held as long as anybody has it.
@@ -211,6 +217,9 @@ impl Operator {
         inner.lock().is_stopping = true;
         holdings.control.leave();
         holdings.files.leave();
+        if let Some(state) = &inner.state {
+            state.leave();
+        }
         holdings.sockets.close();
         let _ = inner.successor.set(pid);
         inner.events.tell(Urgency::Normal, "upgrade", None, format!("process {pid} has taken over"), None);
@@ -241,12 +250,10 @@ fn end(child: &mut Child) {
 
 impl Inner {
     /// As [`change`](Self::change), but does not wait for a new host to get ready: that one has to end.
-    pub(super) fn change_at_last(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn change_at_last(&self) -> Change<'_> {
         loop {
-            match self.changes.try_lock() {
-                Ok(change) => return change,
-                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => {}
+            if let Some(change) = self.try_change() {
+                return change;
             }
             if let Some(stream) = self.offer.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 let _ = stream.shutdown(Shutdown::Both);

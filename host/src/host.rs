@@ -29,7 +29,7 @@ use crate::{
     listeners::{self, Listeners},
     log_writer::Log,
     operator::{Attendant, Holdings, Operator, Parts, ReadConfig, Relaunch, steward},
-    package,
+    package::{self, Cancel},
     request_id::RequestIds,
     revision::Bell,
     router::Route,
@@ -80,6 +80,7 @@ impl Host {
             file: None,
             read_config: None,
             stop: None,
+            given_up: None,
         }
     }
 }
@@ -95,6 +96,7 @@ pub struct HostBuilder {
     file: Option<PathBuf>,
     read_config: Option<ReadConfig>,
     stop: Option<Box<dyn Fn() + Send + Sync>>,
+    given_up: Option<Arc<Cancel>>,
 }
 
 /// The first handler is what the shortcuts are about.
@@ -124,6 +126,12 @@ impl HostBuilder {
     /// How a new host is started that takes this one's place.
     pub(crate) fn relaunch(mut self, relaunch: Relaunch) -> Self {
         self.relaunch = Some(relaunch);
+        self
+    }
+
+    /// What gives a start up, however long a module takes; whoever sets it ends the process then.
+    pub(crate) fn given_up_by(mut self, cancel: Arc<Cancel>) -> Self {
+        self.given_up = Some(cancel);
         self
     }
 
@@ -233,7 +241,7 @@ impl HostBuilder {
     /// # Errors
     /// When a grant, a module, a route or an address cannot be used; nothing is left running then.
     pub fn start(self) -> Result<RunningHost, HostError> {
-        let Self { mut config, sockets: passed, estate, relaunch, log, file, read_config, stop } = self;
+        let Self { mut config, sockets: passed, estate, relaunch, log, file, read_config, stop, given_up } = self;
         let Estate { sockets, files, places, control: control_socket, control_tcp, state: inherited_state } = estate;
         let changes = places.as_ref().map_or_else(Vec::new, |before| before.differences(&config.server));
         if !changes.is_empty() {
@@ -278,7 +286,7 @@ impl HostBuilder {
         let bell = Arc::new(Bell::default());
         let (mut handlers, mut loaded) = (Vec::new(), Vec::new());
         for handler in config.handlers {
-            let (handler, module) = first_revision(handler, &gate, state.as_ref(), &bell)?;
+            let (handler, module) = first_revision(handler, &gate, state.as_ref(), &bell, given_up.as_deref())?;
             let (info, compiled) = (handler.main.module.info().clone(), handler.main.module.compiled());
             let routes = handler.config.routes.clone();
             loaded.push(Loaded { name: handler.name.to_string(), routes, module, info, compiled });
@@ -314,6 +322,7 @@ impl HostBuilder {
             stop,
             ready: Arc::clone(&ready),
             relaunch,
+            builds: given_up.unwrap_or_default(),
             takes_over,
             server: config.server.clone(),
         });
@@ -369,8 +378,12 @@ fn first_revision(
     gate: &Gate,
     state: Option<&StateDir>,
     bell: &Arc<Bell>,
+    given_up: Option<&Cancel>,
 ) -> Result<(Handler, PathBuf), HostError> {
-    let path = package::module(&config.module);
+    let path = match given_up {
+        Some(cancel) => package::module_until(&config.module, cancel),
+        None => package::module(&config.module),
+    };
     if let Some(state) = state
         && let Some(recorded) = state.recorded(&config.name)
     {
@@ -378,7 +391,7 @@ fn first_revision(
         let there = path.as_ref().ok().and_then(|path| inspect(path).ok());
         let configured = there.map_or_else(|| recorded.base_sha256.clone(), |info| info.digest);
         if configured == recorded.base_sha256 {
-            match gate.load_first(&recorded.module) {
+            match gate.load_first(&recorded.module, given_up) {
                 Ok(module) => {
                     log::warn!(
                         "handler `{}`: serving `{}`, swapped in at {}, not `{}`",
@@ -390,6 +403,7 @@ fn first_revision(
                     let handler = Handler::new(config, module, recorded.source, configured, bell);
                     return Ok((handler, recorded.module));
                 }
+                Err(HostError::Stopped) => return Err(HostError::Stopped),
                 Err(error) => log::error!("handler `{}`: {error}; the configured module is served", config.name),
             }
         } else if let Err(error) = state.forget(&config.name) {
@@ -397,7 +411,7 @@ fn first_revision(
         }
     }
     let path = path?;
-    let module = gate.load_first(&path)?;
+    let module = gate.load_first(&path, given_up)?;
     let (source, configured) = (config.module.display().to_string(), module.info().digest.clone());
     Ok((Handler::new(config, module, source, configured, bell), path))
 }

@@ -82,6 +82,8 @@ pub(crate) struct Parts {
     pub(crate) stop: Option<Box<dyn Fn() + Send + Sync>>,
     pub(crate) ready: Arc<AtomicBool>,
     pub(crate) relaunch: Option<Relaunch>,
+    /// Gives up what is built.
+    pub(crate) builds: Arc<Cancel>,
     /// Whether another host serves until [`Operator::settle`].
     pub(crate) takes_over: bool,
 }
@@ -99,7 +101,7 @@ struct Inner {
     bell: Arc<Bell>,
     /// Rung when what is to be watched may have changed.
     watch_bell: Bell,
-    builds: Cancel,
+    builds: Arc<Cancel>,
     server: ServerConfig,
     state: Option<StateDir>,
     listen: Vec<String>,
@@ -138,6 +140,7 @@ impl Operator {
             stop,
             ready,
             relaunch,
+            builds,
             takes_over,
         } = parts;
         let book = Mutex::new(Book::new(handlers, router));
@@ -153,7 +156,7 @@ impl Operator {
             in_flight,
             bell,
             watch_bell: Bell::default(),
-            builds: Cancel::default(),
+            builds,
             server,
             state,
             listen,

@@ -315,6 +315,31 @@ fn a_swap_to_what_is_live_already_is_refused_by_a_host_that_has_been_replaced_me
 }
 
 #[test]
+fn while_a_new_host_gets_ready_drains_end_and_what_fails_is_taken_back_when_it_has_failed() {
+    let guard = "guard = { window = '1h', min_requests = 1 }\n";
+    let (replaced, build) = Replaced::start_file(guard);
+    let mut running = replaced.first.connect();
+    running.ask("/stream?count=1000000&ms=5");
+    assert_eq!(running.head().status, 200);
+    let two = version_file(&replaced.scratch, 2).display().to_string();
+    replaced.json(&["swap", "app", &two, "--no-wait"]);
+    replaced.configure(&(guard.to_owned() + &handler("broken", &build.broken)));
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| replaced.operate(&["upgrade"]));
+        build.begun(&replaced.first);
+        assert_eq!(replaced.first.get(Http::One, "/trap").status, 500);
+        drop(running);
+        replaced.first.stderr_with("drained: r1 drained in");
+        assert_eq!(replaced.get(), version(2), "nothing is swapped meanwhile");
+        build.release();
+        upgrade.join().expect("does not panic").expect_complaint(1, &["serves on", "broken"]);
+    });
+    replaced.first.stderr_with("rolled back, r1 serves");
+    assert_eq!(replaced.get(), version(1));
+    replaced.stop();
+}
+
+#[test]
 fn of_two_upgrades_at_once_one_is_made_and_the_other_refused() {
     let mut replaced = Replaced::start();
     let hangs = replaced.script("echo begun $$; exec sleep 1000").display().to_string();

@@ -254,7 +254,8 @@ impl Operator {
     /// # Errors
     /// It is not kept.
     pub fn rollback(&self, handler: &str, to: Option<u32>) -> Result<Receipt, OperatorError> {
-        self.told(handler, self.try_rollback(handler, to, None))
+        let done = self.try_rollback(&self.0.change(), handler, to, None);
+        self.told(handler, done)
     }
 
     /// Gives the canary all requests. Returns when it has them.
@@ -270,7 +271,8 @@ impl Operator {
     /// # Errors
     /// There is none.
     pub fn abort(&self, handler: &str) -> Result<Receipt, OperatorError> {
-        self.told(handler, self.try_abort(handler, None))
+        let done = self.try_abort(&self.0.change(), handler, None);
+        self.told(handler, done)
     }
 
     /// Waits until the revision that was replaced has drained, and returns the complete receipt. On a worker of a server's, it waits no

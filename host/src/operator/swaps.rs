@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use super::{Operator, SwapOptions, chain};
+use super::{Change, Operator, SwapOptions, chain};
 use crate::{
     config::NewImports,
     events::{Urgency, now},
@@ -125,11 +125,11 @@ impl Operator {
     /// It is not kept, there is a canary, or `from` is not live any more.
     pub(super) fn try_rollback(
         &self,
+        _change: &Change<'_>,
         name: &str,
         to: Option<u32>,
         from: Option<&Arc<Revision>>,
     ) -> Result<Receipt, OperatorError> {
-        let _change = self.0.change();
         let (receipt, revision, configured) = {
             let mut book = self.0.lock();
             let handler = book.handler(name)?;
@@ -174,8 +174,12 @@ impl Operator {
     ///
     /// # Errors
     /// There is none, or another.
-    pub(super) fn try_abort(&self, name: &str, only: Option<&Arc<Revision>>) -> Result<Receipt, OperatorError> {
-        let _change = self.0.change();
+    pub(super) fn try_abort(
+        &self,
+        _change: &Change<'_>,
+        name: &str,
+        only: Option<&Arc<Revision>>,
+    ) -> Result<Receipt, OperatorError> {
         let mut book = self.0.lock();
         let handler = book.handler(name)?;
         if only.is_some_and(|only| !handler.canary().is_ok_and(|canary| Arc::ptr_eq(only, &canary))) {

@@ -340,6 +340,23 @@ fn while_a_new_host_gets_ready_drains_end_and_what_fails_is_taken_back_when_it_h
 }
 
 #[test]
+fn a_new_host_that_is_given_up_is_asked_to_end_before_it_is_killed() {
+    let (mut replaced, build) = Replaced::start_file("");
+    replaced.configure(&handler("broken", &build.broken));
+    let building = thread::scope(|scope| {
+        let upgrade = scope.spawn(|| replaced.operate(&["upgrade"]));
+        let building = build.begun(&replaced.first);
+        replaced.first.signal(Signal::TERM);
+        upgrade.join().expect("does not panic").expect_complaint(1, &[]);
+        building
+    });
+    let ended = replaced.first.ended();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("stopped: the build of `"), "{ended:?}");
+    assert!(test_kill_process(building).is_err(), "nothing is left of what it began");
+}
+
+#[test]
 fn of_two_upgrades_at_once_one_is_made_and_the_other_refused() {
     let mut replaced = Replaced::start();
     let hangs = replaced.script("echo begun $$; exec sleep 1000").display().to_string();

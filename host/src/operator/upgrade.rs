@@ -13,6 +13,7 @@ use std::{
 };
 
 use astra_server::{Counters, Sockets};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Change, Inner, Operator};
 use crate::{
@@ -28,6 +29,9 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// How often it is looked whether the new process has ended.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// How long a new host that is given up may take to end.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How this host was started: a new one is started the same way.
 #[derive(Debug, Clone)]
@@ -89,7 +93,7 @@ impl Operator {
     /// this one finishes what runs, and ends. One at a time: only the process that was started here may take over meanwhile.
     ///
     /// # Errors
-    /// Another one is being started; or the new one did not get ready `within` that time, or at all, and has been killed: this one serves on.
+    /// Another one is being started; or the new one did not get ready `within` that time, or at all, and has been ended: this one serves on.
     pub fn upgrade(&self, program: Option<&Path>, within: Duration) -> Result<u32, OperatorError> {
         let (relaunch, control) =
             self.means().map_err(|reason| OperatorError::Upgrade { reason: reason.to_owned() })?;
@@ -242,8 +246,16 @@ impl Operator {
     }
 }
 
-/// Kills a new host, unless it has ended by itself; nothing is left of it.
+/// Ends a new host, unless that has ended by itself; nothing is left of it. It may have taken requests just now: it is asked first.
 fn end(child: &mut Child) {
+    let until = Instant::now() + GRACE;
+    let has_ended = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
+    if !has_ended(child) {
+        let _ = kill_process(Pid::from_child(child), Signal::TERM);
+    }
+    while !has_ended(child) && Instant::now() < until {
+        thread::sleep(LOOK);
+    }
     let _ = child.kill();
     let _ = child.wait();
 }

@@ -567,15 +567,15 @@ impl RunningHost {
     }
 
     /// Stops accepting, lets requests finish for at most `drain`, cuts the rest and joins all threads, but for those that are stuck in a
-    /// file call for five more seconds. True when nothing was cut.
-    pub fn shutdown(self, drain: Duration) -> bool {
+    /// file call for five more seconds. None when nothing was cut; otherwise how many of the requests had not ended.
+    pub fn shutdown(self, drain: Duration) -> Option<usize> {
         self.operator.begin_stop();
         drop(self.files);
-        let is_whole = self.server.shutdown(drain);
+        let cut = self.server.shutdown(drain);
         drop(self.watcher);
         drop(self.steward);
         self.control.shutdown();
-        is_whole
+        cut
     }
 }
 

@@ -10,10 +10,9 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        mpsc::{self, RecvTimeoutError, SyncSender},
+        mpsc::{self, SyncSender},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -321,11 +320,7 @@ impl Run {
         std::mem::forget(host.operator().lock());
         let drain = host.operator().drain();
         log::info!("finishing what runs, for at most {}; a second signal ends it", humantime::format_duration(drain));
-        let (is_over, left) = left_after(host.operator().clone(), drain);
-        let is_whole = host.shutdown(drain);
-        drop(is_over);
-        let left = left.and_then(|left| left.join().ok()).unwrap_or_default();
-        if !is_whole {
+        if let Some(left) = host.shutdown(drain) {
             let drain = humantime::format_duration(drain);
             log::warn!("requests were cut, {left} of them in their guests: they took longer than `drain` ({drain})");
         }
@@ -453,17 +448,6 @@ fn relaunch() -> io::Result<Relaunch> {
         arguments.truncate(arguments.len() - 2);
     }
     Ok(Relaunch { program: env::current_exe()?, arguments })
-}
-
-/// A thread, if there is one to be had, that counts just before `drain` is over what will be cut then; it ends sooner when the other one
-/// is dropped.
-fn left_after(operator: Operator, drain: Duration) -> (mpsc::Sender<()>, Option<JoinHandle<usize>>) {
-    let (is_over, waiting) = mpsc::channel();
-    let count = move || match waiting.recv_timeout(drain.saturating_sub(Duration::from_millis(10))) {
-        Err(RecvTimeoutError::Timeout) => operator.requests().len(),
-        _ => 0,
-    };
-    (is_over, thread::Builder::new().name("astra-left".to_owned()).spawn(count).ok())
 }
 
 /// Reads the configuration again on a thread of its own, since that may compile for minutes: who stops us meanwhile is heard.

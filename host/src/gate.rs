@@ -5,9 +5,12 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderValue, Request, Response, header, uri::Scheme};
@@ -18,13 +21,21 @@ use crate::{
     config::{HandlerConfig, ProbeConfig},
     dispatch::{self, PrintedLines},
     failure::{FailureKind, Outcome},
-    guest::{self, CutBy, Engine, Gateway, Granted, GuestBody, LoadError, LoadedModule, ModuleFile, Report, Watch},
+    guest::{self, CutBy, Engine, Gateway, Granted, GuestBody, LoadedModule, ModuleFile, Report, Watch},
+    host_error::HostError,
     log_writer::Log,
     operator_error::OperatorError,
+    package::Cancel,
     receipt::{Probed, milliseconds},
     request_id::{RequestId, RequestIds},
     router::Router,
 };
+
+/// The stack of the thread that loads a module at start-up in bytes: what a main thread has.
+const LOAD_STACK: usize = 8 << 20;
+
+/// How often it is looked whether a start is given up.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What modules are loaded with.
 pub(crate) struct Gate {
@@ -80,12 +91,30 @@ pub(crate) struct Admitted {
 }
 
 impl Gate {
-    /// Loads a module at start-up: nothing is served yet that compiling could disturb.
+    /// Loads a module at start-up: nothing is served yet that compiling could disturb. What compiles here cannot be ended: once `given_up`,
+    /// its thread is left to the end of the process.
     ///
     /// # Errors
-    /// It cannot be served.
-    pub(crate) fn load_first(&self, path: &Path) -> Result<Arc<LoadedModule>, LoadError> {
-        Ok(Arc::new(LoadedModule::load(&self.engine, ModuleFile::read(path)?, self.trust_precompiled, None)?))
+    /// It cannot be served, or the start is given up.
+    pub(crate) fn load_first(&self, path: &Path, given_up: Option<&Cancel>) -> Result<Arc<LoadedModule>, HostError> {
+        let file = ModuleFile::read(path)?;
+        let (engine, trust_precompiled) = (self.engine.clone(), self.trust_precompiled);
+        let load = move || LoadedModule::load(&engine, file, trust_precompiled, None);
+        let Some(given_up) = given_up else { return Ok(Arc::new(load()?)) };
+        let (running, is_over) = mpsc::channel::<()>();
+        let thread = thread::Builder::new().name("astra-load".to_owned()).stack_size(LOAD_STACK);
+        let loading = thread.spawn(move || {
+            let _running = running;
+            load()
+        });
+        let loading = loading.map_err(HostError::Serve)?;
+        while is_over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            if given_up.is_cancelled() {
+                return Err(HostError::Stopped);
+            }
+        }
+        let loaded = loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(Arc::new(loaded?))
     }
 
     /// The host ends: what is being loaded is given up.

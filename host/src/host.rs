@@ -29,7 +29,7 @@ use crate::{
     listeners::{self, Listeners},
     log_writer::Log,
     operator::{Attendant, Holdings, Operator, Parts, ReadConfig, Relaunch, steward},
-    package,
+    package::{self, Cancel},
     request_id::RequestIds,
     revision::Bell,
     router::Route,
@@ -80,6 +80,7 @@ impl Host {
             file: None,
             read_config: None,
             stop: None,
+            given_up: None,
         }
     }
 }
@@ -95,6 +96,7 @@ pub struct HostBuilder {
     file: Option<PathBuf>,
     read_config: Option<ReadConfig>,
     stop: Option<Box<dyn Fn() + Send + Sync>>,
+    given_up: Option<Arc<Cancel>>,
 }
 
 /// The first handler is what the shortcuts are about.
@@ -124,6 +126,12 @@ impl HostBuilder {
     /// How a new host is started that takes this one's place.
     pub(crate) fn relaunch(mut self, relaunch: Relaunch) -> Self {
         self.relaunch = Some(relaunch);
+        self
+    }
+
+    /// What gives a start up, however long a module takes; whoever sets it ends the process then.
+    pub(crate) fn given_up_by(mut self, cancel: Arc<Cancel>) -> Self {
+        self.given_up = Some(cancel);
         self
     }
 
@@ -233,12 +241,13 @@ impl HostBuilder {
     /// # Errors
     /// When a grant, a module, a route or an address cannot be used; nothing is left running then.
     pub fn start(self) -> Result<RunningHost, HostError> {
-        let Self { mut config, sockets: passed, estate, relaunch, log, file, read_config, stop } = self;
+        let Self { mut config, sockets: passed, estate, relaunch, log, file, read_config, stop, given_up } = self;
         let Estate { sockets, files, places, control: control_socket, control_tcp, state: inherited_state } = estate;
         let changes = places.as_ref().map_or_else(Vec::new, |before| before.differences(&config.server));
         if !changes.is_empty() {
             return Err(HostError::Moved { changes });
         }
+        let takes_over = places.is_some();
         let were_passed = places.map_or(!passed.is_empty(), |before| before.listen.is_none());
         let places = Places::of(&config.server, were_passed);
         if config.handlers.first().is_none_or(|first| first.module.as_os_str().is_empty()) {
@@ -277,7 +286,7 @@ impl HostBuilder {
         let bell = Arc::new(Bell::default());
         let (mut handlers, mut loaded) = (Vec::new(), Vec::new());
         for handler in config.handlers {
-            let (handler, module) = first_revision(handler, &gate, state.as_ref(), &bell)?;
+            let (handler, module) = first_revision(handler, &gate, state.as_ref(), &bell, given_up.as_deref())?;
             let (info, compiled) = (handler.main.module.info().clone(), handler.main.module.compiled());
             let routes = handler.config.routes.clone();
             loaded.push(Loaded { name: handler.name.to_string(), routes, module, info, compiled });
@@ -313,6 +322,8 @@ impl HostBuilder {
             stop,
             ready: Arc::clone(&ready),
             relaunch,
+            builds: given_up.unwrap_or_default(),
+            takes_over,
             server: config.server.clone(),
         });
         let trusted_proxies = config.server.trusted_proxies.clone();
@@ -338,7 +349,7 @@ impl HostBuilder {
 fn open_state(path: Option<&Path>, inherited: Option<(PathBuf, OwnedFd)>) -> Result<Option<StateDir>, HostError> {
     let Some(path) = path else { return Ok(None) };
     if let Some((_, lock)) = inherited.filter(|(theirs, _)| theirs == path) {
-        let state = StateDir::open_with(path, Some(lock));
+        let state = StateDir::inherit(path, lock);
         return state.map(Some).map_err(|source| HostError::State { path: path.to_owned(), source });
     }
     // One that is just ending lets go of it last.
@@ -367,8 +378,12 @@ fn first_revision(
     gate: &Gate,
     state: Option<&StateDir>,
     bell: &Arc<Bell>,
+    given_up: Option<&Cancel>,
 ) -> Result<(Handler, PathBuf), HostError> {
-    let path = package::module(&config.module);
+    let path = match given_up {
+        Some(cancel) => package::module_until(&config.module, cancel),
+        None => package::module(&config.module),
+    };
     if let Some(state) = state
         && let Some(recorded) = state.recorded(&config.name)
     {
@@ -376,7 +391,7 @@ fn first_revision(
         let there = path.as_ref().ok().and_then(|path| inspect(path).ok());
         let configured = there.map_or_else(|| recorded.base_sha256.clone(), |info| info.digest);
         if configured == recorded.base_sha256 {
-            match gate.load_first(&recorded.module) {
+            match gate.load_first(&recorded.module, given_up) {
                 Ok(module) => {
                     log::warn!(
                         "handler `{}`: serving `{}`, swapped in at {}, not `{}`",
@@ -388,6 +403,7 @@ fn first_revision(
                     let handler = Handler::new(config, module, recorded.source, configured, bell);
                     return Ok((handler, recorded.module));
                 }
+                Err(HostError::Stopped) => return Err(HostError::Stopped),
                 Err(error) => log::error!("handler `{}`: {error}; the configured module is served", config.name),
             }
         } else if let Err(error) = state.forget(&config.name) {
@@ -395,7 +411,7 @@ fn first_revision(
         }
     }
     let path = path?;
-    let module = gate.load_first(&path)?;
+    let module = gate.load_first(&path, given_up)?;
     let (source, configured) = (config.module.display().to_string(), module.info().digest.clone());
     Ok((Handler::new(config, module, source, configured, bell), path))
 }
@@ -551,15 +567,15 @@ impl RunningHost {
     }
 
     /// Stops accepting, lets requests finish for at most `drain`, cuts the rest and joins all threads, but for those that are stuck in a
-    /// file call for five more seconds. True when nothing was cut.
-    pub fn shutdown(self, drain: Duration) -> bool {
+    /// file call for five more seconds. None when nothing was cut; otherwise how many of the requests had not ended.
+    pub fn shutdown(self, drain: Duration) -> Option<usize> {
         self.operator.begin_stop();
         drop(self.files);
-        let is_whole = self.server.shutdown(drain);
+        let cut = self.server.shutdown(drain);
         drop(self.watcher);
         drop(self.steward);
         self.control.shutdown();
-        is_whole
+        cut
     }
 }
 

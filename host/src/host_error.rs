@@ -80,6 +80,9 @@ pub enum HostError {
     /// A socket that was passed on does not listen.
     #[error("cannot listen on a socket that was passed on")]
     Socket(#[source] io::Error),
+    /// It was given up.
+    #[error("it was told to stop before it served")]
+    Stopped,
     /// Threads or poll cannot be set up.
     #[error("cannot serve")]
     Serve(#[source] io::Error),

@@ -101,8 +101,8 @@
 //!   finished).
 //! - Status codes are chosen in `failure.rs` only; clients never see paths, traps or module names.
 //! - Whoever starts a thread joins it. After shutdown none of ours is left. Named exceptions: rayon, wasmtime's cache
-//!   worker, Tokio, the log's writer when nobody reads what it writes, and a worker whose request is stuck in a file
-//!   call when the host ends.
+//!   worker, Tokio, the log's writer when nobody reads what it writes, a worker whose request is stuck in a file
+//!   call when the host ends, and what compiles when a process is told to end before it serves.
 //! - No input from network, file or guest can panic the host.
 //! - Logging never blocks a worker, and neither guest nor client can forge a log line.
 //!

@@ -2,7 +2,8 @@
 //!
 //! A directory that is ours alone and one host's at a time. `recorded.json` says what is swapped, `modules/` holds the files, named by
 //! their digests. A file gets its name when it is whole and on the disk, modules before the record that names them: whatever ends us,
-//! and when, the record is the old one or the new one, and what it names is there. Blocks on the disk; not for workers.
+//! and when, the record is the old one or the new one, and what it names is there. A host that takes another's place changes nothing
+//! before that one has let go. Blocks on the disk; not for workers.
 
 use std::{
     collections::BTreeMap,
@@ -28,10 +29,18 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
-    /// As `recorded.json` says. Held while files change, which is one at a time then.
-    records: Mutex<Records>,
+    /// Held while files change, which is one at a time then.
+    contents: Mutex<Contents>,
     /// Locked, by which other hosts know.
     held: File,
+}
+
+#[derive(Debug)]
+struct Contents {
+    /// As `recorded.json` says, or will say when the directory is this host's.
+    records: Records,
+    /// Another host has it, too, until [`StateDir::settle`] or from [`StateDir::leave`] on: its files are that one's to change.
+    is_ours: bool,
 }
 
 type Records = BTreeMap<String, Recorded>;
@@ -68,22 +77,8 @@ impl StateDir {
     /// It is not ours alone, another host has it, or the disk fails. A `recorded.json` that cannot be understood is reported, and as good
     /// as none.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Self::open_with(path, None)
-    }
-
-    /// The same with the lock of the host that had it before, if that has passed it on.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub(crate) fn open_with(path: &Path, inherited: Option<OwnedFd>) -> io::Result<Self> {
-        let uploads = path.join("uploads");
-        for dir in [path, &path.join("modules"), &uploads] {
-            private_dir::prepare(dir).map_err(io::Error::other)?;
-        }
-        let lock = match inherited {
-            Some(lock) => lock.into(),
-            None => take_lock(path)?,
-        };
+        prepare(path)?;
+        let lock = take_lock(path)?;
         for dir in [path, &path.join("modules")] {
             for entry in fs::read_dir(dir)? {
                 let entry = entry?;
@@ -92,11 +87,43 @@ impl StateDir {
                 }
             }
         }
-        for entry in fs::read_dir(&uploads)? {
+        for entry in fs::read_dir(path.join("uploads"))? {
             fs::remove_file(entry?.path())?;
         }
-        let records = Mutex::new(read_records(&path.join("recorded.json"))?);
-        Ok(Self { path: path.to_owned(), records, held: lock })
+        Self::read(path, lock, true)
+    }
+
+    /// Reads the directory of a host that has passed its lock on, and may still be at work there: until [`Self::settle`] nothing is changed.
+    ///
+    /// # Errors
+    /// It is not ours alone, or the disk fails.
+    pub(crate) fn inherit(path: &Path, lock: OwnedFd) -> io::Result<Self> {
+        prepare(path)?;
+        Self::read(path, lock.into(), false)
+    }
+
+    fn read(path: &Path, held: File, is_ours: bool) -> io::Result<Self> {
+        let records = read_records(&path.join("recorded.json"))?;
+        Ok(Self { path: path.to_owned(), contents: Mutex::new(Contents { records, is_ours }), held })
+    }
+
+    /// The host before has let go. What was forgotten meanwhile is forgotten on the disk, too.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        let mut contents = self.lock();
+        contents.is_ours = true;
+        let records = contents.records.clone();
+        if read_records(&self.path.join("recorded.json"))? == records {
+            return Ok(());
+        }
+        self.replace(&mut contents, records)
+    }
+
+    /// Another process has taken this one's place: what it records is not to be removed.
+    pub(crate) fn leave(&self) {
+        self.lock().is_ours = false;
     }
 
     /// Keeps a copy of `module`, a file whose SHA-256 is `sha256`, until [`Self::collect`].
@@ -107,7 +134,7 @@ impl StateDir {
         if !is_digest(sha256) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{sha256}` is no SHA-256")));
         }
-        let _records = self.lock();
+        let _contents = self.lock();
         if !self.keeps(sha256) {
             let from = |copy: &mut File| copy_checked(&mut File::open(module)?, copy, sha256);
             whole_file::write(&self.module(sha256), from)?;
@@ -125,7 +152,7 @@ impl StateDir {
     /// # Errors
     /// The disk fails; then what was recorded before still is.
     pub(crate) fn record(&self, handler: &str, recording: &Recording<'_>) -> io::Result<()> {
-        let mut records = self.lock();
+        let mut contents = self.lock();
         let Recording { sha256, configured, source } = *recording;
         let recorded = Recorded {
             sha256: sha256.to_owned(),
@@ -134,9 +161,9 @@ impl StateDir {
             time: now(),
             module: PathBuf::new(),
         };
-        let mut changed = records.clone();
+        let mut changed = contents.records.clone();
         changed.insert(handler.to_owned(), recorded);
-        self.replace(&mut records, changed)
+        self.replace(&mut contents, changed)
     }
 
     /// Forgets what `handler` was given: a restart serves what the configuration names.
@@ -144,17 +171,17 @@ impl StateDir {
     /// # Errors
     /// The disk fails.
     pub(crate) fn forget(&self, handler: &str) -> io::Result<()> {
-        let mut records = self.lock();
-        let mut changed = records.clone();
+        let mut contents = self.lock();
+        let mut changed = contents.records.clone();
         match changed.remove(handler) {
-            Some(_) => self.replace(&mut records, changed),
+            Some(_) => self.replace(&mut contents, changed),
             None => Ok(()),
         }
     }
 
     /// What `handler` was given, if its module is still what it was. If not, that is reported and it is forgotten.
     pub(crate) fn recorded(&self, handler: &str) -> Option<Recorded> {
-        let recorded = self.lock().get(handler)?.clone();
+        let recorded = self.lock().records.get(handler)?.clone();
         let module = self.module(&recorded.sha256);
         if digest(&mut File::open(&module)).is_some_and(|digest| digest == recorded.sha256) {
             return Some(Recorded { module, ..recorded });
@@ -175,10 +202,10 @@ impl StateDir {
     /// # Errors
     /// The disk fails.
     pub(crate) fn retain(&self, handlers: &[&str]) -> io::Result<()> {
-        let mut records = self.lock();
-        let mut changed = records.clone();
+        let mut contents = self.lock();
+        let mut changed = contents.records.clone();
         changed.retain(|handler, _| handlers.contains(&handler.as_str()));
-        if changed.len() == records.len() { Ok(()) } else { self.replace(&mut records, changed) }
+        if changed.len() == contents.records.len() { Ok(()) } else { self.replace(&mut contents, changed) }
     }
 
     /// Removes the modules that are neither recorded nor in use. Whoever keeps a module must have said before that it is: it is asked for
@@ -187,12 +214,15 @@ impl StateDir {
     /// # Errors
     /// The disk fails.
     pub(crate) fn collect(&self, in_use: impl FnOnce() -> Vec<String>) -> io::Result<()> {
-        let records = self.lock();
+        let contents = self.lock();
+        if !contents.is_ours {
+            return Ok(());
+        }
         let in_use = in_use();
         for entry in fs::read_dir(self.path.join("modules"))? {
             let path = entry?.path();
             let stem = path.file_stem().unwrap_or_default();
-            let is_wanted = records.values().any(|recorded| *recorded.sha256 == *stem)
+            let is_wanted = contents.records.values().any(|recorded| *recorded.sha256 == *stem)
                 || in_use.iter().any(|sha256| **sha256 == *stem);
             if !is_wanted {
                 fs::remove_file(path)?;
@@ -222,20 +252,35 @@ impl StateDir {
         self.path.join("modules").join(sha256).with_extension("wasm")
     }
 
-    /// On the disk first.
-    fn replace(&self, records: &mut Records, changed: Records) -> io::Result<()> {
+    /// On the disk first, if that is ours to change.
+    fn replace(&self, contents: &mut Contents, changed: Records) -> io::Result<()> {
+        if !contents.is_ours {
+            contents.records = changed;
+            return Ok(());
+        }
         let text = serde_json::to_vec_pretty(&changed)?;
         let path = self.path.join("recorded.json");
         let written = whole_file::write(&path, |file| file.write_all(&text));
         // What failed may still have been done: the disk has the last word.
-        *records = if written.is_ok() { changed } else { read_records(&path).unwrap_or_else(|_| records.clone()) };
+        if written.is_ok() {
+            contents.records = changed;
+        } else if let Ok(records) = read_records(&path) {
+            contents.records = records;
+        }
         written
     }
 
-    fn lock(&self) -> MutexGuard<'_, Records> {
+    fn lock(&self) -> MutexGuard<'_, Contents> {
         // Nothing panics while the lock is held; if it did, the records would still be what the disk says.
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn prepare(path: &Path) -> io::Result<()> {
+    for dir in [path, &path.join("modules"), &path.join("uploads")] {
+        private_dir::prepare(dir).map_err(io::Error::other)?;
+    }
+    Ok(())
 }
 
 fn take_lock(path: &Path) -> io::Result<File> {
@@ -393,7 +438,7 @@ mod tests {
         assert!(state.recorded("hello").is_some());
         fs::remove_file(state.module(&sha256)).expect("ours");
         assert_eq!(state.recorded("hello"), None);
-        assert!(state.lock().is_empty(), "it is forgotten");
+        assert!(state.lock().records.is_empty(), "it is forgotten");
     }
 
     #[test]
@@ -424,6 +469,32 @@ mod tests {
         assert_eq!(state.recorded("hello").expect("the old one").sha256, sha256);
         assert_eq!(scratch.modules(), 1);
         assert!(!scratch.state().join(format!("{UNFINISHED}recorded.json-1")).exists());
+    }
+
+    #[test]
+    fn who_takes_over_changes_nothing_before_the_other_has_let_go() {
+        let scratch = Scratch::new("inherited");
+        let (path, sha256) = scratch.module("one");
+        let old = StateDir::open(&scratch.state()).expect("opens");
+        keep_and_record(&old, &sha256, "", &path).expect("records");
+        let recorded = || fs::read(scratch.state().join("recorded.json")).expect("is there");
+        let (before, uploaded) = (recorded(), old.uploads().join("upload-1-0.wasm"));
+        fs::write(&uploaded, "half").expect("ours");
+
+        let new = StateDir::inherit(&scratch.state(), old.lock_again().expect("once more")).expect("reads");
+        new.forget("hello").expect("is noted");
+        new.collect(Vec::new).expect("has nothing to do");
+        assert_eq!((new.recorded("hello"), recorded()), (None, before));
+        assert!(uploaded.exists() && old.recorded("hello").is_some(), "the old one is not disturbed");
+        new.settle().expect("forgets");
+        assert_eq!(recorded(), b"{}");
+
+        // What the new one records is not the old one's to remove.
+        old.leave();
+        let (path, sha256) = scratch.module("two");
+        keep_and_record(&new, &sha256, "", &path).expect("records");
+        old.collect(Vec::new).expect("has nothing to do");
+        assert_eq!(new.recorded("hello").expect("is recorded").sha256, sha256);
     }
 
     #[test]

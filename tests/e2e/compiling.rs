@@ -3,9 +3,13 @@
 use std::{
     io::Write,
     process::{Command, Output, Stdio},
+    thread,
+    time::Instant,
 };
 
-use crate::harness::{Scratch, Setup, guest};
+use rustix::process::Signal;
+
+use crate::harness::{PATIENCE, Scratch, Setup, guest};
 
 /// What becomes of `module` in a process with so many bytes of memory.
 fn compile(module: &[u8], memory: u64) -> Output {
@@ -24,12 +28,12 @@ fn compile(module: &[u8], memory: u64) -> Output {
     process.wait_with_output().expect("ends")
 }
 
-/// A component that is work to compile.
-fn large_component() -> Vec<u8> {
+/// A component that is work to compile, and has this too.
+fn large_component(more: &str) -> Vec<u8> {
     let body = "(i64.mul (local.get 0) (i64.add (local.get 0) (i64.const 7)))";
     let lines = format!("(local.set 0 {body})").repeat(100);
     let functions = format!("(func (param i64) (result i64) {lines} (local.get 0))").repeat(2000);
-    wat::parse_str(format!("(component (core module {functions}))")).expect("valid text")
+    wat::parse_str(format!("(component (core module {functions}) {more})")).expect("valid text")
 }
 
 #[test]
@@ -55,7 +59,7 @@ fn a_module_that_cannot_be_compiled_says_why_on_the_last_line() {
 
 #[test]
 fn compiling_takes_no_more_memory_than_it_may() {
-    let module = large_component();
+    let module = large_component("");
     let made = compile(&module, 1 << 30);
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let failed = compile(&module, 24 << 20);
@@ -64,4 +68,23 @@ fn compiling_takes_no_more_memory_than_it_may() {
     // What `compiler.rs` takes for a lack of memory.
     let words = ["memory allocation of", "annot allocate memory", "out of memory"];
     assert!(words.iter().any(|words| said.contains(words)), "{said}");
+}
+
+#[test]
+fn a_host_that_is_told_to_stop_while_it_compiles_ends() {
+    let scratch = Scratch::short();
+    let export = r#"(instance $handler) (export "wasi:http/incoming-handler@0.2.3" (instance $handler))"#;
+    let module = scratch.file("large.wasm", large_component(export));
+    let control = scratch.join("control");
+    let mut host = Setup::run(module).arg("--no-cache").arg("--no-state").flag("--control", &control).begin();
+    let started = Instant::now();
+    while !control.exists() {
+        assert!(started.elapsed() < PATIENCE, "it does not start");
+        thread::yield_now();
+    }
+    host.signal(Signal::TERM);
+    let ended = host.ended();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("stopped: it was told to stop before it served"), "{ended:?}");
+    assert!(!control.exists());
 }

@@ -2,9 +2,9 @@
 
 use std::{net::TcpStream, path::Path, sync::mpsc, thread};
 
-use rustix::process::Signal;
+use rustix::process::{Signal, test_kill_process};
 
-use crate::harness::{BOTH, Client, Host, PATIENCE, Scratch, Setup, guest};
+use crate::harness::{BOTH, Client, HeldBuild, Host, PATIENCE, Scratch, Setup, guest};
 
 #[test]
 fn a_host_with_nothing_to_do_ends_at_once() {
@@ -203,6 +203,25 @@ fn guests_that_go_on_after_their_answers_are_cut_too() {
     let ended = host.ended();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(ended.stderr.matches("\"outcome\":\"drained\"").count(), 2, "{}", ended.stderr);
+}
+
+#[test]
+fn a_host_that_is_told_to_stop_while_it_starts_ends_and_leaves_nothing_behind() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let scratch = Scratch::short();
+        let build = HeldBuild::new(&scratch);
+        let (control, state) = (scratch.join("control"), scratch.join("state"));
+        let setup = |setup: Setup| setup.flag("--control", &control).flag("--state", &state);
+        let mut host = build.holds(setup(Setup::run(&build.broken))).begin();
+        let pid = build.begun(&host);
+        host.signal(signal);
+        let ended = host.ended();
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), ""), "{ended:?}");
+        assert!(ended.stderr.contains("stopped: the build of `"), "{ended:?}");
+        assert!(test_kill_process(pid).is_err(), "the build has ended, too");
+        assert!(!control.exists() && !scratch.join("control.lock").exists());
+        setup(Host::with("hello")).start();
+    }
 }
 
 #[test]

@@ -515,7 +515,7 @@ fn nothing_is_swapped_in_a_host_that_stops() {
     let scratch = Scratch::new();
     let host = host(&scratch, |_| {});
     let operator = host.operator().clone();
-    assert!(host.host.shutdown(PATIENCE));
+    assert!(host.host.shutdown(PATIENCE).is_none());
     assert!(matches!(swap(&operator, &version_file(&scratch, 2)), Err(OperatorError::Stopping)));
     assert_eq!(operator.events().after(u64::MAX, PATIENCE).map(|events| events.len()), None, "no more events");
 }

@@ -2,18 +2,20 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     net::{SocketAddr as IpAndPort, TcpListener},
     os::{
         fd::OwnedFd,
         unix::net::{SocketAddr, UnixDatagram, UnixListener},
     },
+    path::PathBuf,
     process::Command,
 };
 
 use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
-use crate::harness::{Client, Host, Http, PATIENCE, Scratch, Setup, guest, skipped};
+use crate::harness::{Client, HeldBuild, Host, Http, PATIENCE, Scratch, Setup, guest, skipped};
 
 /// Runs the host with its standard input as the socket that was passed.
 const PASSED: &str = r#"exec 3<&0 </dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@""#;
@@ -51,6 +53,32 @@ fn systemd_is_told_when_a_host_is_ready_reloads_and_stops() {
         assert_eq!(told(&socket), "STOPPING=1");
         assert_eq!(host.ended().code, Some(0));
     }
+}
+
+#[test]
+fn systemd_is_told_nothing_after_the_end() {
+    let scratch = Scratch::short();
+    let build = HeldBuild::new(&scratch);
+    let socket = UnixDatagram::bind(scratch.join("notify")).expect("binds");
+    socket.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    let handler = |name: &str, module: PathBuf| {
+        format!("[[handler]]\nname = '{name}'\nmodule = '{}'\nroute = '/{name}'\n", module.display())
+    };
+    let text = format!("[server]\nlisten = '127.0.0.1:0'\n{}", handler("hello", guest("hello")));
+    let file = scratch.file("astra.toml", &text);
+    let setup = build.holds(Setup::run(&file)).no_listen().arg("--no-control").arg("--no-state");
+    let mut host = setup.environment("NOTIFY_SOCKET", scratch.join("notify")).start();
+    assert!(told(&socket).starts_with("READY=1"));
+    fs::write(file, text + &handler("broken", build.broken.clone())).expect("ours");
+    host.signal(Signal::HUP);
+    assert!(told(&socket).starts_with("RELOADING=1"));
+    build.begun(&host);
+    // The reload is given up.
+    host.signal(Signal::TERM);
+    assert_eq!(told(&socket), "STOPPING=1");
+    assert_eq!(host.ended().code, Some(0));
+    socket.set_nonblocking(true).expect("a socket");
+    assert_eq!(socket.recv(&mut [0; 64]).expect_err("nothing is said").kind(), ErrorKind::WouldBlock);
 }
 
 #[test]

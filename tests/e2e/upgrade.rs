@@ -6,19 +6,21 @@ use std::{
         fd::OwnedFd,
         unix::{
             fs::PermissionsExt as _,
-            net::{UnixDatagram, UnixListener},
+            net::{UnixDatagram, UnixListener, UnixStream},
         },
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
+    time::Instant,
 };
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
 use crate::harness::{
-    Client, Ended, Host, Http, PATIENCE, Scratch, Setup, guest, version, version_bytes, version_file,
+    Answer, Client, Ended, HeldBuild, Host, Http, PATIENCE, Scratch, Setup, guest, root, version, version_bytes,
+    version_file,
 };
 
 /// A host that can be replaced. Whatever processes have taken its place are ended with the test.
@@ -53,9 +55,42 @@ impl Replaced {
         serde_json::from_str(&ended.stdout).expect("it is JSON")
     }
 
+    /// Serves version 1 as handler `app`, and `more` of a configuration file.
+    fn start_file(more: &str) -> (Self, HeldBuild) {
+        let scratch = Scratch::short();
+        scratch.file("app.wasm", version_bytes(1));
+        let build = HeldBuild::new(&scratch);
+        let setup = Setup::run(scratch.file("astra.toml", toml(more))).no_listen();
+        let setup = setup.flag("--control", scratch.join("control")).flag("--state", scratch.join("state"));
+        let first = build.holds(setup).start();
+        (Self { scratch, first, later: Vec::new() }, build)
+    }
+
+    fn configure(&self, more: &str) {
+        self.scratch.file("astra.toml", toml(more));
+    }
+
+    /// What a restart will serve.
+    fn recorded(&self) -> String {
+        fs::read_to_string(self.scratch.join("state/recorded.json")).unwrap_or_default()
+    }
+
+    /// Waits until so many modules are on their way in.
+    fn until_uploads(&self, count: usize) {
+        let started = Instant::now();
+        while fs::read_dir(self.scratch.join("state/uploads")).expect("is there").count() < count {
+            assert!(started.elapsed() < PATIENCE, "nothing arrives");
+            thread::yield_now();
+        }
+    }
+
     /// Returns the new process.
     fn upgrade(&mut self) -> u64 {
         let upgraded = self.json(&["upgrade"]);
+        self.has_upgraded(&upgraded)
+    }
+
+    fn has_upgraded(&mut self, upgraded: &Value) -> u64 {
         let pid = upgraded["pid"].as_u64().expect("a number");
         self.later.push(Pid::from_raw(i32::try_from(pid).expect("is one")).expect("is not 0"));
         pid
@@ -77,6 +112,43 @@ impl Replaced {
         let left: Vec<_> =
             fs::read_dir(self.scratch.path()).expect("is there").map(|entry| entry.expect("is").file_name()).collect();
         assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("control")), "{left:?}");
+    }
+}
+
+fn toml(more: &str) -> String {
+    format!(
+        "[server]\nlisten = '127.0.0.1:0'\n[[handler]]\nname = 'app'\nmodule = 'app.wasm'\nroute = '/*'\ndrain = '1h'\n{more}"
+    )
+}
+
+/// One more handler.
+fn handler(name: &str, module: &Path) -> String {
+    format!("[[handler]]\nname = '{name}'\nmodule = '{}'\nroute = '/{name}'\n", module.display())
+}
+
+/// A module half of which has arrived at the host that serves when this is made.
+struct Upload {
+    client: Client<UnixStream>,
+    rest: Vec<u8>,
+}
+
+impl Upload {
+    fn begin(to: &Replaced, n: usize) -> Self {
+        let mut half = version_bytes(n);
+        let rest = half.split_off(half.len() / 2);
+        let mut client = Client::connect_unix(&to.scratch.join("control"));
+        let length = half.len() + rest.len();
+        client.send(format!(
+            "POST /v1/handlers/app/swap?no_wait=true HTTP/1.1\r\nhost: test\r\ncontent-length: {length}\r\n\r\n"
+        ));
+        client.send(half);
+        to.until_uploads(1);
+        Self { client, rest }
+    }
+
+    fn end(mut self) -> Answer {
+        self.client.send(self.rest);
+        self.client.answer()
     }
 }
 
@@ -178,6 +250,110 @@ fn a_new_host_that_does_not_get_ready_leaves_the_old_one_serving_and_says_why() 
 fn begun(host: &Host) -> Pid {
     let line = host.stdout_with("begun ");
     Pid::from_raw(line["begun ".len()..].parse().expect("a number")).expect("is not 0")
+}
+
+#[test]
+fn a_new_host_that_fails_leaves_what_the_old_one_has_and_is_doing() {
+    let (mut replaced, _) = Replaced::start_file("");
+    let two = version_file(&replaced.scratch, 2).display().to_string();
+    replaced.json(&["swap", "app", &two]);
+    let (upload, recorded) = (Upload::begin(&replaced, 4), replaced.recorded());
+    // What it would serve is newer than what was swapped in, which it forgets.
+    replaced.scratch.file("app.wasm", version_bytes(3));
+    replaced.configure(&handler("other", &replaced.scratch.file("other.wasm", "no module")));
+    replaced.operate(&["upgrade"]).expect_complaint(1, &["serves on", "other.wasm"]);
+    assert_eq!(replaced.recorded(), recorded);
+    let answer = upload.end();
+    assert_eq!((answer.status, replaced.get()), (200, version(4)), "{}", answer.text());
+
+    replaced.scratch.file("other.wasm", version_bytes(5));
+    replaced.upgrade();
+    assert_eq!((replaced.get(), replaced.recorded()), (version(3), "{}".to_owned()));
+    replaced.stop();
+}
+
+#[test]
+fn an_old_host_removes_nothing_that_the_new_one_has_recorded() {
+    let mut replaced = Replaced::start();
+    let mut client = replaced.first.connect();
+    client.ask("/stream?count=1000000&ms=20");
+    assert_eq!(client.head().status, 200);
+    let upload = Upload::begin(&replaced, 3);
+    replaced.upgrade();
+    let two = version_file(&replaced.scratch, 2).display().to_string();
+    assert_eq!(replaced.json(&["swap", "app", &two])["outlives_restart"], true);
+    let answer = upload.end();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    drop(client);
+    assert_eq!(replaced.first.exit_code(), Some(0));
+    replaced.stop();
+
+    let setup = Setup::run(replaced.scratch.join("app.wasm")).flag("--control", replaced.scratch.join("control"));
+    let again = setup.flag("--state", replaced.scratch.join("state")).start();
+    assert_eq!(again.get(Http::One, "/").text(), version(2));
+}
+
+#[test]
+fn a_swap_to_what_is_live_already_is_refused_by_a_host_that_has_been_replaced_meanwhile() {
+    let (mut replaced, build) = Replaced::start_file("");
+    let two = version_file(&replaced.scratch, 2).display().to_string();
+    replaced.json(&["swap", "app", &two, "--until-restart"]);
+    replaced.configure(&handler("built", &root().join("examples/hello")));
+    let (upgraded, swapped) = thread::scope(|scope| {
+        let upgrade = scope.spawn(|| replaced.json(&["upgrade"]));
+        build.begun(&replaced.first);
+        // It waits for what becomes of the upgrade.
+        let swap = scope.spawn(|| replaced.operate(&["swap", "app", &two]));
+        replaced.until_uploads(1);
+        build.release();
+        (upgrade.join().expect("does not panic"), swap.join().expect("does not panic"))
+    });
+    replaced.has_upgraded(&upgraded);
+    swapped.expect_complaint(1, &["the host is stopping"]);
+    assert_eq!((replaced.get(), replaced.recorded()), (version(1), String::new()));
+    replaced.stop();
+}
+
+#[test]
+fn while_a_new_host_gets_ready_drains_end_and_what_fails_is_taken_back_when_it_has_failed() {
+    let guard = "guard = { window = '1h', min_requests = 1 }\n";
+    let (replaced, build) = Replaced::start_file(guard);
+    let mut running = replaced.first.connect();
+    running.ask("/stream?count=1000000&ms=5");
+    assert_eq!(running.head().status, 200);
+    let two = version_file(&replaced.scratch, 2).display().to_string();
+    replaced.json(&["swap", "app", &two, "--no-wait"]);
+    replaced.configure(&(guard.to_owned() + &handler("broken", &build.broken)));
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| replaced.operate(&["upgrade"]));
+        build.begun(&replaced.first);
+        assert_eq!(replaced.first.get(Http::One, "/trap").status, 500);
+        drop(running);
+        replaced.first.stderr_with("drained: r1 drained in");
+        assert_eq!(replaced.get(), version(2), "nothing is swapped meanwhile");
+        build.release();
+        upgrade.join().expect("does not panic").expect_complaint(1, &["serves on", "broken"]);
+    });
+    replaced.first.stderr_with("rolled back, r1 serves");
+    assert_eq!(replaced.get(), version(1));
+    replaced.stop();
+}
+
+#[test]
+fn a_new_host_that_is_given_up_is_asked_to_end_before_it_is_killed() {
+    let (mut replaced, build) = Replaced::start_file("");
+    replaced.configure(&handler("broken", &build.broken));
+    let building = thread::scope(|scope| {
+        let upgrade = scope.spawn(|| replaced.operate(&["upgrade"]));
+        let building = build.begun(&replaced.first);
+        replaced.first.signal(Signal::TERM);
+        upgrade.join().expect("does not panic").expect_complaint(1, &[]);
+        building
+    });
+    let ended = replaced.first.ended();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("stopped: the build of `"), "{ended:?}");
+    assert!(test_kill_process(building).is_err(), "nothing is left of what it began");
 }
 
 #[test]

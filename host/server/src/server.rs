@@ -468,18 +468,19 @@ impl Handle {
     }
 
     /// Takes what is in the backlog and stops accepting; tells connections that they end (with `connection: close` on their next
-    /// answer, with GOAWAY), and waits for that at most `drain`. Then it cuts what is left and joins all its threads. True: nothing was cut.
+    /// answer, with GOAWAY), and waits for that at most `drain`. Then it cuts what is left and joins all its threads. None: nothing was cut;
+    /// otherwise so many requests had been started and had not ended, beside answers that were not all sent.
     ///
     /// A connection of HTTP/1 that is idle is not closed at once, since its next request may be on its way: it stays open as long as
     /// anything is under way on any, and until all has been quiet for a second. A server without connections ends at once.
     ///
     /// A native handler that ignores that its client is gone cannot be cut, and is waited for: for ever, or as long as
     /// [`Server::abandon_after`] says.
-    pub fn shutdown(mut self, drain: Duration) -> bool {
+    pub fn shutdown(mut self, drain: Duration) -> Option<usize> {
         self.end(drain)
     }
 
-    fn end(&mut self, drain: Duration) -> bool {
+    fn end(&mut self, drain: Duration) -> Option<usize> {
         self.ended = true;
         let workers = &self.shared.workers;
         let until = Instant::now() + drain;
@@ -497,7 +498,8 @@ impl Handle {
                 }
             }
         }
-        let whole = self.all_said() || self.is_quiet();
+        let unfinished = workers.open();
+        let is_whole = self.all_said() || self.is_quiet();
         let lingered = until.min(Instant::now() + LAST_LINGER);
         while !self.is_done() && Instant::now() < lingered {
             std::thread::sleep(SHUTDOWN_POLL);
@@ -517,7 +519,7 @@ impl Handle {
         if left > 0 {
             log::warn!("requests that could not be cut are left behind with their threads: {left}");
         }
-        whole
+        (!is_whole).then_some(unfinished)
     }
 
     /// Every request that came in is answered, every answer is on its way, and nothing more can come.

@@ -48,7 +48,7 @@ fn requests_in_flight_are_answered_and_idle_connections_closed_at_the_end() {
     assert_eq!(busy.until_closed(), b"");
     assert_eq!(idle.until_closed(), b"");
     assert_eq!(silent.until_closed(), b"");
-    assert!(stopping.join().expect("shutdown returns"), "nothing had to be cut");
+    assert!(stopping.join().expect("shutdown returns").is_none(), "nothing had to be cut");
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn a_connection_whose_answer_began_before_is_told_with_its_next() {
     while client.chunk().expect("a whole body").is_some() {}
     client.exactly(2).expect("the end of the trailers");
     assert_last(&client.get("/"));
-    assert!(stopping.join().expect("shutdown returns"), "nothing had to be cut");
+    assert!(stopping.join().expect("shutdown returns").is_none(), "nothing had to be cut");
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn what_is_in_the_backlog_is_served() {
         assert_last(&client.answer());
     }
     assert_eq!(first.until_closed(), b"");
-    assert!(stopping.join().expect("shutdown returns"), "nothing had to be cut");
+    assert!(stopping.join().expect("shutdown returns").is_none(), "nothing had to be cut");
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn under_load_no_request_fails_on_a_connection_that_was_not_told_to_close() {
     for _ in &clients {
         begun.next();
     }
-    assert!(server.into_handle().shutdown(PATIENCE), "nothing had to be cut");
+    assert!(server.into_handle().shutdown(PATIENCE).is_none(), "nothing had to be cut");
     for client in clients {
         client.join().expect("no request fails");
     }
@@ -137,12 +137,12 @@ fn an_idle_connection_is_closed_at_the_end_of_a_drain_that_is_shorter_than_its_g
     let server = serve(|_req, _info| Response::new(Body::new("served")));
     let mut idle = server.connect();
     assert_eq!(idle.get("/").text(), "served");
-    assert!(server.into_handle().shutdown(Duration::from_millis(20)), "nothing had to be cut");
+    assert!(server.into_handle().shutdown(Duration::from_millis(20)).is_none(), "nothing had to be cut");
     assert_eq!(idle.until_closed(), b"");
 }
 
 /// Shuts it down on a thread of its own, which returns what `shutdown` does.
-fn stop(server: Running) -> std::thread::JoinHandle<bool> {
+fn stop(server: Running) -> std::thread::JoinHandle<Option<usize>> {
     let handle = server.into_handle();
     std::thread::spawn(move || handle.shutdown(PATIENCE))
 }
@@ -155,7 +155,7 @@ fn assert_last(answer: &Answer) {
 #[test]
 fn a_server_that_does_nothing_stops_at_once() {
     let server = serve(|_req, _info| Response::new(Body::empty()));
-    assert!(server.into_handle().shutdown(PATIENCE));
+    assert!(server.into_handle().shutdown(PATIENCE).is_none());
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn what_does_not_finish_in_time_is_cut() {
     let mut client = server.connect();
     client.ask("/");
     calls.next();
-    assert!(!server.into_handle().shutdown(Duration::from_millis(20)), "a request was cut");
+    assert_eq!(server.into_handle().shutdown(Duration::from_millis(20)), Some(1), "a request was cut");
     assert_eq!(ends.next(), Err(Interrupted::ClientGone));
     client.until_closed();
 }
@@ -192,7 +192,7 @@ fn what_cannot_be_cut_is_left_behind_by_a_server_that_was_told_so() {
     let mut client = server.connect();
     client.ask("/");
     calls.next();
-    assert!(!server.into_handle().shutdown(Duration::ZERO), "it did not end");
+    assert!(server.into_handle().shutdown(Duration::ZERO).is_some(), "it did not end");
     client.until_closed();
     gate.open();
     ends.next();
@@ -203,7 +203,7 @@ fn a_port_can_be_bound_again_after_shutdown() {
     let server = serve(|_req, _info| Response::new(Body::new("first")));
     let addr = server.addr;
     assert_eq!(server.connect().get("/").text(), "first");
-    assert!(server.into_handle().shutdown(PATIENCE));
+    assert!(server.into_handle().shutdown(PATIENCE).is_none());
     let again = astra_server::Server::try_bind(addr).expect("the port is free");
     let server = support::start(again, |_req, _info| Response::new(Body::new("second")));
     assert_eq!(server.connect().get("/").text(), "second");
@@ -235,7 +235,7 @@ fn after_shutdown_no_thread_is_left() {
         for client in &mut clients {
             assert_eq!(client.answer().text(), "served");
         }
-        assert!(server.into_handle().shutdown(PATIENCE));
+        assert!(server.into_handle().shutdown(PATIENCE).is_none());
         assert_eq!(threads().len(), before, "{:?}", threads());
     });
 }

@@ -8,7 +8,8 @@ use signal_hook::iterator::Signals;
 
 use super::{
     complain, explain,
-    run::{Flags, Run, catch_signals, stops},
+    run::{Flags, Run},
+    signals::{Caught, stops},
 };
 use crate::{
     host_error::HostError,
@@ -38,18 +39,19 @@ impl Dev {
 
         let config = run.config()?;
         let log = run.start_log()?;
-        let mut signals = catch_signals().context("cannot catch signals")?;
+        let mut caught = Caught::new().context("cannot catch signals")?;
         let mut watched = Watched::new(&run.path);
         loop {
-            let error = match run.start(config.clone(), &log, &signals, |builder| builder) {
-                Ok(host) => return run.serve(host, &mut signals, None),
+            let error = match run.start(config.clone(), &log, &caught, |builder| builder) {
+                Ok(host) => return run.serve(host, &mut caught.signals, None),
+                Err(_) if caught.stop() => return Ok(()),
                 Err(error) => error,
             };
             if !matches!(error.downcast_ref(), Some(HostError::Build(_) | HostError::Load(_))) {
                 return Err(error);
             }
             complain(&format!("{}\n  waiting for a change\n", explain(&error)));
-            if !change(&mut watched, &mut signals) {
+            if !change(&mut watched, &mut caught.signals) {
                 return Ok(());
             }
         }

@@ -18,6 +18,7 @@ mod ps;
 mod reload;
 mod rollback;
 mod run;
+mod signals;
 mod spinner;
 mod status;
 mod stop;

@@ -5,28 +5,26 @@
 
 use std::{
     env,
-    ffi::{OsString, c_int},
+    ffi::OsString,
     io,
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::AtomicBool,
-        mpsc::{self, RecvTimeoutError, SyncSender},
+        mpsc::{self, SyncSender},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ},
-    flag,
+    consts::{SIGHUP, SIGUSR1, SIGUSR2},
     iterator::Signals,
 };
 
 use super::{
     say,
+    signals::Caught,
     spinner::Spinner,
     systemd::{self, Notify},
 };
@@ -36,10 +34,12 @@ use crate::{
     control::socket,
     guest::{CacheMode, OutboundRule, Reset},
     host::{Host, HostBuilder, Loaded, RunningHost},
+    host_error::HostError,
     log_line::LogFormat,
     log_writer::LogWriter,
     operator::{Operator, Relaunch},
-    package, state_dir,
+    package::{self, Cancel},
+    state_dir,
     take_over::{Estate, TakeOver},
 };
 
@@ -212,7 +212,7 @@ impl Run {
         let sockets = systemd::sockets()?;
         let log = self.start_log()?;
         // Before the addresses are printed: a script may stop us as soon as it sees them.
-        let mut signals = catch_signals().context("cannot catch signals")?;
+        let mut caught = Caught::new().context("cannot catch signals")?;
         let (taken, estate) = match &self.take_over {
             Some(control) => {
                 let (taken, estate) = TakeOver::ask(control)?;
@@ -222,7 +222,7 @@ impl Run {
         };
         // A configuration that is wrong is told to the host that is to be replaced, too.
         let started = self.config().and_then(|config| {
-            self.start(config, &log, &signals, |builder| {
+            self.start(config, &log, &caught, |builder| {
                 let builder = sockets.into_iter().fold(builder, HostBuilder::socket).inherit(estate);
                 match relaunch() {
                     Ok(relaunch) => builder.relaunch(relaunch),
@@ -233,26 +233,33 @@ impl Run {
                 }
             })
         });
-        match (started, taken) {
-            (Ok(host), taken) => self.serve(host, &mut signals, taken),
-            (Err(error), None) => Err(error),
-            (Err(error), Some(taken)) => {
-                taken.failed(&format!("{error:#}"));
-                Err(error)
-            }
+        let error = match started {
+            Ok(host) => return self.serve(host, &mut caught.signals, taken),
+            Err(error) => error,
+        };
+        if let Some(taken) = taken {
+            taken.failed(&format!("{error:#}"));
         }
+        if caught.stop() {
+            log::info!("stopped: {error:#}");
+            return Ok(());
+        }
+        Err(error)
     }
 
-    /// Starts a host that does what `config` says, and reads the same again when it is told to. An operator stops it by ending `signals`.
+    /// Starts a host that does what `config` says, and reads the same again when it is told to. An operator stops it by ending the signals; a
+    /// signal that stops it gives the start up.
     pub(super) fn start(
         &self,
         config: Config,
         log: &LogWriter,
-        signals: &Signals,
+        caught: &Caught,
         finish: impl FnOnce(HostBuilder) -> HostBuilder,
     ) -> anyhow::Result<RunningHost> {
-        let (again, stop) = (self.clone(), signals.handle());
+        let (again, stop) = (self.clone(), caught.signals.handle());
+        let given_up = Arc::<Cancel>::default();
         let mut builder = Host::from_config(config)
+            .given_up_by(Arc::clone(&given_up))
             .log(log.log())
             .reload_with(move || again.config().map_err(|error| format!("{error:#}")))
             // Not by a signal: of those the second one ends the process at once, and systemd sends one after its `ExecStop`.
@@ -261,7 +268,15 @@ impl Run {
             builder = builder.config_file(&self.path);
         }
         let _spinner = (!self.flags.quiet).then(|| Spinner::start(format!("compiling {}", self.path.display())));
-        Ok(finish(builder).start()?)
+        let _give_up = caught.give_up(given_up).context("cannot start the thread that gives a start up")?;
+        let host = finish(builder).start()?;
+        if caught.stop() {
+            // Requests may have come in already.
+            let drain = host.operator().drain();
+            host.shutdown(drain);
+            return Err(HostError::Stopped.into());
+        }
+        Ok(host)
     }
 
     /// Says where it listens, and waits until it is told to stop.
@@ -305,11 +320,7 @@ impl Run {
         std::mem::forget(host.operator().lock());
         let drain = host.operator().drain();
         log::info!("finishing what runs, for at most {}; a second signal ends it", humantime::format_duration(drain));
-        let (is_over, left) = left_after(host.operator().clone(), drain);
-        let is_whole = host.shutdown(drain);
-        drop(is_over);
-        let left = left.and_then(|left| left.join().ok()).unwrap_or_default();
-        if !is_whole {
+        if let Some(left) = host.shutdown(drain) {
             let drain = humantime::format_duration(drain);
             log::warn!("requests were cut, {left} of them in their guests: they took longer than `drain` ({drain})");
         }
@@ -439,17 +450,6 @@ fn relaunch() -> io::Result<Relaunch> {
     Ok(Relaunch { program: env::current_exe()?, arguments })
 }
 
-/// A thread, if there is one to be had, that counts just before `drain` is over what will be cut then; it ends sooner when the other one
-/// is dropped.
-fn left_after(operator: Operator, drain: Duration) -> (mpsc::Sender<()>, Option<JoinHandle<usize>>) {
-    let (is_over, waiting) = mpsc::channel();
-    let count = move || match waiting.recv_timeout(drain.saturating_sub(Duration::from_millis(10))) {
-        Err(RecvTimeoutError::Timeout) => operator.requests().len(),
-        _ => 0,
-    };
-    (is_over, thread::Builder::new().name("astra-left".to_owned()).spawn(count).ok())
-}
-
 /// Reads the configuration again on a thread of its own, since that may compile for minutes: who stops us meanwhile is heard.
 struct Reloads {
     wanted: SyncSender<()>,
@@ -565,23 +565,4 @@ impl HandlerFlags {
         }
         Ok(())
     }
-}
-
-/// Whether a signal that is caught stops the host.
-pub(super) fn stops(signal: c_int) -> bool {
-    [SIGINT, SIGTERM].contains(&signal)
-}
-
-/// Catches SIGINT and SIGTERM, SIGHUP, and those that would end the process and are not meant to. The first of those that stop us is left
-/// to whoever asks; the second ends the process from inside the signal handler, so that nothing that hangs can be in its way.
-pub(super) fn catch_signals() -> io::Result<Signals> {
-    let caught = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the flag that ends the process is looked at before this signal sets it.
-        flag::register_conditional_shutdown(signal, super::FAILED.into(), Arc::clone(&caught))?;
-        flag::register(signal, Arc::clone(&caught))?;
-    }
-    // A file that reaches `ulimit -f` is a full disk like any other, not the end of the process.
-    flag::register(SIGXFSZ, Arc::default())?;
-    Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2])
 }

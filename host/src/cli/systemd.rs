@@ -7,6 +7,7 @@ use std::{
         fd::OwnedFd,
         unix::net::{SocketAddr, UnixDatagram},
     },
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::Context;
@@ -35,42 +36,51 @@ fn take(passed: &mut ListenFd, index: usize) -> anyhow::Result<OwnedFd> {
 }
 
 /// Tells systemd, or whoever has set `NOTIFY_SOCKET`.
-pub(super) struct Notify(Option<(UnixDatagram, SocketAddr)>);
+pub(super) struct Notify {
+    socket: Option<(UnixDatagram, SocketAddr)>,
+    /// The last word was said. A reload that is given up then says nothing more.
+    is_over: Mutex<bool>,
+}
 
 impl Notify {
     pub(super) fn from_env() -> Self {
-        let Some(name) = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else { return Self(None) };
-        let open = || Ok((UnixDatagram::unbound()?, address(name.as_encoded_bytes())?));
-        let opened: io::Result<_> = open();
-        if let Err(error) = &opened {
-            log::warn!("`NOTIFY_SOCKET` cannot be used: {error}");
-        }
-        Self(opened.ok())
+        let name = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
+        let socket = name.and_then(|name| {
+            let open = || Ok((UnixDatagram::unbound()?, address(name.as_encoded_bytes())?));
+            let unusable = |error: &io::Error| log::warn!("`NOTIFY_SOCKET` cannot be used: {error}");
+            open().inspect_err(unusable).ok()
+        });
+        Self { socket, is_over: Mutex::new(false) }
     }
 
     /// It serves.
     pub(super) fn ready(&self) {
-        self.send(&format!("READY=1\nMAINPID={}", std::process::id()));
+        self.send(&format!("READY=1\nMAINPID={}", std::process::id()), false);
     }
 
     /// The configuration is read again; `ready` follows.
     pub(super) fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
-        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.tv_sec * 1_000_000 + now.tv_nsec / 1000));
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.tv_sec * 1_000_000 + now.tv_nsec / 1000), false);
     }
 
-    /// Another process serves from now on.
+    /// Another process serves from now on. This one says nothing more.
     pub(super) fn main_pid(&self, pid: u32) {
-        self.send(&format!("MAINPID={pid}"));
+        self.send(&format!("MAINPID={pid}"), true);
     }
 
-    /// It ends, once what runs has finished.
+    /// It ends, once what runs has finished, and says nothing more.
     pub(super) fn stopping(&self) {
-        self.send("STOPPING=1");
+        self.send("STOPPING=1", true);
     }
 
-    fn send(&self, text: &str) {
-        let Some((socket, address)) = &self.0 else { return };
+    fn send(&self, text: &str, is_last: bool) {
+        let Some((socket, address)) = &self.socket else { return };
+        let mut is_over = self.is_over.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_over {
+            return;
+        }
+        *is_over = is_last;
         if let Err(error) = socket.send_to_addr(text.as_bytes(), address) {
             log::warn!("systemd cannot be told `{}`: {error}", text.lines().next().unwrap_or_default());
         }

@@ -2,11 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError, TryLockError},
     time::Duration,
 };
 
-use super::Inner;
+use super::{Change, Inner};
 use crate::{
     events::Urgency,
     farewell::{Farewell, Report},
@@ -128,9 +128,26 @@ impl Inner {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is served, and what is recorded of it, changes at one place at a time. Taken before the book, never while it is held.
-    pub(super) fn change(&self) -> MutexGuard<'_, ()> {
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What is served, and what is recorded of it, changes at one place at a time, and not before this host has taken over. Taken before
+    /// the book, never while it is held. Who has waited here may find that the host is stopping.
+    pub(super) fn change(&self) -> Change<'_> {
+        let changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.may_change.wait_while(changes, |may| !*may).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, unless somebody else is at it.
+    pub(super) fn try_change(&self) -> Option<Change<'_>> {
+        match self.changes.try_lock() {
+            Ok(change) => Some(change),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Nobody who waits to change something waits for this host to take over any more.
+    pub(super) fn let_change(&self, mut change: Change<'_>) {
+        *change = true;
+        self.may_change.notify_all();
     }
 
     /// Claims a handler for a new revision: no other is loaded for it meanwhile.

@@ -21,7 +21,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -82,12 +82,17 @@ pub(crate) struct Parts {
     pub(crate) stop: Option<Box<dyn Fn() + Send + Sync>>,
     pub(crate) ready: Arc<AtomicBool>,
     pub(crate) relaunch: Option<Relaunch>,
+    /// Gives up what is built.
+    pub(crate) builds: Arc<Cancel>,
+    /// Whether another host serves until [`Operator::settle`].
+    pub(crate) takes_over: bool,
 }
 
 struct Inner {
     book: Mutex<Book>,
     /// See [`Inner::change`].
-    changes: Mutex<()>,
+    changes: Mutex<bool>,
+    may_change: Condvar,
     events: Events,
     started: String,
     gate: Gate,
@@ -96,7 +101,7 @@ struct Inner {
     bell: Arc<Bell>,
     /// Rung when what is to be watched may have changed.
     watch_bell: Bell,
-    builds: Cancel,
+    builds: Arc<Cancel>,
     server: ServerConfig,
     state: Option<StateDir>,
     listen: Vec<String>,
@@ -115,6 +120,9 @@ struct Inner {
     successor: OnceLock<u32>,
 }
 
+/// Held by whoever changes what is served.
+type Change<'a> = MutexGuard<'a, bool>;
+
 impl Operator {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts {
@@ -132,12 +140,15 @@ impl Operator {
             stop,
             ready,
             relaunch,
+            builds,
+            takes_over,
         } = parts;
         let book = Mutex::new(Book::new(handlers, router));
         let (events, started) = (Events::default(), now());
         Self(Arc::new(Inner {
             book,
-            changes: Mutex::new(()),
+            changes: Mutex::new(!takes_over),
+            may_change: Condvar::new(),
             events,
             started,
             gate,
@@ -145,7 +156,7 @@ impl Operator {
             in_flight,
             bell,
             watch_bell: Bell::default(),
-            builds: Cancel::default(),
+            builds,
             server,
             state,
             listen,
@@ -243,7 +254,8 @@ impl Operator {
     /// # Errors
     /// It is not kept.
     pub fn rollback(&self, handler: &str, to: Option<u32>) -> Result<Receipt, OperatorError> {
-        self.told(handler, self.try_rollback(handler, to, None))
+        let done = self.try_rollback(&self.0.change(), handler, to, None);
+        self.told(handler, done)
     }
 
     /// Gives the canary all requests. Returns when it has them.
@@ -259,7 +271,8 @@ impl Operator {
     /// # Errors
     /// There is none.
     pub fn abort(&self, handler: &str) -> Result<Receipt, OperatorError> {
-        self.told(handler, self.try_abort(handler, None))
+        let done = self.try_abort(&self.0.change(), handler, None);
+        self.told(handler, done)
     }
 
     /// Waits until the revision that was replaced has drained, and returns the complete receipt. On a worker of a server's, it waits no
@@ -346,8 +359,9 @@ impl Operator {
         self.0.ready.store(false, Ordering::SeqCst);
         {
             // Whoever is recording a swap publishes it, or finds that it is too late before that.
-            let _change = self.0.change_at_last();
+            let change = self.0.change_at_last();
             self.0.lock().is_stopping = true;
+            self.0.let_change(change);
         }
         self.0.builds.cancel();
         self.0.gate.stop();

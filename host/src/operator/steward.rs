@@ -7,8 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Attendant, Operator, chain};
+use super::{Attendant, Change, Operator, chain};
 use crate::{events::Urgency, guard::Verdict, operator_error::OperatorError, revision::Revision};
+
+/// How soon a guard is asked again whose revision could not be taken back at once.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// The thread. When it has ended nobody looks after anything any more, which all who wait are told.
 ///
@@ -22,8 +25,9 @@ impl Operator {
     /// Does what is due: drains, frees, guards. How soon to look again, if nobody rings.
     fn look_after(&self) -> Option<Duration> {
         let inner = &*self.0;
-        let mut complete = Vec::new();
-        let mut verdicts = Vec::new();
+        // An upgrade may have it for minutes, in which everything else goes on.
+        let change = inner.try_change();
+        let (mut complete, mut failed) = (Vec::new(), Vec::new());
         let mut next: Option<Instant> = None;
         let mut sooner = |at: Instant| next = Some(next.map_or(at, |next: Instant| next.min(at)));
         {
@@ -57,43 +61,47 @@ impl Operator {
                             sooner(guard.until);
                             handler.guards.push(guard);
                         }
-                        verdict => verdicts.push((Arc::clone(&handler.name), Arc::clone(&guard.revision), verdict)),
+                        Verdict::Failed(_) if change.is_none() => {
+                            sooner(Instant::now() + AGAIN);
+                            handler.guards.push(guard);
+                        }
+                        Verdict::Failed(text) => {
+                            failed.push((Arc::clone(&handler.name), Arc::clone(&guard.revision), text));
+                        }
+                        Verdict::Passed(text) => {
+                            let (name, text) = (Some(&*handler.name), format!("passed: {text}"));
+                            inner.events.tell(Urgency::Normal, "guard", name, text, None);
+                        }
                     }
                 }
+            }
+        }
+        if let Some(change) = change {
+            for (name, revision, text) in failed {
+                self.take_back(&change, &name, &revision, text);
             }
         }
         complete.into_iter().for_each(|(_, farewell)| farewell.end());
-        for (name, revision, verdict) in verdicts {
-            self.follow(&name, &revision, verdict);
-        }
         next.map(|next| next.saturating_duration_since(Instant::now()))
     }
 
-    /// Does what a guard says of a revision.
-    fn follow(&self, name: &str, revision: &Arc<Revision>, verdict: Verdict) {
+    /// Takes a revision back of which a guard says `why`.
+    fn take_back(&self, change: &Change<'_>, name: &str, revision: &Arc<Revision>, why: String) {
         let tell = |urgency, text| self.0.events.tell(urgency, "guard", Some(name), text, None);
-        match verdict {
-            Verdict::Waits => {}
-            Verdict::Passed(text) => tell(Urgency::Normal, format!("passed: {text}")),
-            Verdict::Failed(text) => {
-                let is_canary = self.0.lock().handler(name).is_ok_and(|handler| !Arc::ptr_eq(&handler.main, revision));
-                let (what, done) = if is_canary {
-                    ("the canary is aborted", self.try_abort(name, Some(revision)))
-                } else {
-                    // A canary is compared with what is being taken back: it goes first. That there may be none is no failure.
-                    let _ = self.try_abort(name, None);
-                    ("rolled back", self.try_rollback(name, None, Some(revision)))
-                };
-                match done {
-                    Ok(receipt) => tell(Urgency::Loud, format!("{text}: {what}, r{} serves", receipt.to)),
-                    // Somebody was quicker: the revision serves no more.
-                    Err(OperatorError::Overtaken { .. }) => tell(Urgency::Normal, text),
-                    Err(error) => {
-                        tell(Urgency::Loud, format!("{text}, but it cannot be taken back: {}", chain(&error)));
-                    }
-                }
-                self.collect();
-            }
+        let is_canary = self.0.lock().handler(name).is_ok_and(|handler| !Arc::ptr_eq(&handler.main, revision));
+        let (what, done) = if is_canary {
+            ("the canary is aborted", self.try_abort(change, name, Some(revision)))
+        } else {
+            // A canary is compared with what is being taken back: it goes first. That there may be none is no failure.
+            let _ = self.try_abort(change, name, None);
+            ("rolled back", self.try_rollback(change, name, None, Some(revision)))
+        };
+        match done {
+            Ok(receipt) => tell(Urgency::Loud, format!("{why}: {what}, r{} serves", receipt.to)),
+            // Somebody was quicker: the revision serves no more.
+            Err(OperatorError::Overtaken { .. }) => tell(Urgency::Normal, why),
+            Err(error) => tell(Urgency::Loud, format!("{why}, but it cannot be taken back: {}", chain(&error))),
         }
+        self.collect();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use super::{Operator, SwapOptions, chain};
+use super::{Change, Operator, SwapOptions, chain};
 use crate::{
     config::NewImports,
     events::{Urgency, now},
@@ -58,6 +58,7 @@ impl Operator {
             if let Origin::Operator { .. } = origin {
                 self.keep(name, &sha256, &path, options)?;
                 let _change = inner.change();
+                self.check_still(name, &before)?;
                 let recording = Recording { sha256: &sha256, configured: &configured, source: &before.source };
                 receipt.outlives_restart = self.record_as_wanted(name, &recording, options)?;
             }
@@ -73,14 +74,7 @@ impl Operator {
         }
 
         let _change = inner.change();
-        {
-            // Who stops, or has found another revision or a canary meanwhile, must not find this one recorded.
-            let mut book = inner.lock();
-            book.check_ready(name)?;
-            if !Arc::ptr_eq(&book.handler(name)?.main, &before) {
-                return Err(OperatorError::Overtaken { name: name.to_owned() });
-            }
-        }
+        self.check_still(name, &before)?;
         let recording = Recording { sha256: &sha256, configured: &configured, source: &source };
         let outlives_restart = match origin {
             Origin::Operator { .. } => self.record_as_wanted(name, &recording, options)?,
@@ -115,17 +109,27 @@ impl Operator {
         Ok(receipt)
     }
 
+    /// Who stops, or has found another revision or a canary meanwhile, must not find what was made for this one recorded.
+    fn check_still(&self, name: &str, live: &Arc<Revision>) -> Result<(), OperatorError> {
+        let mut book = self.0.lock();
+        book.check_ready(name)?;
+        if Arc::ptr_eq(&book.handler(name)?.main, live) {
+            return Ok(());
+        }
+        Err(OperatorError::Overtaken { name: name.to_owned() })
+    }
+
     /// Goes back; if `from` is given, only if that is still the live revision.
     ///
     /// # Errors
     /// It is not kept, there is a canary, or `from` is not live any more.
     pub(super) fn try_rollback(
         &self,
+        _change: &Change<'_>,
         name: &str,
         to: Option<u32>,
         from: Option<&Arc<Revision>>,
     ) -> Result<Receipt, OperatorError> {
-        let _change = self.0.change();
         let (receipt, revision, configured) = {
             let mut book = self.0.lock();
             let handler = book.handler(name)?;
@@ -170,8 +174,12 @@ impl Operator {
     ///
     /// # Errors
     /// There is none, or another.
-    pub(super) fn try_abort(&self, name: &str, only: Option<&Arc<Revision>>) -> Result<Receipt, OperatorError> {
-        let _change = self.0.change();
+    pub(super) fn try_abort(
+        &self,
+        _change: &Change<'_>,
+        name: &str,
+        only: Option<&Arc<Revision>>,
+    ) -> Result<Receipt, OperatorError> {
         let mut book = self.0.lock();
         let handler = book.handler(name)?;
         if only.is_some_and(|only| !handler.canary().is_ok_and(|canary| Arc::ptr_eq(only, &canary))) {
@@ -210,6 +218,8 @@ impl Operator {
     /// The disk fails, or the file is not what it was.
     fn keep(&self, name: &str, sha256: &str, path: &Path, options: &SwapOptions) -> Result<(), OperatorError> {
         let Some(state) = self.0.state.as_ref().filter(|_| !options.until_restart) else { return Ok(()) };
+        // Not while a new host gets ready: it may soon be its directory.
+        drop(self.0.change());
         self.0.lock().handler(name)?.expects(sha256);
         state.keep(sha256, path).map_err(OperatorError::State)
     }

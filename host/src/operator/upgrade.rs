@@ -7,14 +7,15 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{MutexGuard, PoisonError, TryLockError},
+    sync::{MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
 use astra_server::{Counters, Sockets};
+use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Inner, Operator};
+use super::{Change, Inner, Operator};
 use crate::{
     control::{ControlShare, Inherited},
     events::Urgency,
@@ -28,6 +29,9 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// How often it is looked whether the new process has ended.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// How long a new host that is given up may take to end.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// How this host was started: a new one is started the same way.
 #[derive(Debug, Clone)]
@@ -61,12 +65,18 @@ impl Operator {
         let _ = self.0.holdings.set(holdings);
     }
 
-    /// What was inherited is this host's from now on: the one before has let go.
+    /// What was inherited is this host's from now on: the one before has let go. Nothing was changed before.
     pub(crate) fn settle(&self) {
         if let Some(holdings) = self.0.holdings.get() {
             holdings.control.settle();
             holdings.files.settle();
         }
+        if let Some(state) = &self.0.state
+            && let Err(error) = state.settle()
+        {
+            log::error!("`{}` cannot be changed, and says what was swapped in before: {error}", state.path().display());
+        }
+        self.0.let_change(self.0.changes.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The lock that who waits for this host's end waits for; it is held as long as anybody has it.
@@ -83,7 +93,7 @@ impl Operator {
     /// this one finishes what runs, and ends. One at a time: only the process that was started here may take over meanwhile.
     ///
     /// # Errors
-    /// Another one is being started; or the new one did not get ready `within` that time, or at all, and has been killed: this one serves on.
+    /// Another one is being started; or the new one did not get ready `within` that time, or at all, and has been ended: this one serves on.
     pub fn upgrade(&self, program: Option<&Path>, within: Duration) -> Result<u32, OperatorError> {
         let (relaunch, control) =
             self.means().map_err(|reason| OperatorError::Upgrade { reason: reason.to_owned() })?;
@@ -211,6 +221,9 @@ impl Operator {
         inner.lock().is_stopping = true;
         holdings.control.leave();
         holdings.files.leave();
+        if let Some(state) = &inner.state {
+            state.leave();
+        }
         holdings.sockets.close();
         let _ = inner.successor.set(pid);
         inner.events.tell(Urgency::Normal, "upgrade", None, format!("process {pid} has taken over"), None);
@@ -233,20 +246,26 @@ impl Operator {
     }
 }
 
-/// Kills a new host, unless it has ended by itself; nothing is left of it.
+/// Ends a new host, unless that has ended by itself; nothing is left of it. It may have taken requests just now: it is asked first.
 fn end(child: &mut Child) {
+    let until = Instant::now() + GRACE;
+    let has_ended = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
+    if !has_ended(child) {
+        let _ = kill_process(Pid::from_child(child), Signal::TERM);
+    }
+    while !has_ended(child) && Instant::now() < until {
+        thread::sleep(LOOK);
+    }
     let _ = child.kill();
     let _ = child.wait();
 }
 
 impl Inner {
     /// As [`change`](Self::change), but does not wait for a new host to get ready: that one has to end.
-    pub(super) fn change_at_last(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn change_at_last(&self) -> Change<'_> {
         loop {
-            match self.changes.try_lock() {
-                Ok(change) => return change,
-                Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => {}
+            if let Some(change) = self.try_change() {
+                return change;
             }
             if let Some(stream) = self.offer.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 let _ = stream.shutdown(Shutdown::Both);

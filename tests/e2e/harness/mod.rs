@@ -1,5 +1,6 @@
-//! What the tests share: a host in a process of its own ([`host`]), the guests it serves ([`guests`], [`toolchains`]), clients for both
-//! versions of HTTP, servers for guests to ask ([`origin`]), and directories that go away.
+//! What the tests share: a host in a process of its own ([`host`]), the guests it serves ([`guests`], [`toolchains`]), builds that last as
+//! long as a test wants ([`held_build`]), clients for both versions of HTTP, servers for guests to ask ([`origin`]), and directories that
+//! go away.
 //!
 //! Every wait ends after [`PATIENCE`]: a hang fails a test, it does not hang the suite.
 
@@ -7,6 +8,7 @@
 #[allow(dead_code, reason = "the tests of astra-server use more of it")]
 mod client;
 mod guests;
+mod held_build;
 mod host;
 pub(crate) mod hostility;
 mod http2;
@@ -23,6 +25,7 @@ use std::{
 
 pub(crate) use client::{Answer, Client, field};
 pub(crate) use guests::{guest, root, target_dir};
+pub(crate) use held_build::HeldBuild;
 pub(crate) use host::{Ended, Host, Setup, all_waiting, waiting};
 pub(crate) use http2::Http2;
 pub(crate) use scratch::Scratch;

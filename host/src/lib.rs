@@ -33,6 +33,7 @@
 //! | `request_id`, [`forwarded`] | pure: which headers of the request are the host's to set |
 //! | [`guest`] | one request in one guest, of any kind: store, deadline, waits, bodies, outcome; knows no sockets and no routes |
 //! | [`failure`] | why a request failed: status, public text, log text |
+//! | `short_text` | how much of what guests and clients choose gets into failures, events and the log |
 //! | `access_log` | what one request's line will say, from its arrival until its guest has ended and its response has gone out |
 //! | `clock` | noticing that the machine's clock was set |
 //! | [`log_line`], [`log_writer`] | what lines look like; the one thread that writes them |
@@ -185,6 +186,7 @@ mod listeners;
 mod private_dir;
 mod request_id;
 mod revision;
+mod short_text;
 mod state_dir;
 mod table;
 mod take_over;

@@ -81,6 +81,52 @@ fn a_flood_of_lines_that_is_cut_is_counted() {
 }
 
 #[test]
+fn what_a_guest_blames_is_cut_before_it_is_logged() {
+    let host = hostile().start();
+    for version in BOTH {
+        let answer = host.get(version, "/blames");
+        assert_eq!((answer.status, &host.access(&answer)["outcome"]), (500, &"guest_error".into()));
+        let message = host_message(&host, answer.header("x-request-id").expect("every answer has an id"));
+        assert!(
+            message.contains(r#"guest_error: the guest answered with InternalError(Some("\u{1}\u{1}"#),
+            "{message}"
+        );
+        assert!(message.len() < 2048 && message.ends_with('…'), "{} bytes", message.len());
+    }
+}
+
+#[test]
+fn names_of_functions_are_cut_before_they_are_logged() {
+    let name = |n: usize| format!("${n}-{}", "f".repeat(99_000));
+    let calls: String = (0..8).map(|n| format!("(func {} (call {}))", name(n), name(n + 1))).collect();
+    let text = format!(
+        r#"(module (memory (export "memory") 1) {calls} (func {} unreachable)
+        (func (export "_start") (call {})))"#,
+        name(8),
+        name(0)
+    );
+    let scratch = Scratch::new();
+    let host = Setup::run(scratch.file("names.wasm", wat::parse_str(text).expect("valid text"))).start();
+    for version in BOTH {
+        let answer = host.get(version, "/");
+        assert_eq!((answer.status, &host.access(&answer)["outcome"]), (500, &"trap".into()));
+        let message = host_message(&host, answer.header("x-request-id").expect("every answer has an id"));
+        assert!(
+            message.contains("`unreachable` instruction executed in `8-ff") && message.contains("…` < `7-ff"),
+            "{message}"
+        );
+        assert!(message.len() < 2048, "{} bytes", message.len());
+    }
+}
+
+/// What the host says about the request with this id.
+fn host_message(host: &Host, id: &str) -> String {
+    let about = |line: &serde_json::Value| line["message"].as_str().is_some_and(|message| message.contains(id));
+    let line = host.json(id, |line| line["kind"] == "host" && about(line));
+    line["message"].as_str().expect("a text").to_owned()
+}
+
+#[test]
 fn tables_grow_no_further_than_they_may() {
     let text = r#"(module
         (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))

@@ -351,7 +351,8 @@ pub fn printed_head<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Op
 }
 
 fn not_cgi(reason: &str) -> Failure {
-    Failure::new(FailureKind::GuestError, format!("the program's output is no CGI response (RFC 3875): {reason}"))
+    let detail = format_args!("the program's output is no CGI response (RFC 3875): {reason}");
+    Failure::new(FailureKind::GuestError, detail)
 }
 
 /// Where the head ends and where the body begins, if there is an empty line from `from` on.

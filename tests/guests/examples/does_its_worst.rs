@@ -12,7 +12,8 @@ use test_guests::{
         cli::stdout::get_stdout,
         clocks::monotonic_clock,
         http::types::{
-            Fields, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam,
+            ErrorCode, Fields, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse,
+            ResponseOutparam,
         },
         random::{insecure::get_insecure_random_bytes, random::get_random_bytes},
     },
@@ -74,6 +75,9 @@ fn do_it(request: &IncomingRequest, responder: ResponseOutparam) {
             test_guests::let_it_leave(request);
             drop(OutgoingBody::finish(body, Some(large_fields())));
             return;
+        }
+        "/blames" => {
+            return ResponseOutparam::set(responder, Err(ErrorCode::InternalError(Some("\u{1}".repeat(4 << 20)))));
         }
         "/random" => drop(get_random_bytes(1 << 30)),
         "/insecure" => drop(get_insecure_random_bytes(1 << 30)),

@@ -92,6 +92,7 @@
 //!   most.
 //! - Every queue, buffer, table and thread count is bounded; beyond a request bound the client gets 503, at once; at
 //!   the connection limit we stop accepting and the backlog waits. Log lines beyond the bound are dropped and counted.
+//! - Descriptors of guests are counted, each guest's, each handler's and all: clients and the host itself always find theirs.
 //! - No handler keeps others from the seats, whether its guests compute, wait, or are many.
 //! - Nothing of a guest outlives its request. Named exception: a look-up that it has given up, which holds no more than
 //!   a name.

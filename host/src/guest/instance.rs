@@ -27,6 +27,7 @@ use super::{
     body::{Budget, GuestBody},
     cgi::{self, Cgi, Gateway, Stdin, Stdout},
     concurrent,
+    descriptors::{Opened, Place},
     granted::Granted,
     grants::{Grants, Stdio},
     heads,
@@ -140,6 +141,8 @@ pub(crate) struct State {
     network: Option<Network>,
     pub(crate) limits: Limits,
     output: Arc<dyn GuestOutput>,
+    /// Last, so that places are given back when what has them is closed.
+    pub(crate) opened: Opened,
 }
 
 impl State {
@@ -175,6 +178,7 @@ impl State {
             network: None,
             limits: limits.clone(),
             output,
+            opened: Opened::default(),
         }
     }
 
@@ -207,6 +211,11 @@ impl State {
     /// What it may do with raw sockets.
     pub(crate) fn network(&mut self) -> &Network {
         self.network.get_or_insert_with(|| Network::new(&self.hooks.granted))
+    }
+
+    /// A place for one descriptor more, if there is any.
+    pub(crate) fn place(&mut self) -> Option<Place> {
+        self.hooks.granted.place(&mut self.opened)
     }
 
     pub(crate) fn grants(&self) -> &Grants {

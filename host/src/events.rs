@@ -4,16 +4,19 @@
 
 use std::{
     collections::VecDeque,
+    fmt::Display,
     sync::{Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{log_line, receipt::Receipt};
+use crate::{log_line, receipt::Receipt, short_text::shortened};
 
 /// Events that are remembered.
 const KEPT: usize = 256;
+/// Bytes of an event's text: the reason for a failure may have names in it that are a module's.
+const TEXT: usize = 4 * 1024;
 
 /// One thing that happened.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,9 +65,10 @@ impl Events {
         urgency: Urgency,
         kind: &str,
         handler: Option<&str>,
-        text: String,
+        text: impl Display,
         receipt: Option<Receipt>,
     ) {
+        let text = shortened(text, TEXT);
         let level = if urgency == Urgency::Loud { log::Level::Warn } else { log::Level::Info };
         match handler {
             Some(handler) => log::log!(level, "handler `{handler}`: {kind}: {text}"),
@@ -129,6 +133,8 @@ mod tests {
         let all = events.after(0, Duration::ZERO).expect("it goes on");
         assert_eq!((all.len(), all[0].id, all[0].text.as_str()), (KEPT, 3, "2"));
         assert!(events.after(events.last(), Duration::ZERO).expect("it goes on").is_empty());
+        events.tell(Urgency::Normal, "failed", None, "x".repeat(1 << 20), None);
+        assert!(events.after(events.last() - 1, Duration::ZERO).expect("it goes on")[0].text.len() < TEXT + 4);
         events.end();
         assert!(events.after(events.last(), Duration::from_secs(3600)).is_none());
     }

@@ -8,6 +8,11 @@ use std::{fmt, time::Duration};
 
 use http::StatusCode;
 
+use crate::short_text::shortened;
+
+/// Bytes of a failure's details, of which most may be its guest's.
+pub(crate) const DETAIL: usize = 1024;
+
 /// How a request ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -144,9 +149,9 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure; `detail` is for the log only and may be empty.
-    pub fn new(kind: FailureKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into() }
+    /// A failure; `detail` is for the log only, where it is cut after 1 KiB, and may be empty.
+    pub fn new(kind: FailureKind, detail: impl fmt::Display) -> Self {
+        Self { kind, detail: shortened(detail, DETAIL) }
     }
 
     /// What went wrong, without the details.
@@ -235,6 +240,14 @@ mod tests {
         assert!(!failure.public_text().contains("secret"));
         assert_eq!(failure.to_string(), "trap: integer divide by zero in `secret::function`");
         assert_eq!(failure.retry_after(), None);
+    }
+
+    #[test]
+    fn details_are_cut() {
+        let failure = Failure::new(FailureKind::GuestError, format_args!("{:?}", "\u{1}".repeat(1 << 20)));
+        let text = failure.to_string();
+        assert!(text.starts_with(r#"guest_error: "\u{1}\u{1}"#) && text.ends_with('…'), "{text}");
+        assert!(text.len() < 1100, "{}", text.len());
     }
 
     #[test]

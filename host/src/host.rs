@@ -602,7 +602,7 @@ fn raise_open_files() -> Option<u64> {
     }
 }
 
-/// A quarter of the open files is left for what guests open.
+/// A quarter of the open files is left: most of it for guests (`guest/descriptors.rs`), the rest for the host itself.
 fn max_connections(open_files: Option<u64>) -> usize {
     open_files.map_or(MAX_CONNECTIONS, |files| (files / 4 * 3).clamp(16, MAX_CONNECTIONS as u64) as usize)
 }

@@ -33,6 +33,7 @@
 //! | `request_id`, [`forwarded`] | pure: which headers of the request are the host's to set |
 //! | [`guest`] | one request in one guest, of any kind: store, deadline, waits, bodies, outcome; knows no sockets and no routes |
 //! | [`failure`] | why a request failed: status, public text, log text |
+//! | `short_text` | how much of what guests and clients choose gets into failures, events and the log |
 //! | `access_log` | what one request's line will say, from its arrival until its guest has ended and its response has gone out |
 //! | `clock` | noticing that the machine's clock was set |
 //! | [`log_line`], [`log_writer`] | what lines look like; the one thread that writes them |
@@ -91,6 +92,7 @@
 //!   most.
 //! - Every queue, buffer, table and thread count is bounded; beyond a request bound the client gets 503, at once; at
 //!   the connection limit we stop accepting and the backlog waits. Log lines beyond the bound are dropped and counted.
+//! - Descriptors of guests are counted, each guest's, each handler's and all: clients and the host itself always find theirs.
 //! - No handler keeps others from the seats, whether its guests compute, wait, or are many.
 //! - Nothing of a guest outlives its request. Named exception: a look-up that it has given up, which holds no more than
 //!   a name.
@@ -186,6 +188,7 @@ mod listeners;
 mod private_dir;
 mod request_id;
 mod revision;
+mod short_text;
 mod state_dir;
 mod table;
 mod take_over;

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use crate::log_line::LogFormat;
+use crate::{log_line::LogFormat, short_text::shortened};
 
 /// Bytes that may wait to be written.
 const BUFFER: usize = 1 << 20;
@@ -24,6 +24,12 @@ const BUFFER: usize = 1 << 20;
 /// Bytes that may wait before guests' own lines are dropped: a guest that prints without end does not cost us the
 /// access lines.
 const BUFFER_FOR_GUESTS: usize = BUFFER / 2;
+
+/// The longest message of the host's own, before anything in it is escaped: what errors say may be a guest's or a client's text.
+const MESSAGE: usize = 8 * 1024;
+
+/// What a thread keeps of the room that its lines have taken.
+const KEPT: usize = 4 * 1024;
 
 /// The pause after each write, in which lines gather.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -91,6 +97,8 @@ impl Log {
             format(line);
             line.push('\n');
             self.append(origin, line.as_bytes());
+            line.clear();
+            line.shrink_to(KEPT);
         });
     }
 
@@ -128,7 +136,7 @@ impl log::Log for Log {
             return;
         }
         // Formatted before the line's own buffer is borrowed: an argument's `Display` may log too.
-        let message = record.args().to_string();
+        let message = shortened(record.args(), MESSAGE);
         self.line(Origin::Host, |line| {
             self.format.host_line(line, record.level(), record.target(), &message);
         });
@@ -316,6 +324,22 @@ mod tests {
         assert_eq!(text(&written).lines().count(), 1000);
         log.line(Origin::Host, |line| line.push_str("too late"));
         assert!(!text(&written).contains("too late"));
+    }
+
+    #[test]
+    fn a_line_is_never_so_long_that_others_have_no_room_and_nobody_keeps_its_memory() {
+        let written = Arc::default();
+        let writer = LogWriter::start(LogFormat::Text, true, Output { written: Arc::clone(&written), gate: None })
+            .expect("starts");
+        let long = "\u{1}".repeat(BUFFER);
+        log::set_max_level(log::LevelFilter::Info);
+        let mut record = log::Record::builder();
+        log::Log::log(&writer.log(), &record.target("astra_host").args(format_args!("it said {long}")).build());
+        assert!(LINE.with_borrow(String::capacity) <= KEPT);
+        drop(writer);
+        let text = text(&written);
+        assert!(text.contains("it said \\u{1}\\u{1}") && text.ends_with("…\n"), "{} bytes", text.len());
+        assert!(text.len() < 6 * MESSAGE, "{} bytes", text.len());
     }
 
     /// A disk that is full until it is told to have room.

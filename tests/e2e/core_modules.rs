@@ -4,7 +4,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::harness::{BOTH, Host, Scratch, Setup, all_waiting, pattern, waiting};
+use crate::harness::{BOTH, FEW_DESCRIPTORS, Host, Scratch, Setup, all_waiting, pattern, waiting};
 
 /// A program for WASI 0.1 that does `start`, and its `data`.
 fn program(scratch: &Scratch, data: &str, start: &str) -> Setup {
@@ -191,5 +191,52 @@ fn what_is_neither_file_nor_directory_is_refused_and_holds_up_nobody() {
     let host: Host = host.flag("--dir", format!("{}::/data:rw", dir.path().display())).start();
     for version in BOTH {
         assert_eq!(host.get(version, "/").body, [63, 63], "not permitted, both times");
+    }
+}
+
+#[test]
+fn a_program_has_its_share_of_the_descriptors_and_gives_it_back() {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "fd_close" (func $close (param i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_renumber" (func $renumber (param i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "path_open"
+            (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (; 34 bytes at 128 ;)
+        (data (i32.const 0) "\80\00\00\00\22\00\00\00")
+        (data (i32.const 128) "Content-Type: text/plain\n\nall well")
+        (data (i32.const 256) "one.txt")
+        (func $must (param i32) (if (i32.eqz (local.get 0)) (then unreachable)))
+        (; Opens the file for reading, and its number is at 64 ;)
+        (func $opens (result i32)
+            (call $open (i32.const 3) (i32.const 0) (i32.const 256) (i32.const 7) (i32.const 0) (i64.const 2) (i64.const 0)
+                (i32.const 0) (i32.const 64)))
+        (; One more can be opened, and then there are too many, which is 33 ;)
+        (func $opens_one
+            (call $must (i32.eqz (call $opens)))
+            (call $must (i32.eq (call $opens) (i32.const 33))))
+        (func (export "_start") (local $count i32) (local $result i32)
+            (loop $more
+                (local.set $result (call $opens))
+                (if (i32.eqz (local.get $result))
+                    (then (local.set $count (i32.add (local.get $count) (i32.const 1))) (br $more))))
+            (call $must (i32.eq (local.get $result) (i32.const 33)))
+            (call $must (i32.eq (local.get $count) (i32.const 48)))
+            (call $must (i32.eqz (call $close (i32.const 7))))
+            (call $opens_one)
+            (call $must (i32.eqz (call $renumber (i32.const 4) (i32.const 5))))
+            (call $opens_one)
+            (call $must (i32.eqz (call $renumber (i32.const 5) (i32.const 5))))
+            (call $must (i32.eq (call $opens) (i32.const 33)))
+            (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))))"#;
+    let scratch = Scratch::new();
+    scratch.file("data/one.txt", "content");
+    let host = Setup::run(scratch.file("opens.wasm", wat::parse_str(text).expect("valid text")))
+        .flag("--dir", format!("{}::/data", scratch.join("data").display()))
+        .through_shell(FEW_DESCRIPTORS)
+        .start();
+    for version in BOTH {
+        assert_eq!(host.get(version, "/").text(), "all well");
     }
 }

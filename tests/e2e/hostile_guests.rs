@@ -8,12 +8,13 @@
 //!   that stall), `bodies.rs` and `wasip3_bodies.rs` (clients that leave);
 //! - what is bounded by number: `limits.rs` (memory, handles, random bytes, responses that are hoarded), `outgoing.rs` (requests), and
 //!   `failures.rs` (the stack);
+//! - descriptors: `core_modules.rs` and `wasip3_grants.rs` (how many there are for programs, and for WASI 0.3);
 //! - the log: `logs.rs` (floods, a log that nobody reads, lines that are forged for machines, people and terminals);
 //! - what is left in memory for the next: `isolation.rs`.
 
 use std::{net::SocketAddr, path::Path};
 
-use crate::harness::{BOTH, Host, Http, Scratch, Setup, all_waiting, hostility, origin};
+use crate::harness::{BOTH, FEW_DESCRIPTORS, Host, Http, Scratch, Setup, all_waiting, guest, hostility, origin};
 
 /// One that may do a little of everything.
 fn hostile() -> Setup {
@@ -78,6 +79,91 @@ fn a_flood_of_lines_that_is_cut_is_counted() {
     let id = answer.header("x-request-id").expect("every answer has an id");
     let told = host.stderr_with("lines dropped after the 1 MiB that a request may print: ");
     assert!(told.contains(id), "{told}");
+}
+
+#[test]
+fn what_a_guest_blames_is_cut_before_it_is_logged() {
+    let host = hostile().start();
+    for version in BOTH {
+        let answer = host.get(version, "/blames");
+        assert_eq!((answer.status, &host.access(&answer)["outcome"]), (500, &"guest_error".into()));
+        let message = host_message(&host, answer.header("x-request-id").expect("every answer has an id"));
+        assert!(
+            message.contains(r#"guest_error: the guest answered with InternalError(Some("\u{1}\u{1}"#),
+            "{message}"
+        );
+        assert!(message.len() < 2048 && message.ends_with('…'), "{} bytes", message.len());
+    }
+}
+
+#[test]
+fn names_of_functions_are_cut_before_they_are_logged() {
+    let name = |n: usize| format!("${n}-{}", "f".repeat(99_000));
+    let calls: String = (0..8).map(|n| format!("(func {} (call {}))", name(n), name(n + 1))).collect();
+    let text = format!(
+        r#"(module (memory (export "memory") 1) {calls} (func {} unreachable)
+        (func (export "_start") (call {})))"#,
+        name(8),
+        name(0)
+    );
+    let scratch = Scratch::new();
+    let host = Setup::run(scratch.file("names.wasm", wat::parse_str(text).expect("valid text"))).start();
+    for version in BOTH {
+        let answer = host.get(version, "/");
+        assert_eq!((answer.status, &host.access(&answer)["outcome"]), (500, &"trap".into()));
+        let message = host_message(&host, answer.header("x-request-id").expect("every answer has an id"));
+        assert!(
+            message.contains("`unreachable` instruction executed in `8-ff") && message.contains("…` < `7-ff"),
+            "{message}"
+        );
+        assert!(message.len() < 2048, "{} bytes", message.len());
+    }
+}
+
+/// What the host says about the request with this id.
+fn host_message(host: &Host, id: &str) -> String {
+    let about = |line: &serde_json::Value| line["message"].as_str().is_some_and(|message| message.contains(id));
+    let line = host.json(id, |line| line["kind"] == "host" && about(line));
+    line["message"].as_str().expect("a text").to_owned()
+}
+
+#[test]
+fn who_takes_all_descriptors_takes_them_from_its_own_handler_only() {
+    let scratch = Scratch::short();
+    scratch.file("data/one.txt", "content");
+    let (control, data) = (scratch.join("control"), scratch.join("data"));
+    let handler = |name: &str, route: &str| {
+        format!(
+            "[[handler]]\nname = {name:?}\nmodule = {:?}\nroute = {route:?}\ndirs = {{ \"/data\" = {data:?} }}\n\
+             network = {{ tcp = [\"127.0.0.1:1\"] }}\n",
+            guest(name)
+        )
+    };
+    let handlers = handler("does_its_worst", "/*") + &handler("opens_dir", "/data/*");
+    let config = scratch.file("astra.toml", format!("[server]\nlisten = \"127.0.0.1:0\"\n{handlers}"));
+    let host = Setup::run(config).flag("--control", &control).through_shell(FEW_DESCRIPTORS).start();
+    for (first, told) in
+        [("/opens?/data/one.txt", "48, then OutOfMemory\n"), ("/sockets", "48, then \"new-socket-limit\"\n")]
+    {
+        let mut greedy = host.connect();
+        greedy.ask(first);
+        assert_eq!(greedy.head().status, 200);
+        assert_eq!(greedy.chunk().expect("it goes on").as_deref(), Some(told.as_bytes()));
+        for path in ["/opens?/data/one.txt", "/sockets"] {
+            let mut late = host.connect();
+            late.ask(path);
+            assert_eq!(late.head().status, 200);
+            assert!(late.chunk().expect("it goes on").is_some_and(|told| told.starts_with(b"0, then ")), "{path}");
+            late.reset();
+        }
+        host.denial("one more file or socket");
+        for version in BOTH {
+            assert_eq!(host.get(version, "/data/one.txt").text(), "content");
+        }
+        greedy.reset();
+        expect_well(&host, &control);
+        assert_eq!(host.get(Http::One, "/reopens?/data/one.txt").text(), "that was all\n");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crate::harness::{BOTH, Host, Http, Scratch, Setup, origin::raw, pattern};
+use crate::harness::{BOTH, FEW_DESCRIPTORS, Host, Http, Scratch, Setup, origin::raw, pattern};
 
 const GUEST: &str = "wasip3_guest";
 
@@ -124,6 +124,25 @@ fn a_granted_directory_can_be_read_and_not_written() {
     }
     assert_eq!(fs::read_to_string(dir.join("one.txt")).expect("is there"), "content");
     assert!(!dir.join("new.txt").exists());
+}
+
+#[test]
+fn a_guest_has_its_share_of_the_descriptors_and_gives_it_back() {
+    let dir = Scratch::new();
+    dir.file("one.txt", "content");
+    dir.file("two.txt", "content");
+    let host = with_tcp("127.0.0.1:1").flag("--dir", format!("{}::/data", dir.path().display()));
+    let host = host.through_shell(FEW_DESCRIPTORS).start();
+    for version in BOTH {
+        for (path, told) in [
+            ("/files/hoards?/data/one.txt", "48, then ErrorCode::InsufficientMemory"),
+            ("/files/hoards-lists?/data", "48, then ErrorCode::InsufficientMemory"),
+            ("/files/rereads?/data/one.txt", "done"),
+            ("/sockets/hoards", "48, then ErrorCode::OutOfMemory"),
+        ] {
+            assert_eq!(host.get(version, path).text(), told, "{path}");
+        }
+    }
 }
 
 #[test]

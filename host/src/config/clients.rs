@@ -39,6 +39,8 @@ pub struct ClientLimits {
 impl ClientLimits {
     pub(crate) const HEADER_SIZE: RangeInclusive<u64> = 8 << 10..=1 << 20;
     pub(crate) const BODY_RATE: RangeInclusive<u64> = 0..=1 << 30;
+    /// Below the 24,576 fields that a `HeaderMap` can have, with room for those that the host adds.
+    pub(crate) const HEADERS: RangeInclusive<u32> = 1..=10_000;
     pub(crate) const COUNT: RangeInclusive<u32> = 1..=1_000_000;
 }
 

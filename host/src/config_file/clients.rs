@@ -13,6 +13,7 @@ pub(super) fn read(table: &mut Table<'_>) -> ClientLimits {
     let mut bytes = |key, range, default| table.value(key, size(range)).unwrap_or(default);
     let body_rate = bytes("body_rate", ClientLimits::BODY_RATE, default.body_rate);
     let max_header_size = bytes("max_header_size", ClientLimits::HEADER_SIZE, default.max_header_size);
+    let max_headers = table.value("max_headers", count(ClientLimits::HEADERS)).unwrap_or(default.max_headers);
     let mut most = |key| table.value(key, count(ClientLimits::COUNT));
     ClientLimits {
         header_timeout,
@@ -21,7 +22,7 @@ pub(super) fn read(table: &mut Table<'_>) -> ClientLimits {
         write_timeout,
         body_rate,
         max_header_size,
-        max_headers: most("max_headers").unwrap_or(default.max_headers),
+        max_headers,
         max_connections: most("max_connections"),
         max_connections_per_peer: most("max_connections_per_peer"),
         max_requests_per_connection: most("max_requests_per_connection"),

@@ -307,6 +307,7 @@ fn every_value_is_checked_and_blamed() {
         ("body_timeout = 30", "`body_timeout` must be a duration"),
         ("body_timeout = 1979-05-27", "`body_timeout` must be a text or a number, found a date"),
         ("max_header_size = \"1KiB\"", "`max_header_size` must be a size between 8KiB and 1MiB"),
+        ("max_headers = 10001", "`max_headers` must be a whole number between 1 and 10000"),
         ("max_connections_per_peer = 0", "`max_connections_per_peer` must be a whole number between 1 and 1000000"),
         ("idle_timout = \"1s\"", "did you mean `idle_timeout`?"),
         ("max_workers = 0", "`max_workers` must be a whole number between 1 and 10000, found `0`"),

@@ -113,7 +113,7 @@ impl Answer {
         if !(200..600).contains(&status.as_u16()) {
             self.stage = Stage::Refused(Failure::new(
                 FailureKind::GuestError,
-                format!("a response cannot have the status {}", status.as_u16()),
+                format_args!("a response cannot have the status {}", status.as_u16()),
             ));
             return;
         }
@@ -139,7 +139,7 @@ impl Answer {
 
     /// The guest's answer is that it failed.
     pub(crate) fn refuse(&mut self, code: &Error) {
-        self.stage = Stage::Refused(Failure::new(kind_of(code), format!("the guest answered with {code:?}")));
+        self.stage = Stage::Refused(Failure::new(kind_of(code), format_args!("the guest answered with {code:?}")));
     }
 
     /// Lets out what is there: the head if it is held, and what the guest has written since. Says whether there was anything.

@@ -24,7 +24,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use wasmtime_wasi_http::p2::body::StreamContext;
 
 use super::{
-    wakers::Wakers,
+    wakers::{Everyone, Wakers},
     watch::{self, WaitsFor},
 };
 use crate::hop_by_hop;
@@ -131,7 +131,8 @@ impl State {
         Some(piece)
     }
 
-    /// From now on it may buffer as much as a reader that is slow makes it. Who waits for the budget of all need not any more.
+    /// From now on it may buffer as much as a reader that is slow makes it. Who waits for the budget of all need not any more, and others
+    /// may have what it had of that.
     fn is_read(&mut self) {
         if let Some(budget) = self.unsent.take() {
             budget.give(self.buffered);
@@ -146,6 +147,18 @@ impl State {
         if let Some(budget) = &self.unsent {
             budget.give(freed);
         }
+    }
+
+    /// Ready when there is room; who waits is woken when this body has some, or all together.
+    fn poll_room(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.has_room() {
+            return Poll::Ready(());
+        }
+        self.writers.add(cx.waker());
+        let Some(budget) = &self.unsent else { return Poll::Pending };
+        budget.wait(cx.waker());
+        // Some may have been given before there was somebody to wake.
+        if self.has_room() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Bytes that can be written at once.
@@ -191,28 +204,43 @@ impl Drop for State {
     }
 }
 
-/// What the bodies of one request that are not on their way to the client may still buffer. Used by the worker that runs the guest.
+/// What the bodies of one request that are not on their way to the client may still buffer. Taken by the worker that runs the guest, given
+/// back by whoever reads.
 #[derive(Clone)]
-pub(crate) struct Budget(Arc<AtomicUsize>);
+pub(crate) struct Budget(Arc<Unsent>);
+
+struct Unsent {
+    left: AtomicUsize,
+    /// The guest's tasks that wait for some of it, with whichever body.
+    waiting: Everyone,
+}
 
 impl Budget {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(AtomicUsize::new(UNSENT)))
+        Self(Arc::new(Unsent { left: AtomicUsize::new(UNSENT), waiting: Everyone::default() }))
     }
 
-    // Relaxed: one thread counts, and nothing else is published with the number.
+    // Relaxed: one thread takes, nothing else is published with the number, and the lock of those who wait orders it for them: who gives
+    // after they have come wakes them, and what was given before they see.
 
     fn left(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.left.load(Ordering::Relaxed)
     }
 
     fn take(&self, bytes: usize) {
         // `room` has been asked before.
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.left.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn give(&self, bytes: usize) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
+        if bytes > 0 {
+            self.0.left.fetch_add(bytes, Ordering::Relaxed);
+            self.0.waiting.wake_all();
+        }
+    }
+
+    fn wait(&self, waker: &Waker) {
+        self.0.waiting.add(waker);
     }
 }
 
@@ -382,10 +410,9 @@ impl Pollable for BodyStream {
     async fn ready(&mut self) {
         std::future::poll_fn(|cx| {
             let mut state = self.0.lock();
-            if state.closed || state.is_overrun() || state.has_room() {
+            if state.closed || state.is_overrun() || state.poll_room(cx).is_ready() {
                 return Poll::Ready(());
             }
-            state.writers.add(cx.waker());
             watch::note(WaitsFor::Client);
             Poll::Pending
         })
@@ -539,6 +566,7 @@ impl Drop for GuestBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::wakers::tests::Counts;
 
     /// The writer of a response that has been set.
     fn writer(expected: Option<u64>) -> BodyWriter {
@@ -697,5 +725,34 @@ mod tests {
         assert_eq!(budget.left(), UNSENT - CAPACITY, "what is dropped is free again");
         writers[0].watch().set();
         assert_eq!(budget.left(), UNSENT, "what is set has a reader");
+    }
+
+    /// `act` does something to bodies that have used up the budget of all.
+    fn expect_woken(what: &str, act: impl FnOnce(Vec<(BodyWriter, GuestBody)>)) {
+        let budget = Budget::new();
+        let sent = (0..UNSENT / HIGH).map(|_| {
+            let mut writer = BodyWriter::eager(None, &budget);
+            writer.stream().expect("first stream").write(vec![0; HIGH].into()).expect("room");
+            let body = writer.watch().reader();
+            (writer, body)
+        });
+        let sent = sent.collect();
+        let counts = Arc::<Counts>::default();
+        let mut stream = BodyWriter::eager(None, &budget).stream().expect("first stream");
+        let mut ready = stream.ready();
+        let waker = Waker::from(Arc::clone(&counts));
+        let mut cx = Context::from_waker(&waker);
+        assert!(ready.as_mut().poll(&mut cx).is_pending(), "{what}");
+        act(sent);
+        assert_eq!(counts.0.load(Ordering::SeqCst), 1, "{what}");
+        assert!(ready.as_mut().poll(&mut cx).is_ready(), "{what}");
+    }
+
+    #[test]
+    fn who_waits_for_the_budget_of_all_is_woken_by_what_others_give_back() {
+        expect_woken("read", |mut sent| assert_eq!(data(&mut sent[0].1).len(), HIGH));
+        expect_woken("refused", |mut sent| drop(sent.remove(0).1));
+        expect_woken("discarded", |sent| sent[0].0.watch().discard());
+        expect_woken("set", |sent| sent[0].0.watch().set());
     }
 }

@@ -309,16 +309,18 @@ impl Stdout {
         match &mut *output {
             Output::Body { stream, .. } => stream.write(bytes),
             Output::Over(_) => Err(StreamError::Closed),
+            Output::Head { .. } if bytes.len() > MAX_HEAD => {
+                Err(StreamError::trap("write exceeds what check-write permitted"))
+            }
             Output::Head { text, unsent } => {
                 let looked_at = text.len().saturating_sub(3);
                 text.extend_from_slice(&bytes);
-                let Some((head_end, body_start)) = find_end(text, looked_at) else {
-                    if text.len() > MAX_HEAD {
-                        *output = Output::Over(Some(not_cgi("the head is longer than 64 KiB")));
-                        return Err(StreamError::Closed);
-                    }
-                    return Ok(());
-                };
+                let end = find_end(text, looked_at);
+                if end.map_or(text.len(), |(head_end, _)| head_end) > MAX_HEAD {
+                    *output = Output::Over(Some(not_cgi("the head is longer than 64 KiB")));
+                    return Err(StreamError::Closed);
+                }
+                let Some((head_end, body_start)) = end else { return Ok(()) };
                 let rest = Bytes::copy_from_slice(&text[body_start..]);
                 *output = match begin(&text[..head_end], unsent) {
                     Ok(body) => body,
@@ -349,7 +351,8 @@ pub fn printed_head<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Op
 }
 
 fn not_cgi(reason: &str) -> Failure {
-    Failure::new(FailureKind::GuestError, format!("the program's output is no CGI response (RFC 3875): {reason}"))
+    let detail = format_args!("the program's output is no CGI response (RFC 3875): {reason}");
+    Failure::new(FailureKind::GuestError, detail)
 }
 
 /// Where the head ends and where the body begins, if there is an empty line from `from` on.
@@ -399,7 +402,7 @@ fn parse(head: &[u8]) -> Result<(StatusCode, HeaderMap), String> {
         }
         let name = HeaderName::from_bytes(name).map_err(|_| format!("no field name in {}", shown(line)))?;
         let value = HeaderValue::from_bytes(value).map_err(|_| format!("no field value in {}", shown(line)))?;
-        headers.append(name, value);
+        headers.try_append(name, value).map_err(|_| "it has too many fields".to_owned())?;
     }
     hop_by_hop::clean(&mut headers);
     if status.is_none() && headers.is_empty() {
@@ -497,6 +500,39 @@ mod tests {
         // A Unix socket has none.
         assert_eq!(port("example.com:81", None).as_deref(), Some("81"));
         assert_eq!(port("example.com", None).as_deref(), Some("80"));
+    }
+
+    fn head(pieces: &[&str]) -> Result<Option<Head>, Failure> {
+        let stdout = Stdout::new(&Budget::new());
+        for piece in pieces {
+            let _ = stdout.print(Bytes::copy_from_slice(piece.as_bytes()));
+        }
+        stdout.take_head()
+    }
+
+    #[test]
+    fn a_head_that_has_an_end_may_not_be_longer_than_one_that_has_none() {
+        let field = format!("x-a: {}\n", "a".repeat(MAX_HEAD - "x-a: \n".len()));
+        assert!(head(&[&field, "\nbody"]).is_ok_and(|head| head.is_some()));
+        for pieces in [[&*field, "b:\n\nbody"], [&field[1..], "b:\n\n"]] {
+            let failure = head(&pieces).err().expect("too long");
+            assert!(failure.to_string().contains("longer than 64 KiB"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn what_exceeds_the_permit_is_no_head() {
+        let mut stdout = Stdout::new(&Budget::new());
+        let permit = stdout.check_write().expect("open");
+        let written = stdout.write(format!("a: b\n\n{}", "c".repeat(permit)).into());
+        assert!(matches!(written, Err(StreamError::Trap(_))));
+        assert!(stdout.take_head().is_ok_and(|head| head.is_none()));
+    }
+
+    #[test]
+    fn a_head_of_more_fields_than_a_map_can_have_is_none() {
+        let fields: String = (0..24_577).map(|n| format!("x{n:x}:\n")).collect();
+        assert_eq!(parse(fields.as_bytes()), Err("it has too many fields".to_owned()));
     }
 
     #[test]

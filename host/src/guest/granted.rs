@@ -7,7 +7,13 @@ use std::{ops::Deref, sync::Arc};
 
 use astra_server::Executor;
 
-use super::{denials::Denials, grants::Grants, outbound::Outbound, resolver::Resolver};
+use super::{
+    denials::Denials,
+    descriptors::{Opened, Place, Room},
+    grants::Grants,
+    outbound::Outbound,
+    resolver::Resolver,
+};
 
 /// What a handler was granted, ready to be used.
 #[derive(Debug)]
@@ -15,6 +21,7 @@ pub struct Granted {
     grants: Grants,
     denials: Arc<Denials>,
     resolver: Resolver,
+    descriptors: Room,
     outbound: Outbound,
 }
 
@@ -24,8 +31,9 @@ impl Granted {
     #[must_use]
     pub fn new(handler: &Arc<str>, grants: Grants, executor: &Executor) -> Self {
         let (denials, resolver) = (Arc::new(Denials::new(handler)), Resolver::new());
-        let outbound = Outbound::new(&grants.outbound, &resolver, &denials, executor);
-        Self { grants, denials, resolver, outbound }
+        let descriptors = Room::of_one_handler();
+        let outbound = Outbound::new(&grants.outbound, &resolver, &denials, &descriptors, executor);
+        Self { grants, denials, resolver, descriptors, outbound }
     }
 
     /// Whose grants these are.
@@ -39,6 +47,16 @@ impl Granted {
 
     pub(crate) fn outbound(&self) -> &Outbound {
         &self.outbound
+    }
+
+    /// A place for one descriptor more of a guest's that has these; if there is none, that is logged.
+    pub(crate) fn place(&self, opened: &mut Opened) -> Option<Place> {
+        let place = opened.place(&self.descriptors);
+        if place.is_none() {
+            let remark = "it has as many open as a guest may, or its handler, or all guests together";
+            self.denials.tell_with("one more file or socket", remark);
+        }
+        place
     }
 
     /// Logs that a guest was denied `what`. `rule` is what would allow it, none if there can be no such rule for the host that it names; see

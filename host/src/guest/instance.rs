@@ -27,6 +27,7 @@ use super::{
     body::{Budget, GuestBody},
     cgi::{self, Cgi, Gateway, Stdin, Stdout},
     concurrent,
+    descriptors::{Opened, Place},
     granted::Granted,
     grants::{Grants, Stdio},
     heads,
@@ -41,12 +42,17 @@ use super::{
     stdio::GuestOutput,
     watch::Watch,
 };
-use crate::failure::{Failure, FailureKind, Outcome};
+use crate::{
+    failure::{DETAIL, Failure, FailureKind, Outcome},
+    short_text::shortened,
+};
 
 /// A guest has run through one whole tick before it is asked anything, so its first is the second from now.
 const FIRST_TICK: u64 = 2;
 /// Frames of a trap's backtrace that are worth a place in the log line.
 const FRAMES: usize = 8;
+/// Bytes of a function's name, which is whatever its module says.
+const NAME: usize = 256;
 
 /// What a request reports about itself when it has ended.
 #[derive(Debug)]
@@ -135,6 +141,8 @@ pub(crate) struct State {
     network: Option<Network>,
     pub(crate) limits: Limits,
     output: Arc<dyn GuestOutput>,
+    /// Last, so that places are given back when what has them is closed.
+    pub(crate) opened: Opened,
 }
 
 impl State {
@@ -170,6 +178,7 @@ impl State {
             network: None,
             limits: limits.clone(),
             output,
+            opened: Opened::default(),
         }
     }
 
@@ -202,6 +211,11 @@ impl State {
     /// What it may do with raw sockets.
     pub(crate) fn network(&mut self) -> &Network {
         self.network.get_or_insert_with(|| Network::new(&self.hooks.granted))
+    }
+
+    /// A place for one descriptor more, if there is any.
+    pub(crate) fn place(&mut self) -> Option<Place> {
+        self.hooks.granted.place(&mut self.opened)
     }
 
     pub(crate) fn grants(&self) -> &Grants {
@@ -405,9 +419,11 @@ fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
         _ if let Some(failure) = refusal => Outcome::Failed(failure),
         (Ok(()), Ok(())) => Outcome::Ok,
         (Err(CallError::Request(error)), _) => {
-            Outcome::Failed(Failure::new(FailureKind::BadRequest, format!("{error:#}")))
+            Outcome::Failed(Failure::new(FailureKind::BadRequest, format_args!("{error:#}")))
         }
-        (Err(CallError::Grants(error)), _) => Outcome::Failed(Failure::new(FailureKind::Host, format!("{error:#}"))),
+        (Err(CallError::Grants(error)), _) => {
+            Outcome::Failed(Failure::new(FailureKind::Host, format_args!("{error:#}")))
+        }
         (Err(CallError::Guest(error)), _) if left && !error.is::<Cut>() => Outcome::Failed(client_gone()),
         (Err(CallError::Guest(error)), Err(failure)) if is_broken && error.downcast_ref() == Some(&Cut::ClientGone) => {
             Outcome::Failed(failure)
@@ -446,11 +462,11 @@ fn cut_by_host(client: Option<&astra_server::Client>) -> Option<Failure> {
 
 /// The one place where a `wasmtime::Error` becomes an outcome. `None`: the guest ended well after all.
 fn classify(error: &wasmtime::Error, state: &State, complete: bool) -> Option<Failure> {
-    let failure = |kind, detail: String| Some(Failure::new(kind, detail));
+    let failure = |kind, detail: fmt::Arguments<'_>| Some(Failure::new(kind, detail));
     if let Some(I32Exit(status)) = error.downcast_ref() {
         return match status {
             0 if complete => None,
-            _ => failure(FailureKind::Exit, format!("the guest called exit({status})")),
+            _ => failure(FailureKind::Exit, format_args!("the guest called exit({status})")),
         };
     }
     if let Some(cut) = error.downcast_ref::<Cut>() {
@@ -461,25 +477,33 @@ fn classify(error: &wasmtime::Error, state: &State, complete: bool) -> Option<Fa
             Cut::Killed => FailureKind::Killed,
             Cut::Drained => FailureKind::Drained,
         };
-        return failure(kind, format!("{cut}{}", Frames(error)));
+        return failure(kind, format_args!("{cut}{}", Frames(error)));
     }
     if let Some(full) = error.downcast_ref::<PoolConcurrencyLimitError>() {
-        return failure(FailureKind::Overload, format!("no instance slot is free: {full}"));
+        return failure(FailureKind::Overload, format_args!("no instance slot is free: {full}"));
     }
-    let reason = error.downcast_ref::<Trap>().map_or_else(|| error.root_cause().to_string(), Trap::to_string);
+    let reason = error.downcast_ref::<Trap>().map(Trap::to_string);
+    let reason = reason.unwrap_or_else(|| shortened(error.root_cause(), DETAIL));
     let reason = reason.strip_prefix("wasm trap: ").unwrap_or(&reason);
     if let Some(all) = state.memory.refused_by_host() {
-        let text = format!("all guests together may have {} MiB, then: {reason}{}", all >> 20, Frames(error));
-        return failure(FailureKind::Overload, text);
+        let most = all >> 20;
+        return failure(
+            FailureKind::Overload,
+            format_args!("all guests together may have {most} MiB, then: {reason}{}", Frames(error)),
+        );
     }
     if limits::is_of_machine(error) || state.memory.refused_by_machine() {
-        return failure(FailureKind::Overload, format!("the machine has no more memory: {reason}{}", Frames(error)));
+        let text = format_args!("the machine has no more memory: {reason}{}", Frames(error));
+        return failure(FailureKind::Overload, text);
     }
     if let Some(limit) = state.memory.refused() {
-        let text = format!("asked for more than {} MiB, then: {reason}{}", limit >> 20, Frames(error));
-        return failure(FailureKind::Memory, text);
+        let limit = limit >> 20;
+        return failure(
+            FailureKind::Memory,
+            format_args!("asked for more than {limit} MiB, then: {reason}{}", Frames(error)),
+        );
     }
-    failure(FailureKind::Trap, format!("{reason}{}", Frames(error)))
+    failure(FailureKind::Trap, format_args!("{reason}{}", Frames(error)))
 }
 
 /// The functions that a trap went through, innermost first, on one line; without those of Rust's that every panic ends in.
@@ -489,7 +513,7 @@ impl fmt::Display for Frames<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(trace) = self.0.downcast_ref::<WasmBacktrace>() else { return Ok(()) };
         let names = trace.frames().iter().map(|frame| match frame.func_name() {
-            Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
+            Some(name) => shortened(format_args!("{:#}", rustc_demangle::demangle(name)), NAME),
             None => format!("function {}", frame.func_index()),
         });
         let names: Vec<String> = names.collect();

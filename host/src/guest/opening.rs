@@ -1,5 +1,5 @@
-//! How guests of WASI 0.2 and 0.3 open what is below a granted directory: regular files and directories only, and
-//! without waiting.
+//! How guests of WASI 0.2 and 0.3 open what is below a granted directory: regular files and directories only, without
+//! waiting, and not more than there are descriptors for (`descriptors.rs`).
 //!
 //! Opening a FIFO waits for its other end, where no deadline reaches, and devices and sockets are no files.
 //! wasmtime-wasi opens whatever is there, as `open` does and to set times by a path, so both are ours. What a path
@@ -29,7 +29,7 @@ use wasmtime_wasi::{
     },
 };
 
-use super::instance::State;
+use super::{instance::State, listing};
 
 /// File calls keep their worker and its seat, rather than hop to a thread of Tokio's and back.
 pub(crate) const ON_WORKER: bool = true;
@@ -147,6 +147,20 @@ fn push<E: From<io::Error> + From<ResourceTableError>>(
     Ok(table.push(opened)?)
 }
 
+/// What a guest has open from then on.
+fn open_for<E: From<io::Error> + From<ResourceTableError>>(
+    state: &mut State,
+    dir: &Resource<Descriptor>,
+    open: impl FnOnce(&Dir) -> io::Result<Descriptor>,
+) -> Result<Resource<Descriptor>, E> {
+    // There is no other code for too many open files.
+    let place = state.place().ok_or(io::Error::from(Errno::NOMEM))?;
+    let opened = push::<E>(&mut state.table, dir, open)?;
+    let (Descriptor::File(File { file, .. }) | Descriptor::Dir(Dir { dir: file, .. })) = state.table.get(&opened)?;
+    state.opened.open(file, place);
+    Ok(opened)
+}
+
 /// Replaces `descriptor.open-at` and `descriptor.set-times-at` in a linker that has wasmtime-wasi's
 /// `wasi:filesystem/types` of 0.2.
 pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
@@ -156,11 +170,11 @@ pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
     types.func_wrap(
         "[method]descriptor.open-at",
         |mut store: StoreContextMut<'_, State>, (dir, path_flags, path, open_flags, flags): Open| {
-            let mut files = store.data_mut().filesystem();
             let how = how!(types02, path_flags, open_flags, flags);
-            Ok((match push(files.table, &dir, |dir| open(dir, &path, &how)) {
+            let state = store.data_mut();
+            Ok((match open_for::<FsError>(state, &dir, |dir| open(dir, &path, &how)) {
                 Ok(descriptor) => Ok(descriptor),
-                Err(error) => Err(files.convert_error_code(error)?),
+                Err(error) => Err(error.downcast()?),
             },))
         },
     )?;
@@ -193,7 +207,7 @@ fn set_times_at(
     set
 }
 
-/// The same of 0.3.
+/// The same of 0.3, and `descriptor.read-directory`.
 pub(crate) fn link_03(linker: &mut Linker<State>) -> Result<()> {
     type Open = (Resource<Descriptor>, types03::PathFlags, String, types03::OpenFlags, types03::DescriptorFlags);
     linker.allow_shadowing(true);
@@ -201,11 +215,10 @@ pub(crate) fn link_03(linker: &mut Linker<State>) -> Result<()> {
     types.func_wrap_concurrent(
         "[method]descriptor.open-at",
         |accessor: &Accessor<State>, (dir, path_flags, path, open_flags, flags): Open| {
-            let files = accessor.with_getter::<WasiFilesystem>(State::filesystem);
             let how = how!(types03, path_flags, open_flags, flags);
             Box::pin(async move {
                 let open = |dir: &Dir| open(dir, &path, &how);
-                Ok((match files.with(|mut files| push::<FilesystemError>(files.get().table, &dir, open)) {
+                Ok((match accessor.with(|mut access| open_for::<FilesystemError>(access.get(), &dir, open)) {
                     Ok(descriptor) => Ok(descriptor),
                     Err(error) => Err(error.downcast()?),
                 },))
@@ -222,6 +235,12 @@ pub(crate) fn link_03(linker: &mut Linker<State>) -> Result<()> {
                     Err(error) => Err(error.downcast()?),
                 },))
             })
+        },
+    )?;
+    types.func_wrap(
+        "[method]descriptor.read-directory",
+        |store: StoreContextMut<'_, State>, (dir,): (Resource<Descriptor>,)| {
+            Ok((listing::read_directory(store, &dir)?,))
         },
     )?;
     linker.allow_shadowing(false);

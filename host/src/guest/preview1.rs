@@ -19,7 +19,7 @@ use wasmtime_wasi::p1::{
 };
 use wiggle::{GuestMemory, GuestPtr};
 
-use super::{blocking::wait, instance::State, monotonic};
+use super::{blocking::wait, descriptors::Opened, granted::Granted, instance::State, monotonic};
 
 /// The one module that such programs import from.
 pub(super) const MODULE: &str = "wasi_snapshot_preview1";
@@ -39,7 +39,7 @@ macro_rules! functions {
     ) => {
         const NAMES: &[&str] = &[
             $(stringify!($now),)* $(stringify!($later),)* $(stringify!($io),)*
-            "path_filestat_set_times", "path_open", "poll_oneoff", "proc_exit",
+            "fd_close", "fd_renumber", "path_filestat_set_times", "path_open", "poll_oneoff", "proc_exit",
         ];
 
         fn link_plain(linker: &mut Linker<State>) -> Result<()> {
@@ -95,14 +95,12 @@ functions! {
     }
     may wait {
     fd_advise(fd: i32, offset: i64, length: i64, advice: i32);
-    fd_close(fd: i32);
     fd_datasync(fd: i32);
     fd_fdstat_get(fd: i32, fdstat: i32);
     fd_filestat_get(fd: i32, filestat: i32);
     fd_filestat_set_size(fd: i32, size: i64);
     fd_filestat_set_times(fd: i32, accessed: i64, modified: i64, flags: i32);
     fd_readdir(fd: i32, buffer: i32, length: i32, cookie: i64, used: i32);
-    fd_renumber(from: i32, to: i32);
     fd_seek(fd: i32, offset: i64, whence: i32, position: i32);
     fd_sync(fd: i32);
     path_create_directory(fd: i32, path: i32, length: i32);
@@ -149,6 +147,24 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> Result<Linker<State>> {
             })
         },
     )?;
+    linker.func_wrap(MODULE, "fd_close", |mut caller: Caller<'_, State>, fd: i32| {
+        call(&mut caller, async |context, memory, files| {
+            let result = p1::fd_close(context, memory, fd).await?;
+            if result == Errno::Success as i32 {
+                files.opened.close(fd as u32);
+            }
+            Ok(result)
+        })
+    })?;
+    linker.func_wrap(MODULE, "fd_renumber", |mut caller: Caller<'_, State>, from: i32, to: i32| {
+        call(&mut caller, async |context, memory, files| {
+            let result = p1::fd_renumber(context, memory, from, to).await?;
+            if result == Errno::Success as i32 && from != to {
+                files.opened.renumber(from as u32, to as u32);
+            }
+            Ok(result)
+        })
+    })?;
     linker.func_wrap(
         MODULE,
         "path_filestat_set_times",
@@ -181,7 +197,8 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> Result<Linker<State>> {
          inheriting: i64,
          flags: i32,
          opened: i32| {
-            call(&mut caller, async |context, memory, handles| {
+            call(&mut caller, async |context, memory, files| {
+                let Some(place) = files.granted.place(files.opened) else { return Ok(Errno::Mfile as i32) };
                 if !is_file(context, memory, dir, lookup, (path, length)).await {
                     return Ok(Errno::Perm as i32);
                 }
@@ -191,10 +208,11 @@ pub(crate) fn linker(engine: &wasmtime::Engine) -> Result<Linker<State>> {
                 if result == Errno::Success as i32 {
                     let fd: u32 = memory.read(GuestPtr::new(opened as u32))?;
                     // The lowest free one, so that is how many there are.
-                    if fd >= handles {
+                    if fd >= files.most {
                         p1::fd_close(context, memory, fd as i32).await?;
                         return Ok(Errno::Mfile as i32);
                     }
+                    files.opened.open_as(fd, place);
                 }
                 Ok(result)
             })
@@ -253,10 +271,18 @@ async fn is_file(
     }
 }
 
-/// Calls a function with the program's memory, and waits for it. It is told how many handles there may be.
+/// What a program has open, and may have.
+struct Files<'a> {
+    opened: &'a mut Opened,
+    granted: &'a Granted,
+    /// So many handles.
+    most: u32,
+}
+
+/// Calls a function with the program's memory, and waits for it.
 fn call<R>(
     caller: &mut Caller<'_, State>,
-    function: impl AsyncFnOnce(&mut WasiP1Ctx, &mut GuestMemory<'_>, u32) -> Result<R>,
+    function: impl AsyncFnOnce(&mut WasiP1Ctx, &mut GuestMemory<'_>, Files<'_>) -> Result<R>,
 ) -> Result<R> {
     let Some(Extern::Memory(memory)) = caller.get_export("memory") else {
         wasmtime::bail!("the program exports no `memory`");
@@ -264,7 +290,8 @@ fn call<R>(
     let (bytes, state) = memory.data_and_store_mut(caller);
     let Some(context) = &mut state.preview1 else { wasmtime::bail!("the program runs before it is given a request") };
     context.set_hostcall_fuel(state.limits.hostcall_bytes);
-    let handles = state.limits.handles;
+    let (opened, granted) = (&mut state.opened, &*state.hooks.granted);
+    let files = Files { opened, granted, most: state.limits.handles };
     let mut memory = GuestMemory::Unshared(bytes);
-    wait(&mut state.answer, &mut state.clock, function(context, &mut memory, handles))?
+    wait(&mut state.answer, &mut state.clock, function(context, &mut memory, files))?
 }

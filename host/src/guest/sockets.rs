@@ -1,7 +1,7 @@
-//! What is ours of `wasi:sockets`: making sockets, and all of name look-up. The rest is wasmtime-wasi's, which asks
+//! What is ours of `wasi:sockets`: making sockets, dropping those of 0.2, and all of name look-up. The rest is wasmtime-wasi's, which asks
 //! [`Network`](super::network::Network) before it connects.
 //!
-//! Called on the worker that runs the guest. Nothing here waits: a look-up is polled, and `blocking.rs` waits for its pollable.
+//! Sockets that are there are counted (`descriptors.rs`). Called on the worker that runs the guest. Nothing here waits: a look-up is polled, and `blocking.rs` waits for its pollable.
 
 use std::{
     future::poll_fn,
@@ -34,11 +34,12 @@ use super::{
 
 /// The versions are wasmtime-wasi's; guests of all 0.2.x find them.
 const TCP_CREATE_SOCKET: &str = "wasi:sockets/tcp-create-socket@0.2.12";
+const TCP: &str = "wasi:sockets/tcp@0.2.12";
 const UDP_CREATE_SOCKET: &str = "wasi:sockets/udp-create-socket@0.2.12";
 const IP_NAME_LOOKUP: &str = "wasi:sockets/ip-name-lookup@0.2.12";
 
 /// What a denial says.
-const UDP: &str = "a UDP socket";
+const UDP_SOCKET: &str = "a UDP socket";
 
 /// Replaces `create-tcp-socket` and `create-udp-socket` in a linker that has wasmtime-wasi's: who may not connect anywhere is told so here
 /// already, before there is an address that could be; and UDP is for nobody.
@@ -51,9 +52,16 @@ pub(crate) fn link_create(linker: &mut Linker<State>) -> Result<()> {
             Ok((if state.network().has_tcp() { create_tcp(state, family)? } else { Err(ErrorCode::AccessDenied) },))
         },
     )?;
+    linker.instance(TCP)?.resource("tcp-socket", ResourceType::host::<TcpSocket>(), |mut store, handle| {
+        let state: &mut State = store.data_mut();
+        // Its streams are its children: none is left.
+        state.table.delete(Resource::<TcpSocket>::new_own(handle))?;
+        state.opened.close(handle);
+        Ok(())
+    })?;
     linker.instance(UDP_CREATE_SOCKET)?.func_wrap("create-udp-socket", |mut store, (_,): (IpAddressFamily,)| {
         let state: &mut State = store.data_mut();
-        state.network().refuse(UDP);
+        state.network().refuse(UDP_SOCKET);
         Ok((Err::<Resource<UdpSocket>, _>(ErrorCode::AccessDenied),))
     })?;
     linker.allow_shadowing(false);
@@ -61,8 +69,12 @@ pub(crate) fn link_create(linker: &mut Linker<State>) -> Result<()> {
 }
 
 fn create_tcp(state: &mut State, family: IpAddressFamily) -> Result<Result<Resource<TcpSocket>, ErrorCode>> {
+    let Some(place) = state.place() else { return Ok(Err(ErrorCode::NewSocketLimit)) };
     match state.sockets().create_tcp_socket(family) {
-        Ok(socket) => Ok(Ok(socket)),
+        Ok(socket) => {
+            state.opened.open_as(socket.rep(), place);
+            Ok(Ok(socket))
+        }
         Err(error) => Ok(Err(error.downcast()?)),
     }
 }
@@ -73,7 +85,7 @@ pub(crate) fn link_create_03(linker: &mut Linker<State>) -> Result<()> {
     let mut types = linker.instance("wasi:sockets/types@0.3.0")?;
     types.func_wrap("[static]udp-socket.create", |mut store, (_,): (types03::IpAddressFamily,)| {
         let state: &mut State = store.data_mut();
-        state.network().refuse(UDP);
+        state.network().refuse(UDP_SOCKET);
         Ok((Err::<Resource<sockets::UdpSocket>, _>(types03::ErrorCode::AccessDenied),))
     })?;
     types.func_wrap("[static]tcp-socket.create", |mut store, (family,): (types03::IpAddressFamily,)| {
@@ -81,8 +93,12 @@ pub(crate) fn link_create_03(linker: &mut Linker<State>) -> Result<()> {
         if !state.network().has_tcp() {
             return Ok((Err(types03::ErrorCode::AccessDenied),));
         }
+        let Some(place) = state.place() else { return Ok((Err(types03::ErrorCode::OutOfMemory),)) };
         Ok((match types03::HostTcpSocket::create(&mut state.sockets(), family) {
-            Ok(socket) => Ok(socket),
+            Ok(socket) => {
+                state.opened.keep(place);
+                Ok(socket)
+            }
             Err(error) => Err(error.downcast()?),
         },))
     })?;

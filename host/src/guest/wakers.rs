@@ -46,12 +46,16 @@ impl Everyone {
     pub(crate) fn add(&self, waker: &Waker) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).add(waker);
     }
+
+    pub(crate) fn wake_all(&self) {
+        let wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        wakers.wake();
+    }
 }
 
 impl Wake for Everyone {
     fn wake(self: Arc<Self>) {
-        let wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        wakers.wake();
+        self.wake_all();
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is done to one handler: a module swapped in, a revision gone back to, a canary promoted or aborted.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
 use super::{Change, Operator, SwapOptions, chain};
 use crate::{
@@ -12,8 +12,12 @@ use crate::{
     package,
     receipt::{Action, Receipt, milliseconds},
     revision::Revision,
+    short_text::shortened,
     state_dir::Recording,
 };
+
+/// Bytes of an import's name in a receipt: its version may be as long as its module likes.
+const IMPORT: usize = 256;
 
 /// Where a new module is from.
 pub(super) enum Origin<'a> {
@@ -307,11 +311,12 @@ impl Operator {
     }
 }
 
-/// What `new` imports and `old` does not: by interface, since a patch release of WASI is no news.
+/// What `new` imports and `old` does not: by interface, each once, since a patch release of WASI is no news.
 pub(super) fn new_imports(new: &LoadedModule, old: &LoadedModule) -> Vec<String> {
     let interface = |import: &str| import.split('@').next().unwrap_or_default().to_owned();
-    let had: Vec<String> = old.info().imports.iter().map(|import| interface(import)).collect();
-    new.info().imports.iter().filter(|import| !had.contains(&interface(import))).cloned().collect()
+    let mut had: HashSet<String> = old.info().imports.iter().map(|import| interface(import)).collect();
+    let new = new.info().imports.iter().filter(|import| had.insert(interface(import)));
+    new.map(|import| shortened(import, IMPORT)).collect()
 }
 
 /// # Errors

@@ -32,6 +32,7 @@ pub(crate) fn round(host: SocketAddr, silent: SocketAddr, clients: usize) -> io:
         "/reads".into(),
         "/writes".into(),
         "/trailers".into(),
+        "/blames".into(),
     ];
     let all: Vec<&str> =
         COMPUTING.into_iter().chain(WAITING).chain(REFUSED).chain(elsewhere.iter().map(String::as_str)).collect();

@@ -35,6 +35,9 @@ pub(crate) use versions::{version, version_bytes, version_file};
 /// How long a test waits for something that should happen soon.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Starts a host that may have 512 descriptors: three sixteenths of them are for guests, and half of those for the guests of one handler.
+pub(crate) const FEW_DESCRIPTORS: &str = r#"ulimit -n 512; exec "$@""#;
+
 /// Held by each test with a host inside of this process, alone by the one that counts the process's threads.
 pub(crate) static HOSTS_HERE: RwLock<()> = RwLock::new(());
 

@@ -1,10 +1,10 @@
 //! Does its worst, in the way that its path names, without end where there is none of itself; `/` answers that it is well.
 //!
-//! What a path needs is its query: an address for `/connects`, a URL for `/asks`.
+//! What a path needs is its query: an address for `/connects`, a URL for `/asks`, a file for `/opens` and `/reopens`.
 #![cfg(target_family = "wasm")]
 #![allow(clippy::print_stdout, reason = "a flood of it is one of the ways")]
 
-use std::{hint::black_box, mem::forget, net::TcpStream, thread::sleep, time::Duration};
+use std::{fmt::Debug, fs::File, hint::black_box, mem::forget, net::TcpStream, thread::sleep, time::Duration};
 
 use test_guests::{
     out,
@@ -12,9 +12,11 @@ use test_guests::{
         cli::stdout::get_stdout,
         clocks::monotonic_clock,
         http::types::{
-            Fields, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam,
+            ErrorCode, Fields, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse,
+            ResponseOutparam,
         },
         random::{insecure::get_insecure_random_bytes, random::get_random_bytes},
+        sockets::{network::IpAddressFamily, tcp_create_socket::create_tcp_socket},
     },
 };
 
@@ -75,6 +77,19 @@ fn do_it(request: &IncomingRequest, responder: ResponseOutparam) {
             drop(OutgoingBody::finish(body, Some(large_fields())));
             return;
         }
+        "/opens" => return hoard(responder, || File::open(query).map_err(|error| error.kind())),
+        "/sockets" => return hoard(responder, || create_tcp_socket(IpAddressFamily::Ipv4).map_err(|code| code.name())),
+        "/reopens" => {
+            for _ in 0..1000 {
+                let _one = (
+                    File::open(query).expect("it is there"),
+                    create_tcp_socket(IpAddressFamily::Ipv4).expect("it is granted"),
+                );
+            }
+        }
+        "/blames" => {
+            return ResponseOutparam::set(responder, Err(ErrorCode::InternalError(Some("\u{1}".repeat(4 << 20)))));
+        }
         "/random" => drop(get_random_bytes(1 << 30)),
         "/insecure" => drop(get_insecure_random_bytes(1 << 30)),
         _ => {}
@@ -93,6 +108,20 @@ fn for_ever<T>(mut what: impl FnMut() -> T) {
     loop {
         black_box(what());
     }
+}
+
+/// Takes as many as it is given, says how many that was and why not more, and has them until its client leaves.
+fn hoard<T, E: Debug>(responder: ResponseOutparam, mut one: impl FnMut() -> Result<T, E>) {
+    let mut all = Vec::new();
+    let refusal = loop {
+        match one() {
+            Ok(one) => all.push(one),
+            Err(error) => break error,
+        }
+    };
+    let body = test_guests::head(responder, 200, &[]);
+    test_guests::write(&body, &format!("{}, then {refusal:?}\n", all.len()));
+    sleep(HOUR);
 }
 
 fn recurse(n: u64) -> u64 {

@@ -24,7 +24,7 @@ use hyper_util::client::legacy::{
     self,
     connect::{CaptureConnection, capture_connection},
 };
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 
 use super::{
@@ -38,6 +38,7 @@ use crate::{
     guest::{
         OutboundRule,
         denials::Denials,
+        descriptors::Room,
         resolver::Resolver,
         watch::{self, WaitsFor},
     },
@@ -50,7 +51,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const READ: Duration = Duration::from_secs(600);
 /// Connections without a request are closed after that, or up to as long again.
 const IDLE: Duration = Duration::from_secs(30);
-/// Those that are kept for one origin; how many there are in all is bounded in `stream.rs`.
+/// Those that are kept for one origin; how many there are in all is bounded in `descriptors.rs`.
 const MOST_IDLE: usize = 1024;
 /// The most that a connection buffers, a response's head included.
 const BUFFER: usize = 128 * 1024;
@@ -71,12 +72,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// `room` is what the handler's connections have to share.
+    /// `room` is where connections have their places.
     pub(super) fn new(
         rule: &OutboundRule,
         resolver: &Resolver,
         denials: &Arc<Denials>,
-        room: &Arc<Semaphore>,
+        room: &Room,
         executor: &Executor,
     ) -> Self {
         let connector = Connector {
@@ -91,8 +92,8 @@ impl Client {
         let connections = tls.ok().map(|tls| {
             let last = Last::default();
             let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_all_versions();
-            let room = Arc::clone(room);
-            let connector = Counted { connector: https.wrap_connector(connector.clone()), last: last.clone(), room };
+            let https = https.wrap_connector(connector.clone());
+            let connector = Counted { connector: https, last: last.clone(), room: room.clone() };
             let client = legacy::Client::builder(executor.clone())
                 .timer(executor.clone())
                 .pool_timer(executor.clone())

@@ -26,6 +26,7 @@ pub use self::tls::TlsError;
 pub(crate) use self::{client::Sending, error::code, tls::config as tls_config};
 use super::{
     denials::Denials,
+    descriptors::Room,
     destination::{LONGEST_NAME, OutboundRule, default_port, port},
     granted::Granted,
     resolver::Resolver,
@@ -33,8 +34,8 @@ use super::{
 };
 use crate::hop_by_hop::concerns_connection;
 
-/// Requests that a handler's guests may have under way, from their start to the end of their response; and its connections, idle ones
-/// included, if the process may have so many descriptors (`stream.rs`).
+/// Requests that a handler's guests may have under way, from their start to the end of their response. How many connections there may be,
+/// idle ones included, `descriptors.rs` says.
 const OF_ONE_HANDLER: usize = 4096;
 /// Of those, one guest's: with 128 KiB each of a body that waits to be sent.
 const OF_ONE_GUEST: usize = 128;
@@ -52,10 +53,10 @@ impl Outbound {
         rules: &[OutboundRule],
         resolver: &Resolver,
         denials: &Arc<Denials>,
+        room: &Room,
         executor: &Executor,
     ) -> Self {
-        let room = Arc::new(Semaphore::new(OF_ONE_HANDLER));
-        let clients = rules.iter().map(|rule| Client::new(rule, resolver, denials, &room, executor)).collect();
+        let clients = rules.iter().map(|rule| Client::new(rule, resolver, denials, room, executor)).collect();
         Self { clients, in_flight: Arc::new(Semaphore::new(OF_ONE_HANDLER)) }
     }
 }

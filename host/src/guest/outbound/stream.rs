@@ -4,7 +4,7 @@ use std::{
     error::Error as StdError,
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     task::{Context, Poll, ready},
     time::Instant,
 };
@@ -12,16 +12,9 @@ use std::{
 use http::{Uri, uri::Authority};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{CaptureConnection, Connected, Connection};
-use rustix::process::{Resource, getrlimit};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_service::Service;
 
-/// What all handlers' connections have to share: half of the descriptors that this process may have, so that clients find some.
-static ROOM: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
-    let descriptors =
-        getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
-    Arc::new(Semaphore::new((descriptors / 2).min(Semaphore::MAX_PERMITS)))
-});
+use crate::guest::descriptors::{Place, Room};
 
 /// The first error of a connection. Written by the task that has it, read by the request whose it is.
 #[derive(Clone, Default)]
@@ -69,8 +62,7 @@ pub(super) struct NoRoom;
 pub(super) struct Counted<S> {
     pub(super) connector: S,
     pub(super) last: Last,
-    /// What the handler's connections have to share.
-    pub(super) room: Arc<Semaphore>,
+    pub(super) room: Room,
 }
 
 type Failed = Box<dyn StdError + Send + Sync>;
@@ -89,14 +81,11 @@ where
 
     fn call(&mut self, to: Uri) -> Self::Future {
         let (last, authority) = (self.last.clone(), to.authority().cloned());
-        let places = [&self.room, &ROOM].map(|room| Arc::clone(room).try_acquire_owned());
-        let connecting = places.iter().all(Result::is_ok).then(|| self.connector.call(to));
+        let place = self.room.take();
+        let connecting = place.map(|place| (self.connector.call(to), place));
         Box::pin(async move {
-            let (Some(connecting), [Ok(of_handler), Ok(of_all)]) = (connecting, places) else {
-                return Err(NoRoom.into());
-            };
-            let _places = [of_handler, of_all];
-            let stream = Stream { stream: connecting.await?, trouble: Trouble::default(), _places };
+            let (connecting, place) = connecting.ok_or(NoRoom)?;
+            let stream = Stream { stream: connecting.await?, trouble: Trouble::default(), _place: place };
             last.is(authority, &stream.trouble);
             Ok(stream)
         })
@@ -107,7 +96,7 @@ where
 pub(super) struct Stream<T> {
     stream: T,
     trouble: Trouble,
-    _places: [OwnedSemaphorePermit; 2],
+    _place: Place,
 }
 
 impl<T: Unpin> Stream<T> {
@@ -185,7 +174,7 @@ mod tests {
     #[test]
     fn there_are_as_many_connections_as_there_is_room() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("starts");
-        let room = Arc::new(Semaphore::new(2));
+        let room = Room::of_one_handler().within(2);
         let mut counted = Counted { connector: Connects, last: Last::default(), room };
         let mut connect = || runtime.block_on(counted.call(Uri::from_static("http://localhost/")));
         let (first, second) = (connect(), connect());

@@ -1,4 +1,4 @@
-//! `wasi:filesystem`: reads, lists, writes, removes and dates the path that is the query, below one of the directories that were granted.
+//! `wasi:filesystem`: reads, lists, writes, removes, dates and hoards the path that is the query, below one of the directories that were granted.
 
 use wasip3::{
     filesystem::{
@@ -24,6 +24,9 @@ pub(crate) async fn answer(what: &str, path: &str) -> Result<Response, HttpError
         "appends" => append(path).await,
         "removes" => remove(path).await,
         "touches" => touch(path).await,
+        "hoards" => hoard(path).await,
+        "hoards-lists" => hoard_lists(path).await,
+        "rereads" => reread(path).await,
         _ => Ok(preopens::get_directories().into_iter().map(|(_, name)| name + "\n").collect()),
     };
     Ok(say(told.unwrap_or_else(|code| format!("{code:?}"))))
@@ -59,6 +62,40 @@ async fn list(path: &str) -> Result<String, ErrorCode> {
     ended.await?;
     names.sort();
     Ok(names.concat())
+}
+
+/// How many files it can have open, and why not more.
+async fn hoard(path: &str) -> Result<String, ErrorCode> {
+    let mut all = Vec::new();
+    loop {
+        match open(path, OpenFlags::empty(), DescriptorFlags::READ).await {
+            Ok(file) => all.push(file),
+            Err(code) => return Ok(format!("{}, then {code:?}", all.len())),
+        }
+    }
+}
+
+/// The same of lists that are not read to their ends.
+async fn hoard_lists(path: &str) -> Result<String, ErrorCode> {
+    let (dir, _) = split(path)?;
+    let mut all = Vec::new();
+    loop {
+        let (mut entries, ended) = dir.read_directory();
+        if entries.next().await.is_none() {
+            let code = ended.await.expect_err("there are entries");
+            return Ok(format!("{}, then {code:?}", all.len()));
+        }
+        all.push((entries, ended));
+    }
+}
+
+/// Reads and lists far more often than it could have open.
+async fn reread(path: &str) -> Result<String, ErrorCode> {
+    for _ in 0..200 {
+        read(path).await?;
+        list("/data").await?;
+    }
+    Ok("done".to_owned())
 }
 
 async fn write(path: &str, how: OpenFlags) -> Result<String, ErrorCode> {

@@ -21,6 +21,7 @@ pub(crate) async fn report(what: &str, query: &str) -> String {
         "talks" => talk(address).await,
         "binds" => bound(address).map(|_| "bound".to_owned()),
         "listens" => listen(query, address),
+        "hoards" => Ok(hoard()),
         _ => udp(address),
     };
     done.unwrap_or_else(|code| format!("{code:?}"))
@@ -69,6 +70,17 @@ fn bound(address: SocketAddr) -> Result<TcpSocket, ErrorCode> {
 fn listen(query: &str, address: SocketAddr) -> Result<String, ErrorCode> {
     let socket = if query.is_empty() { TcpSocket::create(family(address))? } else { bound(address)? };
     socket.listen().map(|_| "listens".to_owned())
+}
+
+/// How many sockets it can have, and why not more.
+fn hoard() -> String {
+    let mut all = Vec::new();
+    loop {
+        match TcpSocket::create(IpAddressFamily::Ipv4) {
+            Ok(socket) => all.push(socket),
+            Err(code) => return format!("{}, then {code:?}", all.len()),
+        }
+    }
 }
 
 fn udp(address: SocketAddr) -> Result<String, ErrorCode> {

@@ -106,7 +106,11 @@ fn a_program_that_does_not_is_told_from_it() {
     host.expect("/nothing", 500, "no_answer");
     host.expect("/no-head", 500, "guest_error");
     host.stderr_with("expected fields such as `Content-Type: text/plain`");
-    host.expect("/too-short", 500, "unfinished");
+    // On a busy machine it may compute through a tick, and its head goes out.
+    let too_short = host.ask(Http::One, "GET", "/too-short", &[], None);
+    assert!(too_short.is_err() || too_short.is_ok_and(|answer| answer.status == 500));
+    let line = host.json("its line", |line| line["kind"] == "access" && line["path"] == "/too-short");
+    assert_eq!(line["outcome"], "unfinished");
     host.expect("/spins", 504, "deadline");
     host.expect_cut("/panics-later", "half of it", "trap");
 }

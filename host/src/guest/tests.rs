@@ -337,7 +337,8 @@ fn a_guest_that_traps_after_its_response_is_complete_has_answered() {
 fn a_guest_that_returns_without_finishing_its_body_has_failed() {
     let ended = get("(call $answer (local.get $out)) (call $say)");
     assert_eq!(ended.kind(), Some(FailureKind::Unfinished));
-    assert!(ended.response.is_none());
+    // None, unless it has computed through a tick, as it may on a busy machine.
+    assert!(ended.response.is_none_or(|response| !read(response).1));
     let ended = get("(call $answer (local.get $out)) (call $say) (call $nap (i64.const 1))");
     assert_eq!(ended.kind(), Some(FailureKind::Unfinished));
     assert_eq!(read(ended.response.expect("the head went out")), ("Hello World!\n".to_owned(), false));

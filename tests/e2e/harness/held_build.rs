@@ -16,7 +16,7 @@ pub(crate) struct HeldBuild {
 impl HeldBuild {
     pub(crate) fn new(scratch: &Scratch) -> Self {
         let manifest = scratch.file("broken/Cargo.toml", "[package]\nname = 'broken'\n");
-        let wait = r#"echo "build begun $$" >&2; while [ ! -e "$0.released" ]; do sleep 0.01; done"#;
+        let wait = r#"echo "build begun $$" >&2; while [ -e "$0" ] && [ ! -e "$0.released" ]; do sleep 0.01; done"#;
         let cargo =
             scratch.file("tools/cargo", format!("#!/bin/sh\n{wait}\nPATH=\"${{PATH#*:}}\" exec cargo \"$@\"\n"));
         fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).expect("ours");

@@ -65,5 +65,5 @@ pub use crate::link::{Cut, Told};
 pub use crate::server::{Handle, ListeningSocket, Server, Sockets};
 pub use crate::slot::Gone;
 pub use crate::tcp_stream::TcpStream;
-pub use crate::wait::{Interrupted, blocking, flush, give_way, sleep_until, wait};
+pub use crate::wait::{Interrupted, blocking, flush, give_way, sleep_until, wait, wait_alone};
 pub use bytes::Bytes;

@@ -177,11 +177,14 @@ impl State {
         Io { table: &mut self.table, answer: &mut self.answer, clock: &mut self.clock }
     }
 
+    /// The client is gone.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.client.as_ref().is_some_and(astra_server::Client::is_gone)
+    }
+
     /// The client will not see the rest of the response: it has gone, has broken off its own body, or does not read any more.
     fn client_left(&self) -> bool {
-        self.client.as_ref().is_some_and(astra_server::Client::is_gone)
-            || self.upload.client_left()
-            || self.answer.is_refused()
+        self.is_alone() || self.upload.client_left() || self.answer.is_refused()
     }
 
     /// Makes the WASI context.
@@ -246,7 +249,7 @@ fn tick(mut store: StoreContextMut<'_, State>) -> Result<UpdateDeadline> {
     astra_server::give_way();
     let phase = state.answer.phase();
     state.clock.check(phase)?;
-    if state.client.as_ref().is_some_and(astra_server::Client::is_gone) {
+    if state.is_alone() {
         state.clock.without_client(phase)?;
     }
     Ok(UpdateDeadline::Continue(1))

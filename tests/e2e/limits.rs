@@ -129,6 +129,14 @@ fn a_guest_may_go_on_after_its_answer() {
 }
 
 #[test]
+fn a_guest_may_go_on_without_its_client() {
+    let host = Host::of("sleeps_after_answer");
+    let id = host.left_with_the_head("/?ms=300", |id| host.printed(id, "answered"));
+    host.printed(&id, "slept after the answer");
+    host.expect_outcome(Some(&id), "client_gone");
+}
+
+#[test]
 fn a_guest_that_goes_on_after_its_answer_is_cut_at_its_deadline() {
     for name in ["returns_early", "sleeps_after_answer"] {
         let host = Host::with(name).flag("--deadline", "300ms").start();

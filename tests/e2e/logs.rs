@@ -95,7 +95,7 @@ fn what_guests_print_has_their_name_and_request() {
         let id = answer.header("x-request-id").expect("every answer has an id");
         let line = host.json("the guest's line", |line| line["kind"] == "guest" && line["id"] == id);
         assert_eq!(line["handler"], "sleeps_after_answer");
-        assert_eq!((&line["stream"], &line["text"]), (&"stdout".into(), &"slept after the answer".into()));
+        assert_eq!((&line["stream"], &line["text"]), (&"stdout".into(), &"answered".into()));
     }
 }
 

@@ -76,7 +76,7 @@ fn a_guest_that_uses_up_what_it_may_have_is_refused_more() {
 
 #[test]
 fn an_operator_ends_a_guest_whatever_it_does() {
-    for (path, waits_for) in [("/sleeps", "io"), ("/spins", "running")] {
+    for (path, waits_for) in [("/sleeps", "io"), ("/naps-and-sleeps", "io"), ("/spins", "running")] {
         for version in BOTH {
             let scratch = Scratch::short();
             let control = scratch.join("control");
@@ -124,29 +124,48 @@ fn a_swap_cuts_those_that_take_longer_than_drain() {
 #[test]
 fn a_guest_may_go_on_after_its_answer_up_to_its_deadline() {
     let host = Host::of(GUEST);
-    for path in ["/goes-on?100", "/exits-afterwards?100"] {
+    for path in ["/goes-on-afterwards?100", "/exits-afterwards?100"] {
         for version in BOTH {
             let answer = host.get(version, path);
             assert_eq!(answer.text(), "Hello World!");
-            let id = answer.header("x-request-id").expect("every answer has an id");
-            let line = host.json("that it got to its end", |line| line["kind"] == "guest" && line["id"] == id);
-            assert_eq!(line["text"], "has gone on after the answer");
+            host.printed(
+                answer.header("x-request-id").expect("every answer has an id"),
+                "has gone on after the answer",
+            );
             assert_eq!(host.access(&answer)["outcome"], "ok", "{path}");
         }
     }
     let host = Host::with(GUEST).flag("--deadline", "300ms").start();
     for version in BOTH {
-        let answer = host.get(version, "/goes-on?3600000");
+        let answer = host.get(version, "/goes-on-afterwards?3600000");
         assert_eq!((answer.status, answer.text()), (200, "Hello World!"), "the answer is complete before that");
         assert_eq!(host.access(&answer)["outcome"], "deadline");
     }
 }
 
 #[test]
+fn a_guest_may_go_on_without_its_client() {
+    let host = Host::of(GUEST);
+    // The other one waits inside of its event loop.
+    for path in ["/goes-on-afterwards?300", "/naps-afterwards?300"] {
+        let id = host.left_with_the_head(path, |id| host.printed(id, "it went Ok(())"));
+        host.printed(&id, "has gone on after the answer");
+        host.expect_outcome(Some(&id), "client_gone");
+    }
+}
+
+#[test]
+fn a_guest_that_computes_without_its_client_is_cut_on_a_host_with_nothing_else_to_do() {
+    let host = Host::of(GUEST);
+    let id = host.left_with_the_head("/spins-afterwards?300", |id| host.printed(id, "it went Ok(())"));
+    host.expect_outcome(Some(&id), "client_gone");
+}
+
+#[test]
 fn a_host_that_ends_does_not_wait_for_guests_that_go_on() {
     let mut host = Host::with(GUEST).flag("--drain", "300ms").flag("--deadline", "1h").start();
     for version in BOTH {
-        assert_eq!(host.get(version, "/goes-on?3600000").text(), "Hello World!");
+        assert_eq!(host.get(version, "/goes-on-afterwards?3600000").text(), "Hello World!");
     }
     host.signal(Signal::TERM);
     let ended = host.ended();

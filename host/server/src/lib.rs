@@ -69,5 +69,5 @@ pub use crate::server::{Handle, ListeningSocket, Server, Sockets};
 pub use crate::slot::Gone;
 pub use crate::tcp_stream::TcpStream;
 pub use crate::told::{Cut, Told};
-pub use crate::wait::{Interrupted, blocking, flush, give_way, sleep_until, wait};
+pub use crate::wait::{Interrupted, blocking, flush, give_way, sleep_until, wait, wait_alone};
 pub use bytes::Bytes;

@@ -54,12 +54,28 @@ impl From<Interrupted> for io::Error {
 ///
 /// [`Interrupted`], and the future is dropped.
 pub fn wait<F: Future>(future: F, until: Option<Instant>) -> Result<F::Output, Interrupted> {
-    let mut future = pin!(future);
+    wait_for(pin!(future), until, true)
+}
+
+/// As [`wait`], for a handler that goes on when its client is gone.
+///
+/// # Errors
+///
+/// [`Interrupted::Deadline`], and the future is dropped.
+pub fn wait_alone<F: Future>(future: F, until: Option<Instant>) -> Result<F::Output, Interrupted> {
+    wait_for(pin!(future), until, false)
+}
+
+fn wait_for<F: Future>(
+    mut future: Pin<&mut F>,
+    until: Option<Instant>,
+    needs_client: bool,
+) -> Result<F::Output, Interrupted> {
     let (Some((workers, worker)), Some(slot)) = (current_worker(), current_slot()) else {
         return wait_here(future, until, None);
     };
     if slot.blocks.load(Ordering::Relaxed) {
-        return wait_here(future, until, Some(&slot));
+        return wait_here(future, until, needs_client.then_some(&*slot));
     }
     loop {
         worker.member.take_woken();
@@ -67,7 +83,7 @@ pub fn wait<F: Future>(future: F, until: Option<Instant>) -> Result<F::Output, I
             return Ok(output);
         }
         workers.poll_own(&slot);
-        if slot.is_gone() {
+        if needs_client && slot.is_gone() {
             return Err(Interrupted::ClientGone);
         }
         if until.is_some_and(|until| Instant::now() >= until) {

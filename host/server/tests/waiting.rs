@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use astra_server::{Body, Exchange, Interrupted, Request, Response, blocking, sleep_until, wait};
+use astra_server::{Body, Exchange, Interrupted, Request, Response, blocking, sleep_until, wait, wait_alone};
 use support::{Client, Gate, HandlerFn, cores, server, signals, start, start_handler, until};
 
 #[test]
@@ -337,6 +337,18 @@ fn a_client_that_resets_its_connection_interrupts_its_handler() {
 fn a_client_that_resets_its_connection_interrupts_a_wait_inside_of_blocking() {
     let nested = || blocking(|| blocking(|| wait(pending(), None)));
     assert_eq!(interrupted_by_a_reset(nested), (Err(Interrupted::ClientGone), true));
+}
+
+#[test]
+fn a_handler_may_wait_on_without_its_client() {
+    fn alone() -> Result<(), Interrupted> {
+        assert_eq!(wait(pending::<()>(), None), Err(Interrupted::ClientGone));
+        let soon = Instant::now() + Duration::from_millis(5);
+        assert_eq!(wait_alone(sleep_until(soon).expect("a worker"), None), Ok(()));
+        wait_alone(pending(), Some(Instant::now() + Duration::from_millis(5)))
+    }
+    assert_eq!(interrupted_by_a_reset(alone), (Err(Interrupted::Deadline), true));
+    assert_eq!(interrupted_by_a_reset(|| blocking(alone)), (Err(Interrupted::Deadline), true));
 }
 
 #[test]

@@ -2,11 +2,11 @@
 //!
 //! All of `wasi:io/poll` and the calls and drops of `wasi:io/streams` that may block go through [`wait`]: poll once; if
 //! not ready, let the output go out, give up the seat and park until ready, until the deadline, until the request is
-//! cut, or until the client of a response that is not complete is gone. The traits below are wasmtime-wasi's sync ones,
-//! implemented on our own view: each method is a line over wasmtime-wasi-io's async `Host` for `ResourceTable`. Its own
-//! sync implementation is not used: it blocks in Tokio (`in_tokio`), which takes a process-wide lock each time and
-//! knows no deadline. File-system calls do not come here: they run on the worker and keep its seat, and the deadline
-//! acts when they return.
+//! cut, or until the client of a response that is not complete is gone. The event loop of guests of 0.3
+//! (`concurrent.rs`) parks here too. The traits below are wasmtime-wasi's sync ones, implemented on our own view: each
+//! method is a line over wasmtime-wasi-io's async `Host` for `ResourceTable`. Its own sync implementation is not used:
+//! it blocks in Tokio (`in_tokio`), which takes a process-wide lock each time and knows no deadline. File-system calls
+//! do not come here: they run on the worker and keep its seat, and the deadline acts when they return.
 
 use std::{
     pin::{Pin, pin},
@@ -53,25 +53,26 @@ pub(crate) fn wait<F: Future>(answer: &mut Answer, clock: &mut Clock, future: F)
 }
 
 fn wait_parked<F: Future>(answer: &Answer, clock: &mut Clock, future: Pin<&mut F>) -> Result<F::Output, Cut> {
-    clock.note_parked();
     let watch = Arc::clone(clock.watch());
     let mut future = pin!(watch.or_cut(future));
     let phase = answer.phase();
-    let until = clock.until(phase);
-    match astra_server::wait(future.as_mut(), until.map(|(instant, _)| instant)) {
-        Ok(output) => output,
-        Err(astra_server::Interrupted::ClientGone) => {
-            wait_alone(clock.without_client(phase)?, clock.until(phase), future)?
-        }
-        Err(_) => Err(until.map_or(Cut::Deadline, |(_, cut)| cut)), // the deadline
+    match park(future.as_mut(), clock.until(phase), false) {
+        Err(Cut::ClientGone) => park(future, Some(clock.until_alone(phase)?), true)?,
+        waited => waited?,
     }
 }
 
-/// Waits for a guest that works on after its client has left, which the server's wait refuses to do.
-fn wait_alone<F: Future>(left: Instant, until: Option<(Instant, Cut)>, future: Pin<&mut F>) -> Result<F::Output, Cut> {
-    let (end, cut) = until.filter(|(until, _)| *until < left).unwrap_or((left, Cut::ClientGone));
-    let timed = async { tokio::time::timeout_at(end.into(), future).await };
-    astra_server::blocking(|| wasmtime_wasi::runtime::in_tokio(timed)).map_err(|_elapsed| cut)
+/// Parks until `future` is ready. `is_alone`: the guest goes on without its client.
+///
+/// # Errors
+/// What `until` says, or the client is gone.
+pub(crate) fn park<F: Future>(future: F, until: Option<(Instant, Cut)>, is_alone: bool) -> Result<F::Output, Cut> {
+    let at = until.map(|(at, _)| at);
+    let waited = if is_alone { astra_server::wait_alone(future, at) } else { astra_server::wait(future, at) };
+    waited.map_err(|interrupted| match interrupted {
+        astra_server::Interrupted::ClientGone => Cut::ClientGone,
+        _ => until.map_or(Cut::Deadline, |(_, cut)| cut), // the deadline
+    })
 }
 
 /// Lets the output of a guest that is computing go out. A wake-up alone would not do: the server keeps what a handler
@@ -258,8 +259,6 @@ fn streams_of_sockets(table: &ResourceTable) -> Vec<*const ()> {
 
 /// A file operation cannot be cut, and each is bounded (64 KiB): there is no deadline to give, and a client that is
 /// gone must not end this wait. So it is the one wait that does not go through [`wait`].
-fn finish(mut cancel: Pin<Box<dyn Future<Output = ()> + Send + '_>>) {
-    if cancel.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-        astra_server::blocking(|| wasmtime_wasi::runtime::in_tokio(cancel));
-    }
+fn finish(cancel: Pin<Box<dyn Future<Output = ()> + Send + '_>>) {
+    let _never_interrupted = astra_server::wait_alone(cancel, None);
 }

@@ -4,7 +4,7 @@
 //! of the guest's event loop: so the two have the same back-pressure, the same answer, and end in the same way. Runs on the worker of the
 //! request.
 
-use std::{future::poll_fn, mem, sync::Arc, task::Poll};
+use std::{future::poll_fn, mem, sync::Arc};
 
 use bytes::Bytes;
 use http::{
@@ -29,6 +29,7 @@ use wasmtime_wasi_http::{
 use super::{
     answer::content_length,
     body::{BodyStream, BodyWriter},
+    concurrent::turn,
     heads,
     http::RequestBody,
     instance::State,
@@ -95,22 +96,10 @@ pub(crate) async fn call(guest: &Service, store: &Accessor<State>, request: Requ
     }
     poll_fn(|cx| store.poll_no_interesting_tasks(cx)).await;
     if store.with(|mut store| store.as_context_mut().data_mut().hooks.has_asked()) {
+        // Lets what it has written last into its requests go on: the event loop comes here before it comes to what has become ready.
         turn().await;
     }
     Ok(())
-}
-
-/// Lets what a guest has written last into its requests go on. The event loop comes here before it comes to what has become ready.
-async fn turn() {
-    let mut has_turned = false;
-    poll_fn(|cx| match mem::replace(&mut has_turned, true) {
-        true => Poll::Ready(()),
-        false => {
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        }
-    })
-    .await;
 }
 
 /// Passes the body of the response on until it ends, in order or not. One that does not is broken for its reader.

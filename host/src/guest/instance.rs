@@ -186,11 +186,14 @@ impl State {
         Io { table: &mut self.table, answer: &mut self.answer, clock: &mut self.clock }
     }
 
+    /// The client is gone.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.client.as_ref().is_some_and(astra_server::Client::is_gone)
+    }
+
     /// The client will not see the rest of the response: it has gone, has broken off its own body, or does not read any more.
     fn client_left(&self) -> bool {
-        self.client.as_ref().is_some_and(astra_server::Client::is_gone)
-            || self.upload.client_left()
-            || self.answer.is_refused()
+        self.is_alone() || self.upload.client_left() || self.answer.is_refused()
     }
 
     /// Makes the WASI context.
@@ -260,7 +263,7 @@ fn tick(mut store: StoreContextMut<'_, State>) -> Result<UpdateDeadline> {
     astra_server::give_way();
     let phase = state.answer.phase();
     state.clock.check(phase)?;
-    if state.client.as_ref().is_some_and(astra_server::Client::is_gone) {
+    if state.is_alone() {
         state.clock.without_client(phase)?;
     }
     Ok(UpdateDeadline::Continue(1))
@@ -407,43 +410,50 @@ fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
     if let Some(stdio) = &state.stdio {
         stdio.finish();
     }
-    let complete = state.answer.phase() == Phase::Complete;
-    let is_out = complete && state.answer.is_sent();
-    let refusal = state.upload.refusal().filter(|_| !is_out);
-    // A guest that breaks its body off loses its client by that, unless its client has done the same before.
-    let is_broken = state.answer.is_broken() && !state.upload.client_left();
-    let left = !is_out && !is_broken && state.client_left();
-    let answered = if left { Err(client_gone()) } else { state.answer.end() };
-    let outcome = match (result, answered) {
-        // Whatever the guest made of it: this is what the client gets, or why it gets half a response.
-        _ if let Some(failure) = refusal => Outcome::Failed(failure),
-        (Ok(()), Ok(())) => Outcome::Ok,
-        (Err(CallError::Request(error)), _) => {
-            Outcome::Failed(Failure::new(FailureKind::BadRequest, format_args!("{error:#}")))
-        }
-        (Err(CallError::Grants(error)), _) => {
-            Outcome::Failed(Failure::new(FailureKind::Host, format_args!("{error:#}")))
-        }
-        (Err(CallError::Guest(error)), _) if left && !error.is::<Cut>() => Outcome::Failed(client_gone()),
-        (Err(CallError::Guest(error)), Err(failure)) if is_broken && error.downcast_ref() == Some(&Cut::ClientGone) => {
-            Outcome::Failed(failure)
-        }
-        (Err(CallError::Guest(error)), answered) => match classify(&error, &state, complete) {
-            None => answered.map_or_else(Outcome::Failed, |()| Outcome::Ok),
-            Some(failure) => Outcome::Failed(failure),
-        },
-        (Ok(()), Err(failure)) => Outcome::Failed(failure),
-    };
-    let outcome = match outcome {
-        Outcome::Failed(failure) if failure.kind() == FailureKind::ClientGone => {
+    let outcome = match settle(&mut state, result) {
+        Ok(()) => Outcome::Ok,
+        Err(failure) if failure.kind() == FailureKind::ClientGone => {
             Outcome::Failed(cut_by_host(state.client.as_ref()).unwrap_or(failure))
         }
-        outcome => outcome,
+        Err(failure) => Outcome::Failed(failure),
     };
     let bytes_in = state.upload.bytes.load(Ordering::Relaxed);
     let report = Report { outcome, cpu: state.clock.end(), bytes_in, peak_memory: state.memory.peak() };
     drop(state); // a body that the guest left unfinished breaks here
     report
+}
+
+/// Settles the answer of a guest that has ended, and finds who is to blame if something went wrong; whoever comes first here.
+fn settle(state: &mut State, result: Result<(), CallError>) -> Result<(), Failure> {
+    let complete = state.answer.phase() == Phase::Complete;
+    let is_out = complete && state.answer.is_sent();
+    // A guest that breaks its body off loses its client by that, unless its client has done the same before.
+    let is_broken = state.answer.is_broken() && !state.upload.client_left();
+    let left = !is_out && !is_broken && state.client_left();
+    let answered = if left { Err(client_gone()) } else { state.answer.end() };
+
+    // The client, of whose request's body the server has had enough: it is told so, or gets half a response because of it.
+    if !is_out && let Some(failure) = state.upload.refusal() {
+        return Err(failure);
+    }
+    let error = match result {
+        // The guest for the answer that it has given, or the client for not being there to take it.
+        Ok(()) => return answered,
+        // The client, whose request is none.
+        Err(CallError::Request(error)) => return Err(Failure::new(FailureKind::BadRequest, format_args!("{error:#}"))),
+        // The host, or its configuration.
+        Err(CallError::Grants(error)) => return Err(Failure::new(FailureKind::Host, format_args!("{error:#}"))),
+        Err(CallError::Guest(error)) => error,
+    };
+    match error.downcast_ref() {
+        // The client, whatever its guest made of its going.
+        None if left => return Err(client_gone()),
+        // The guest, which would have gone on after it had broken its answer off.
+        Some(Cut::ClientGone) if is_broken && answered.is_err() => return answered,
+        _ => {}
+    }
+    // The guest, or whoever has cut it.
+    classify(&error, state, complete).map_or(answered, Err)
 }
 
 /// The guest did not get to its end because of its client, whatever it made of that.

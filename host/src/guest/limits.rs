@@ -122,8 +122,6 @@ pub(crate) struct Clock {
     /// When the client was first seen gone after that.
     left: Option<Instant>,
     watch: Arc<Watch>,
-    /// The worker has parked in a host call.
-    has_parked: bool,
 }
 
 impl Clock {
@@ -142,18 +140,7 @@ impl Clock {
             completed: None,
             left: None,
             watch,
-            has_parked: false,
         }
-    }
-
-    /// The worker parks in a host call, which an event loop around it has to know.
-    pub(crate) fn note_parked(&mut self) {
-        self.has_parked = true;
-    }
-
-    /// Whether it has since this was asked last.
-    pub(crate) fn take_parked(&mut self) -> bool {
-        std::mem::take(&mut self.has_parked)
     }
 
     pub(crate) fn started(&self) -> Instant {
@@ -188,6 +175,15 @@ impl Clock {
         let now = Instant::now();
         let until = *self.left.get_or_insert(now) + AFTERWARDS;
         if now < until { Ok(until) } else { Err(Cut::ClientGone) }
+    }
+
+    /// The same as [`until`](Self::until) once the client is gone.
+    ///
+    /// # Errors
+    /// The guest may not go on.
+    pub(crate) fn until_alone(&mut self, phase: Phase) -> Result<(Instant, Cut), Cut> {
+        let left = self.without_client(phase)?;
+        Ok(self.until(phase).filter(|(until, _)| *until < left).unwrap_or((left, Cut::ClientGone)))
     }
 
     /// Whether a guest that is running in this phase may go on.
@@ -344,6 +340,12 @@ mod tests {
         assert_eq!(clock.without_client(Phase::Streaming), Err(Cut::ClientGone));
         let until = clock.without_client(Phase::Complete).expect("nothing is missing for the client");
         assert_eq!(clock.without_client(Phase::Complete), Ok(until), "the time runs from the first time on");
+        assert_eq!(clock.until_alone(Phase::Streaming), Err(Cut::ClientGone));
+        assert_eq!(clock.until_alone(Phase::Complete), Ok((until, Cut::ClientGone)));
+        clock.deadline = Duration::ZERO;
+        clock.completed = clock.started.checked_sub(Duration::from_millis(1));
+        let deadline = clock.until(Phase::Complete).expect("there is one");
+        assert_eq!(clock.until_alone(Phase::Complete), Ok(deadline), "whichever is sooner");
     }
 
     #[test]

@@ -151,13 +151,13 @@ impl Watch {
     }
 
     /// Waits for `future` unless the request is cut, and tells meanwhile what is waited for. To be polled on the
-    /// request's thread.
+    /// request's thread. Inside of another such wait it takes that one's place, and wakes it at its end.
     ///
     /// # Errors
     /// It was cut.
     pub(crate) async fn or_cut<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Cut> {
         self.need_start();
-        let _parked = Parked(self);
+        let _parked = Parked { watch: self, around: self.signal().parked.take() };
         poll_fn(|cx| {
             let mut signal = self.signal();
             if let Some(by) = signal.cut {
@@ -190,12 +190,19 @@ impl Watch {
 }
 
 /// While it lives, the request waits.
-struct Parked<'a>(&'a Watch);
+struct Parked<'a> {
+    watch: &'a Watch,
+    /// Who waits around this.
+    around: Option<Waker>,
+}
 
 impl Drop for Parked<'_> {
     fn drop(&mut self) {
-        self.0.waits.store(0, Ordering::Relaxed);
-        self.0.signal().parked = None;
+        self.watch.waits.store(0, Ordering::Relaxed);
+        self.watch.signal().parked = None;
+        if let Some(around) = self.around.take() {
+            around.wake();
+        }
     }
 }
 
@@ -244,6 +251,29 @@ mod tests {
         assert_eq!(watch.check(), Err(Cut::Drained));
         watch.cut(CutBy::Operator);
         assert_eq!(counts.0.load(Ordering::SeqCst), 1, "nothing is left behind");
+    }
+
+    #[test]
+    fn a_wait_around_another_looks_again_after_it() {
+        let (watch, counts) = (Watch::default(), Arc::<Counts>::default());
+        let waker = Waker::from(Arc::clone(&counts));
+        let mut inner = Some(());
+        let mut around = pin!(poll_fn(|_| {
+            if inner.take().is_some() {
+                let mut never = pin!(pending::<()>());
+                let mut wait = pin!(watch.or_cut(never.as_mut()));
+                assert!(wait.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            }
+            Poll::<()>::Pending
+        }));
+        let mut wait = pin!(watch.or_cut(around.as_mut()));
+        let mut cx = Context::from_waker(&waker);
+        assert!(wait.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(counts.0.load(Ordering::SeqCst), 1, "its place was taken");
+        assert!(wait.as_mut().poll(&mut cx).is_pending());
+        watch.cut(CutBy::Operator);
+        assert_eq!(counts.0.load(Ordering::SeqCst), 2);
+        assert_eq!(wait.as_mut().poll(&mut cx), Poll::Ready(Err(Cut::Killed)));
     }
 
     #[test]

@@ -378,6 +378,25 @@ impl Host {
         self.expect_outcome(head.header("x-request-id"), outcome);
     }
 
+    /// Asks over HTTP/2, takes nothing of the answer but its head, and gives the request up when `is_complete` has returned, which waits
+    /// until the guest has written it. Returns the request's id, which that is told too.
+    pub(crate) fn left_with_the_head(&self, path: &str, is_complete: impl FnOnce(&str)) -> String {
+        let mut connection = Http2::connect_without_window(self.addr());
+        let mut stream = connection.open("GET", path, &[], true);
+        let head = stream.head().expect("a head");
+        let id = head.header("x-request-id").expect("every answer has an id");
+        is_complete(id);
+        stream.cancel();
+        // The connection stays until the host has read that.
+        assert_eq!(connection.open("HEAD", "/", &[], true).head().expect("a head").status, 200);
+        id.to_owned()
+    }
+
+    /// Waits until the guest of the request with this id prints `line`.
+    pub(crate) fn printed(&self, id: &str, line: &str) {
+        self.json(line, |found| found["kind"] == "guest" && found["id"] == id && found["text"] == line);
+    }
+
     /// Asserts what the access log says of the request with this id.
     pub(crate) fn expect_outcome(&self, id: Option<&str>, outcome: &str) {
         let access = self.access_of(id.expect("every answer has an id"));

@@ -5,14 +5,14 @@ use std::{future::Future, net::SocketAddr, sync::Arc};
 use bytes::Bytes;
 use h2::{
     Reason, RecvStream, SendStream,
-    client::{ResponseFuture, SendRequest},
+    client::{Builder, ResponseFuture, SendRequest},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    runtime::{Builder, Handle, Runtime},
+    runtime::{self, Handle, Runtime},
 };
 use tokio_rustls::TlsConnector;
 
@@ -43,21 +43,30 @@ async fn tcp(addr: SocketAddr) -> TcpStream {
 
 impl Http2 {
     pub(crate) fn connect(addr: SocketAddr) -> Self {
-        Self::over(tcp(addr))
+        Self::over(tcp(addr), &Builder::new())
+    }
+
+    /// Takes nothing of bodies: what there is of them stays with the host.
+    pub(crate) fn connect_without_window(addr: SocketAddr) -> Self {
+        Self::over(tcp(addr), Builder::new().initial_window_size(0))
     }
 
     /// With TLS, to a server called `name`.
     pub(crate) fn connect_tls(addr: SocketAddr, name: ServerName<'static>, config: Arc<ClientConfig>) -> Self {
-        Self::over(async move {
+        let stream = async move {
             TlsConnector::from(config).connect(name, tcp(addr).await).await.expect("the host is trusted")
-        })
+        };
+        Self::over(stream, &Builder::new())
     }
 
-    fn over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: impl Future<Output = S>) -> Self {
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    fn over<S>(stream: impl Future<Output = S>, how: &Builder) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let requests = wait(runtime.handle(), async {
             let stream = stream.await;
-            let (requests, connection) = h2::client::handshake(stream).await.expect("the host speaks HTTP/2");
+            let (requests, connection) = how.handshake(stream).await.expect("the host speaks HTTP/2");
             // How the connection ends is told by the streams.
             tokio::spawn(async { drop(connection.await) });
             requests

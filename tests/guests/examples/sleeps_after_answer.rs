@@ -1,4 +1,4 @@
-//! Answers completely, then sleeps for `?ms=` (200) and says so on stdout.
+//! Answers completely and says so on stdout, then sleeps for `?ms=` (200) and says that.
 #![cfg(target_family = "wasm")]
 #![allow(clippy::print_stdout, reason = "tests see there that it got so far")]
 
@@ -12,6 +12,7 @@ fn sleep(request: &IncomingRequest, responder: ResponseOutparam) {
     let milliseconds =
         test_guests::query(request.path_with_query(), "ms").and_then(|ms| ms.parse().ok()).unwrap_or(200);
     test_guests::answer(responder, "early\n");
+    println!("answered");
     thread::sleep(Duration::from_millis(milliseconds));
     println!("slept after the answer");
 }

@@ -74,7 +74,10 @@ pub(crate) async fn answer(how: &str, query: &str, request: Request) -> Result<R
         ))),
         "refuses" => Err(ErrorCode::DnsTimeout),
         "traps" => panic!("as it shall"),
-        "sleeps" => {
+        "sleeps" | "naps-and-sleeps" => {
+            if how == "naps-and-sleeps" {
+                nap();
+            }
             monotonic_clock::wait_for(HOUR).await;
             Ok(say(TEXT))
         }
@@ -89,7 +92,7 @@ pub(crate) async fn answer(how: &str, query: &str, request: Request) -> Result<R
             wit_bindgen::yield_async().await;
         },
         "sleeps-in-std" => {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            nap();
             Ok(say(TEXT))
         }
         "status" => with_status(query, say(TEXT)),
@@ -102,6 +105,11 @@ pub(crate) async fn answer(how: &str, query: &str, request: Request) -> Result<R
         }
         _ => Ok(later(how, query)),
     }
+}
+
+/// As the standard library does: by a call of 0.2, which blocks.
+fn nap() {
+    std::thread::sleep(std::time::Duration::from_millis(20));
 }
 
 fn length(length: usize) -> Fields {
@@ -129,15 +137,50 @@ fn later(how: &str, query: &str) -> Response {
         let _ = fields.append("trailer", b"x-checksum");
     }
     let (response, sent) = Response::new(fields, Some(contents), trailers_rx);
-    if query == "tells" {
-        spawn_local(async move { system::print(format!("it went {:?}\n", sent.await)).await });
-    }
     let (how, query) = (how.to_owned(), query.to_owned());
-    spawn_local(async move { go_on(&how, &query, body, trailers).await });
+    if how.ends_with("-afterwards") {
+        spawn_local(async move {
+            end(body, trailers).await;
+            tell(sent).await;
+            go_on_afterwards(&how, &query).await;
+        });
+        return response;
+    }
+    if query == "tells" {
+        spawn_local(tell(sent));
+    }
+    spawn_local(async move { go_on(&how, body, trailers).await });
     response
 }
 
-async fn go_on(how: &str, query: &str, mut body: StreamWriter<u8>, trailers: FutureWriter<Trailers>) {
+async fn tell(sent: FutureReader<Result<(), ErrorCode>>) {
+    system::print(format!("it went {:?}\n", sent.await)).await;
+}
+
+/// The whole of an answer.
+async fn end(mut body: StreamWriter<u8>, trailers: FutureWriter<Trailers>) {
+    body.write_all(TEXT.into()).await;
+    drop(body);
+    drop(trailers);
+}
+
+/// When the host has taken all of it, and so many milliseconds after that.
+async fn go_on_afterwards(how: &str, query: &str) {
+    monotonic_clock::wait_for(query.parse::<u64>().unwrap_or(0) * 1_000_000).await;
+    match how {
+        "naps-afterwards" => nap(),
+        "spins-afterwards" => loop {
+            std::hint::spin_loop();
+        },
+        _ => {}
+    }
+    system::print("has gone on after the answer\n".to_owned()).await;
+    if how == "exits-afterwards" {
+        system::exit("0");
+    }
+}
+
+async fn go_on(how: &str, mut body: StreamWriter<u8>, trailers: FutureWriter<Trailers>) {
     body.write_all(TEXT.into()).await;
     match how {
         "slowly" => monotonic_clock::wait_for(HOUR).await,
@@ -170,15 +213,6 @@ async fn go_on(how: &str, query: &str, mut body: StreamWriter<u8>, trailers: Fut
             let fields = Fields::new();
             let _ = fields.append("x-checksum", b"abc");
             let _ = trailers.write(Ok(Some(fields))).await;
-        }
-        "goes-on" | "exits-afterwards" => {
-            drop(body);
-            drop(trailers);
-            monotonic_clock::wait_for(query.parse::<u64>().unwrap_or(0) * 1_000_000).await;
-            system::print("has gone on after the answer\n".to_owned()).await;
-            if how == "exits-afterwards" {
-                system::exit("0");
-            }
         }
         _ => {}
     }

@@ -34,8 +34,6 @@ pub(crate) struct Answer {
     /// The end to write to of a body that the guest does not hold itself (0.3). A guest that fails leaves it here, and it breaks when it is
     /// known why.
     writer: Option<BodyWriter>,
-    /// The guest has broken that body off, which ends the connection.
-    is_broken: bool,
     stage: Stage,
 }
 
@@ -60,7 +58,6 @@ impl Answer {
             upload,
             printed: None,
             writer: None,
-            is_broken: false,
             stage: Stage::Nothing,
         }
     }
@@ -192,13 +189,12 @@ impl Answer {
 
     /// The guest breaks it off.
     pub(crate) fn break_off(&mut self) {
-        self.is_broken = true;
         self.writer = None;
     }
 
-    /// It has.
+    /// The guest has broken its response's body off, which ends the connection.
     pub(crate) fn is_broken(&self) -> bool {
-        self.is_broken
+        matches!(&self.stage, Stage::Sent { body: Some(body) } if body.is_broken())
     }
 
     /// The response's body was given up by its reader before it was complete.

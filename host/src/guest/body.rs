@@ -90,7 +90,8 @@ impl Pipe {
     /// Sets how the body ends, unless that is settled, and tells the reader.
     fn end(&self, end: End) {
         let mut state = self.lock();
-        if matches!(state.end, End::Open) {
+        // What nobody reads any more cannot be broken off.
+        if matches!(state.end, End::Open) && !(state.closed && matches!(end, End::Broken)) {
             // With all the bytes that were promised there is nothing left to break.
             state.end = if matches!(end, End::Broken) && state.is_whole() { End::Finished(None) } else { end };
         }
@@ -263,6 +264,11 @@ impl BodyWatch {
     /// The reader has gone before it had the whole body.
     pub(crate) fn is_refused(&self) -> bool {
         self.0.lock().is_refused()
+    }
+
+    /// The guest has broken it off, and was the first to end it.
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self.0.lock().end, End::Broken)
     }
 
     /// The body is the client's from now on: it may buffer as much as a client that reads slowly makes it.
@@ -613,6 +619,19 @@ mod tests {
         assert_eq!(data(&mut body), "half");
         assert!(!body.is_end_stream());
         assert!(matches!(next(&mut body), Poll::Ready(Some(Err(_)))));
+    }
+
+    #[test]
+    fn who_ends_a_body_first_has_ended_it() {
+        let (by_guest, by_reader) = (writer(None), writer(None));
+        let [by_guest_watch, by_reader_watch] = [&by_guest, &by_reader].map(BodyWriter::watch);
+        let reader = by_guest_watch.reader();
+        drop(by_guest);
+        drop(reader);
+        drop(by_reader_watch.reader());
+        drop(by_reader);
+        assert_eq!([&by_guest_watch, &by_reader_watch].map(BodyWatch::is_broken), [true, false]);
+        assert_eq!([&by_guest_watch, &by_reader_watch].map(BodyWatch::is_complete), [false; 2]);
     }
 
     #[test]

@@ -17,8 +17,8 @@ use crate::lanes::{Held, Kind, Lane, Lanes, Nanos, Next, Room, Turn};
 use crate::parker::Parker;
 use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
-/// Before a request that is expected to hold its seat for longer, somebody else is called to watch the reactor.
-const SLOW_REQUEST: Nanos = 50_000;
+/// Before a request that is expected to hold its seat for longer, somebody else is called to watch the reactor. Polls take less, nearly all.
+pub(crate) const SLOW_REQUEST: Nanos = 50_000;
 
 /// Bounds that never change.
 #[derive(Clone, Copy, Debug)]
@@ -220,6 +220,8 @@ struct State<T, R> {
     waiting: usize,
     threads: usize,
     polling: Polling,
+    /// Polls that go before the next request to be started: after one that was slow there may be many.
+    polls_due: Nanos,
     /// A worker has been called and has not looked at the queue yet; never more than one at a time.
     arriving: bool,
     relief: bool,
@@ -255,6 +257,7 @@ impl<T, R> Seats<T, R> {
             waiting: 0,
             threads: 0,
             polling: Polling::Nobody,
+            polls_due: 0,
             arriving: false,
             relief: false,
             is_tired: false,
@@ -363,7 +366,8 @@ impl<T, R> Seats<T, R> {
     }
 
     /// Polls and requests take turns: a poll is short, frees memory, answers clients and wakes guests; a request that a poll has
-    /// just brought is best run while what it touches is in the cache. `polled`: the last step was a poll.
+    /// just brought is best run while what it touches is in the cache. After a request that was expected to be slow polls have their turn for
+    /// as long. `polled`: the last step was a poll.
     fn choose(
         &self,
         s: &mut State<T, R>,
@@ -377,14 +381,16 @@ impl<T, R> Seats<T, R> {
             return Some(Step::React { wait: false });
         }
         let may_start = *role == Role::Seated && self.startable(s);
-        if !(polled && may_start)
+        if !(polled && may_start && s.polls_due == 0)
             && let Some(task) = s.polls.pop_front()
         {
+            s.polls_due = s.polls_due.saturating_sub(1);
             return Some(Step::Poll(task));
         }
         if may_start && let Some((request, turn)) = s.requests.start(self.room(s)) {
             s.running += 1;
             s.open += 1;
+            s.polls_due = turn.expected / SLOW_REQUEST;
             me.run(turn.lane, Kind::Short);
             return Some(Step::Request(request, turn));
         }

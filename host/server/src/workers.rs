@@ -21,14 +21,15 @@ use crate::lanes::{Held, Nanos};
 use crate::monitor::TICK;
 use crate::reactor::Reactor;
 use crate::run_state::RunState;
-use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
+use crate::seats::{Bounds, Call, Done, Member, Pace, Role, SLOW_REQUEST, Seats, Step};
 use crate::slot::{Gone, Slot};
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey};
 use crate::upload::Uploads;
 
-/// Tasks between two looks at the reactor while the queue does not run dry (as in Tokio, and as prime).
-const TASKS_PER_POLL: u32 = 61;
+/// Tasks between two looks at the reactor while the queue does not run dry (as in Tokio, and as prime); a request that is expected to be
+/// slow counts as several.
+const TASKS_PER_POLL: u64 = 61;
 
 /// How long an answer may wait for others, by what their requests are expected to take; and for how many tasks.
 const HOLD: Nanos = 200_000;
@@ -469,7 +470,7 @@ impl Workers {
                         held_for = 0;
                     }
                     let time = self.run_request(&me, request, turn.expected);
-                    tasks = if time.is_long() { TASKS_PER_POLL } else { tasks + 1 };
+                    tasks = if time.is_long() { TASKS_PER_POLL } else { tasks + 1 + turn.expected / SLOW_REQUEST };
                     held += 1;
                     Done::Request(time)
                 }

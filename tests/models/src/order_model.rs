@@ -109,3 +109,37 @@ fn a_request_that_returns_does_not_wait_for_the_end_of_polls() {
         assert!(matches!(step, Step::Poll(2)) && second.is(&call), "{step:?} {call:?}");
     });
 }
+
+/// After a request that was slow there may be many polls, and they must not wait for a slow one each.
+#[test]
+fn after_a_slow_request_polls_have_their_turn_for_as_long() {
+    explore(|| {
+        let seats = Seats::new(Bounds { seats: 1, open: 8, queued: 8 });
+        let mut worker = Worker::new();
+        assert!(matches!(seats.first(), Call::Start(_)));
+        assert!(matches!(worker.next(&seats, Done::Arrived, false), (Step::React { wait: true }, _)));
+        let mut done = Done::Reacted(Vec::new());
+        let mut order = Vec::new();
+        // The first tells how long they take.
+        for id in [1, 2, 3] {
+            let _ = request(&seats, id);
+        }
+        for task in [10, 11, 12, 13, 14] {
+            assert!(seats.push(task, true).is_ok());
+        }
+        for _ in 0..8 {
+            done = match worker.next(&seats, done, false).0 {
+                Step::Poll(task) => {
+                    order.push(task);
+                    Done::Polled
+                }
+                Step::Request(request, _) => {
+                    order.push(request);
+                    Done::Request(Held::Sample(150_000))
+                }
+                step => panic!("{step:?}"),
+            };
+        }
+        assert_eq!(order, [10, 1, 11, 2, 12, 13, 14, 3]);
+    });
+}

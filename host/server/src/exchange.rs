@@ -7,7 +7,6 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -274,7 +273,7 @@ impl Queued {
         self.slot.watch_stall();
     }
 
-    /// Runs the handler on this thread.
+    /// Runs the handler on this thread. It may panic.
     pub(crate) fn run(mut self) {
         self.place = None;
         let (slot, link) = (self.slot.clone(), self.slot.link.clone());
@@ -286,10 +285,7 @@ impl Queued {
         drop(self);
         let info = link.info().clone();
         let exchange = Exchange { request, info, queued, responder: Responder { slot, open: Some(open) } };
-        let handler = link.handler.clone();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler.handle(exchange))) {
-            log::error!("a handler panicked: {}", panic_text(&*panic));
-        }
+        link.handler.handle(exchange);
     }
 }
 

@@ -201,10 +201,6 @@ impl Task for Listener {
         // There may be more: to the back of the queue.
         self.notify();
     }
-
-    fn drain(self: Arc<Self>) {
-        self.resume();
-    }
 }
 
 impl Wake for Listener {

@@ -485,9 +485,9 @@ impl Handle {
         let workers = &self.shared.workers;
         let until = Instant::now() + drain;
         self.shared.draining.store(true, Ordering::SeqCst);
-        for task in workers.reactor.tasks() {
-            task.drain();
-        }
+        // Who finds that nobody listens any more finds that its connections have been told.
+        workers.reactor.tasks().into_iter().for_each(|task| task.drain());
+        self.shared.listeners().iter().for_each(|listener| listener.resume());
         let mut look = Instant::now() + QUIET;
         while !self.all_said() && Instant::now() < until {
             std::thread::sleep(SHUTDOWN_POLL);

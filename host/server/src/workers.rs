@@ -538,7 +538,9 @@ impl Workers {
         IN_LOOP.set(false);
         me.member.take_woken();
         slot.set_waiter(me.waker.clone());
-        request.run();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| request.run())) {
+            log::error!("a handler panicked: {}", panic_text(&*panic));
+        }
         IN_LOOP.set(true);
         SLOT.set(None);
         let mut work = lock(&me.work);

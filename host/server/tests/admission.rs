@@ -52,7 +52,8 @@ impl Handler for Admits {
 
     fn refused(&self, refused: Refused<'_>) -> Option<Told> {
         let told = (refused.request.uri.path().to_owned(), refused.response.status.as_u16());
-        self.refused.lock().expect("not poisoned").send(told).expect("the test listens");
+        // Nobody listens any more at the end of a test.
+        let _ = self.refused.lock().expect("not poisoned").send(told);
         None
     }
 }
@@ -190,4 +191,41 @@ fn streams_that_are_reset_at_once_are_each_told_once() {
         seen >= 17
     });
     assert!(calls.is_empty() && refused.is_empty(), "no more than there were");
+}
+
+/// Holds what it is asked at the gate, and panics when it hears of what was refused.
+struct Panics {
+    gate: Gate,
+    called: Mutex<Sender<()>>,
+}
+
+impl Handler for Panics {
+    fn admit(&self, _request: &request::Parts, _info: &ConnectionInfo) -> Admission {
+        Admission::Queue(LANE)
+    }
+
+    fn handle(&self, exchange: Exchange) {
+        self.called.lock().expect("not poisoned").send(()).expect("the test listens");
+        blocking(|| self.gate.wait());
+        exchange.responder.send(http::Response::new(Full::new(Bytes::from_static(b"served"))));
+    }
+
+    fn refused(&self, _refused: Refused<'_>) -> Option<Told> {
+        panic!("this panic belongs to the test");
+    }
+}
+
+#[test]
+fn a_panic_about_a_request_whose_client_has_gone_costs_no_worker() {
+    let (called, calls) = signals();
+    let gate = Gate::default();
+    let server = start_handler(server().max_workers(1), Panics { gate: gate.clone(), called: Mutex::new(called) });
+    let mut held = ask(&server, "/");
+    calls.next();
+    drop(ask(&server, "/"));
+    let mut other = ask(&server, "/");
+    gate.open();
+    assert_eq!(held.answer().text(), "served");
+    assert_eq!(other.answer().text(), "served");
+    assert!(server.into_handle().shutdown(support::PATIENCE).is_none());
 }

@@ -42,9 +42,7 @@ fn serve(root: &Path, request: &Request) -> io::Result<Response> {
     let length = match fs::metadata(&path) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
         Ok(_) => return Ok(StatusCode::NOT_FOUND.into_response()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(StatusCode::NOT_FOUND.into_response());
-        }
+        Err(error) if is_no_name(&error) => return Ok(StatusCode::NOT_FOUND.into_response()),
         Err(error) => return Err(error),
     };
     let part = if request.method() == Method::GET { range::part(request.headers(), length) } else { Part::Whole };
@@ -69,6 +67,12 @@ fn serve(root: &Path, request: &Request) -> io::Result<Response> {
     }
     *response.status_mut() = status;
     Ok(response)
+}
+
+/// There is no file of that name, or there can be none.
+fn is_no_name(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename)
 }
 
 fn header(text: String) -> io::Result<HeaderValue> {
@@ -169,6 +173,7 @@ mod tests {
             "/x/../../Cargo.toml",
             "/index.html/x",
             "/missing",
+            &format!("/{}", "x".repeat(3000)),
         ] {
             assert_eq!(ask(path).status(), 404, "{path}");
         }

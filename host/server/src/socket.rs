@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
 use crate::http::ConnectionInfo;
 
@@ -15,6 +15,11 @@ use crate::http::ConnectionInfo;
 /// on Linux, of which a third must be free before there is room again: a client that reads steadily would look as if it took nothing.
 #[cfg(target_os = "linux")]
 const UNSENT: u32 = 128 * 1024;
+
+/// When a peer of which nothing is heard is asked for a sign of life, how often, and how many times. One that has closed its connection, and
+/// not just its side of it, is not there any more to give one (Linux: a minute after it has); a handler that writes nothing would never know.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(45)).with_interval(Duration::from_secs(15)).with_retries(4);
 
 /// A socket that accepts others.
 #[derive(Debug)]
@@ -34,7 +39,11 @@ impl Listening {
     /// Makes it non-blocking.
     pub(crate) fn tcp(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        // What it accepts has it from there. Not every kernel knows it (gVisor's does not).
+        // What it accepts has both from there.
+        if let Err(error) = SockRef::from(&listener).set_tcp_keepalive(&KEEPALIVE) {
+            log::debug!("peers that are gone cannot be told from silent ones: {error}");
+        }
+        // Not every kernel knows it (gVisor's does not).
         #[cfg(target_os = "linux")]
         if let Err(error) = SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT) {
             log::debug!("what is unsent of a connection cannot be bounded: {error}");

@@ -181,3 +181,22 @@ fn clients_that_go_away_before_their_answer_leave_no_descriptor_behind() {
         assert_eq!(first.get("/").text(), "hello");
     });
 }
+
+/// In the kernel's table the second number of `tr tm->when` is 02 for a timer that is keepalive's (proc_net_tcp.txt).
+#[cfg(target_os = "linux")]
+#[test]
+fn connections_have_keepalive() {
+    let server = start(server(), |_req, _info| Response::new(Body::new("served")));
+    let mut client = server.connect();
+    assert_eq!(client.get("/").text(), "served");
+    let hex = |port: u16| format!("{port:04X}");
+    let (here, there) = (hex(server.addr.port()), hex(client.stream_mut().local_addr().expect("connected").port()));
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux has it");
+    let is_ours = |row: &&str| {
+        let ends: Vec<&str> =
+            row.split_whitespace().take(3).filter_map(|end| end.rsplit_once(':')).map(|(_, port)| port).collect();
+        ends.ends_with(&[&*here, &*there])
+    };
+    let row = table.lines().find(is_ours).expect("the server's end");
+    assert_eq!(row.split_whitespace().nth(5).map(|timer| &timer[..2]), Some("02"), "{row}");
+}

@@ -93,6 +93,12 @@ pub enum OperatorError {
     /// The host is about to end.
     #[error("the host is stopping")]
     Stopping,
+    /// An upgrade has come in between.
+    #[error("the host was replaced meanwhile by process {pid}, which knows nothing of this: try again")]
+    Replaced {
+        /// The host that serves now.
+        pid: u32,
+    },
     /// The Cargo package could not be built.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -177,7 +183,7 @@ impl OperatorError {
             | Self::NothingToReload
             | Self::Upgrading { .. }
             | Self::Upgrade { .. } => Refusal::Conflict,
-            Self::Stopping | Self::Build(BuildError::Cancelled { .. }) => Refusal::Stopping,
+            Self::Stopping | Self::Replaced { .. } | Self::Build(BuildError::Cancelled { .. }) => Refusal::Stopping,
             Self::Build(_)
             | Self::Load(_)
             | Self::Probe { .. }

@@ -309,7 +309,7 @@ fn a_swap_to_what_is_live_already_is_refused_by_a_host_that_has_been_replaced_me
         (upgrade.join().expect("does not panic"), swap.join().expect("does not panic"))
     });
     replaced.has_upgraded(&upgraded);
-    swapped.expect_complaint(1, &["the host is stopping"]);
+    swapped.expect_complaint(1, &["the host was replaced meanwhile by process", "try again"]);
     assert_eq!((replaced.get(), replaced.recorded()), (version(1), String::new()));
     replaced.stop();
 }

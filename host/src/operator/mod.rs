@@ -338,6 +338,8 @@ impl Operator {
     /// Tells why something was not done; clears up after what was.
     fn told(&self, name: &str, done: Result<Receipt, OperatorError>) -> Result<Receipt, OperatorError> {
         self.collect();
+        // Whatever failed, it failed because of that, or has to be said to the other one.
+        let done = done.map_err(|error| self.successor().map_or(error, |pid| OperatorError::Replaced { pid }));
         if let Err(error) = &done {
             self.tell_failed(name, error);
         }

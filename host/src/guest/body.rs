@@ -90,10 +90,15 @@ impl Pipe {
     /// Sets how the body ends, unless that is settled, and tells the reader.
     fn end(&self, end: End) {
         let mut state = self.lock();
-        // What nobody reads any more cannot be broken off.
-        if matches!(state.end, End::Open) && !(state.closed && matches!(end, End::Broken)) {
+        let end = match end {
             // With all the bytes that were promised there is nothing left to break.
-            state.end = if matches!(end, End::Broken) && state.is_whole() { End::Finished(None) } else { end };
+            End::Broken if state.is_whole() => End::Finished(None),
+            // What nobody reads any more cannot be broken off.
+            End::Broken if state.closed => End::Open,
+            end => end,
+        };
+        if matches!(state.end, End::Open) {
+            state.end = end;
         }
         let reader = state.reader.take();
         drop(state);

@@ -46,12 +46,27 @@ const MOST_OWED: Nanos = 1_000_000_000;
 /// Time that seats were held for.
 pub(crate) type Nanos = u64;
 
+/// A request that is expected to hold its seat for longer is slow. Polls take less, nearly all.
+const SLOW_REQUEST: Nanos = 50_000;
+
 /// A request's lane, and what was known of it when the request was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Turn {
     pub(crate) lane: u64,
     /// How long requests of the lane hold a seat, by the average, before they wait or end; 0 while that is not known.
     pub(crate) expected: Nanos,
+}
+
+impl Turn {
+    /// While it runs, somebody else has to watch the reactor.
+    pub(crate) fn is_slow(self) -> bool {
+        self.expected > SLOW_REQUEST
+    }
+
+    /// Polls that take as long.
+    pub(crate) fn polls(self) -> u64 {
+        self.expected / SLOW_REQUEST
+    }
 }
 
 /// What may be started, as far as all lanes are concerned.
@@ -109,11 +124,32 @@ pub(crate) struct Lanes<R, B> {
     queued: usize,
 }
 
+/// The virtual time of those that share something by what they have used: what the one had used that was last in turn.
+#[derive(Clone, Copy, Default)]
+struct VirtualTime(Nanos);
+
+impl VirtualTime {
+    /// One has something to do from now on. Who had nothing has saved nothing up.
+    fn begin(self, used: &mut Nanos) {
+        *used = self.0.max(*used);
+    }
+
+    /// It is in turn, and pays so much in advance.
+    fn seat(&mut self, used: &mut Nanos, price: Nanos) {
+        self.0 = self.0.max(*used);
+        *used += price;
+    }
+
+    /// It has held its seat for so long, and paid for so much of that.
+    fn pay(self, used: &mut Nanos, held: Nanos, paid: Nanos) {
+        *used = used.saturating_add(held).saturating_sub(paid).min(self.0 + MOST_OWED);
+    }
+}
+
 /// The lanes that have something to do.
 struct Line {
     claims: Vec<Claim>,
-    /// What the lane had used that was last in turn.
-    now: Nanos,
+    now: VirtualTime,
     /// While so many of a lane had to give way, nothing of it is started, or there would be ever more of them.
     most_long: usize,
 }
@@ -128,9 +164,9 @@ struct Queue<R, B> {
     /// Whether a new one was the last that was short.
     was_new: bool,
     used: Nanos,
-    /// Of each kind what its stretches have used, counted as lanes are among each other; and what the one had used that was last in turn.
+    /// Of each kind what its stretches have used, counted as lanes are among each other.
     shares: [Nanos; 2],
-    now: Nanos,
+    now: VirtualTime,
     /// How long a stretch takes.
     average: [Nanos; 2],
 }
@@ -159,7 +195,7 @@ impl<R, B> Queue<R, B> {
             was_new: false,
             used: 0,
             shares: [0; 2],
-            now: 0,
+            now: VirtualTime::default(),
             average: [0; 2],
         }
     }
@@ -203,17 +239,15 @@ impl Line {
             queue.was_new = next == Next::New;
         }
         let price = queue.average[kind as usize].max(1);
-        self.now = self.now.max(queue.used);
-        queue.used += price;
-        queue.now = queue.now.max(queue.shares[kind as usize]);
-        queue.shares[kind as usize] += price;
+        self.now.seat(&mut queue.used, price);
+        queue.now.seat(&mut queue.shares[kind as usize], price);
         self.update(lane, queue);
     }
 
-    /// Brings the lane's claim in line with its queue. What had nothing to do until now has saved nothing up.
+    /// Brings the lane's claim in line with its queue.
     fn update<R, B>(&mut self, lane: u64, queue: &mut Queue<R, B>) {
         let new = queue.may_start(self.most_long);
-        let back = [0, 1].map(|kind| !queue.returning[kind].is_empty());
+        let back = queue.returning.each_ref().map(|returning| !returning.is_empty());
         let at = self.claims.iter().position(|claim| claim.lane == lane);
         if !new && back == [false; 2] {
             if let Some(at) = at {
@@ -224,17 +258,18 @@ impl Line {
         let (had_short, had_long) = match at.map(|at| &self.claims[at]) {
             Some(before) => (before.new || before.back[0], before.back[1]),
             None => {
-                queue.used = queue.used.max(self.now);
+                self.now.begin(&mut queue.used);
                 (false, false)
             }
         };
         let [short, long] = &mut queue.shares;
         if !had_short {
-            *short = queue.now.max(*short);
+            queue.now.begin(short);
         }
         if !had_long {
+            queue.now.begin(long);
             // What had to give way goes on after what is short: or it would be next itself.
-            *long = queue.now.max(*short).max(*long);
+            *long = (*short).max(*long);
         }
         let is_kept = queue.started < queue.kept;
         let claim =
@@ -248,7 +283,7 @@ impl Line {
 
 impl<R, B> Lanes<R, B> {
     pub(crate) fn new(most_long: usize) -> Self {
-        let line = Line { claims: Vec::new(), now: 0, most_long };
+        let line = Line { claims: Vec::new(), now: VirtualTime::default(), most_long };
         Self { lanes: HashMap::new(), many: FEW, line, queued: 0 }
     }
 
@@ -320,9 +355,8 @@ impl<R, B> Lanes<R, B> {
                 held
             }
         };
-        let pay = |used: Nanos, now: Nanos| used.saturating_add(held).saturating_sub(paid).min(now + MOST_OWED);
-        queue.used = pay(queue.used, self.line.now);
-        queue.shares[kind as usize] = pay(queue.shares[kind as usize], queue.now);
+        self.line.now.pay(&mut queue.used, held, paid);
+        queue.now.pay(&mut queue.shares[kind as usize], held, paid);
         self.line.update(lane, queue);
     }
 

@@ -13,12 +13,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::lanes::{Held, Kind, Lane, Lanes, Nanos, Next, Room, Turn};
+use crate::lanes::{Held, Kind, Lane, Lanes, Next, Room, Turn};
 use crate::parker::Parker;
 use crate::sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, MutexGuard, Ordering, lock};
-
-/// Before a request that is expected to hold its seat for longer, somebody else is called to watch the reactor. Polls take less, nearly all.
-pub(crate) const SLOW_REQUEST: Nanos = 50_000;
 
 /// Bounds that never change.
 #[derive(Clone, Copy, Debug)]
@@ -221,7 +218,7 @@ struct State<T, R> {
     threads: usize,
     polling: Polling,
     /// Polls that go before the next request to be started: after one that was slow there may be many.
-    polls_due: Nanos,
+    polls_due: u64,
     /// A worker has been called and has not looked at the queue yet; never more than one at a time.
     arriving: bool,
     relief: bool,
@@ -323,7 +320,7 @@ impl<T, R> Seats<T, R> {
         }
         self.settle(&mut s, role);
         if let Some(step) = self.choose(&mut s, me, role, pace, polled) {
-            let is_slow = matches!(&step, Step::Request(_, turn) if turn.expected > SLOW_REQUEST);
+            let is_slow = matches!(&step, Step::Request(_, turn) if turn.is_slow());
             let unwatched = is_slow && s.polling == Polling::Nobody;
             let call = match step {
                 // Polls may follow each other for ever: those that return need not wait for the end of them.
@@ -390,7 +387,7 @@ impl<T, R> Seats<T, R> {
         if may_start && let Some((request, turn)) = s.requests.start(self.room(s)) {
             s.running += 1;
             s.open += 1;
-            s.polls_due = turn.expected / SLOW_REQUEST;
+            s.polls_due = turn.polls();
             me.run(turn.lane, Kind::Short);
             return Some(Step::Request(request, turn));
         }

@@ -21,7 +21,7 @@ use crate::lanes::{Held, Nanos};
 use crate::monitor::TICK;
 use crate::reactor::Reactor;
 use crate::run_state::RunState;
-use crate::seats::{Bounds, Call, Done, Member, Pace, Role, SLOW_REQUEST, Seats, Step};
+use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
 use crate::slot::{Gone, Slot};
 use crate::sync::lock;
 use crate::timer::{Millis, TimerKey};
@@ -470,7 +470,7 @@ impl Workers {
                         held_for = 0;
                     }
                     let time = self.run_request(&me, request, turn.expected);
-                    tasks = if time.is_long() { TASKS_PER_POLL } else { tasks + 1 + turn.expected / SLOW_REQUEST };
+                    tasks = if time.is_long() { TASKS_PER_POLL } else { tasks + 1 + turn.polls() };
                     held += 1;
                     Done::Request(time)
                 }

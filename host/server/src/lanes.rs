@@ -49,6 +49,10 @@ pub(crate) type Nanos = u64;
 /// A request that is expected to hold its seat for longer is slow. Polls take less, nearly all.
 const SLOW_REQUEST: Nanos = 50_000;
 
+/// No stretch is expected to take longer: where others want a seat it has to give way sooner. One that took seconds while nobody did says nothing
+/// of the next.
+const MOST_EXPECTED: Nanos = 10_000_000;
+
 /// A request's lane, and what was known of it when the request was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Turn {
@@ -63,7 +67,12 @@ impl Turn {
         self.expected > SLOW_REQUEST
     }
 
-    /// Polls that take as long.
+    /// Whether to read the clock for it in any case: nothing is known of its lane, or it takes so long that this is nothing beside it.
+    pub(crate) fn is_timed(self) -> bool {
+        self.expected == 0 || self.is_slow()
+    }
+
+    /// Polls that take at most as long.
     pub(crate) fn polls(self) -> u64 {
         self.expected / SLOW_REQUEST
     }
@@ -351,7 +360,8 @@ impl<R, B> Lanes<R, B> {
             Held::Unknown => paid,
             Held::Long(held) => held,
             Held::Sample(held) => {
-                *average = if paid == 0 { held } else { paid - paid / 8 + held / 8 };
+                let sample = held.min(MOST_EXPECTED);
+                *average = if paid == 0 { sample } else { paid - paid / 8 + sample / 8 };
                 held
             }
         };
@@ -475,8 +485,28 @@ mod tests {
         run(&mut lanes, [100_000_000, 100_000_000], 20);
         let (id, turn) = lanes.start(Room::Anything).expect("there are more");
         lanes.pay(turn.lane, Kind::Short, Held::Long(u64::MAX / 2));
-        let others = std::iter::from_fn(|| lanes.start(Room::Anything)).take_while(|(other, _)| *other != id);
-        assert!((9..=12).contains(&others.count()), "one second of the other's");
+        let others = std::iter::from_fn(|| {
+            let (other, turn) = lanes.start(Room::Anything)?;
+            lanes.pay(turn.lane, Kind::Short, Held::Sample(100_000_000));
+            Some(other)
+        });
+        assert!((9..=12).contains(&others.take_while(|other| *other != id).count()), "one second of the other's");
+    }
+
+    #[test]
+    fn what_took_long_once_is_not_expected_to_again() {
+        let mut lanes = Lanes::new(1);
+        run(&mut lanes, [10_000_000_000, 25_000], 1);
+        let [once_long, short] = run(&mut lanes, [25_000, 25_000], 50);
+        assert_eq!((once_long, short), (0, 50), "it pays for that one");
+        let mut lanes = Lanes::new(1);
+        run(&mut lanes, [10_000_000_000, 10_000_000_000], 2);
+        let (_, turn) = lanes.start(Room::Anything).expect("there are more");
+        assert!(turn.is_timed() && turn.polls() <= 200, "{turn:?}");
+        lanes.pay(turn.lane, Kind::Short, Held::Sample(25_000));
+        run(&mut lanes, [25_000, 25_000], 100);
+        let (_, turn) = lanes.start(Room::Anything).expect("there are more");
+        assert!(!turn.is_slow() && !turn.is_timed(), "{turn:?}");
     }
 
     #[test]

@@ -217,7 +217,7 @@ struct State<T, R> {
     waiting: usize,
     threads: usize,
     polling: Polling,
-    /// Polls that go before the next request to be started: after one that was slow there may be many.
+    /// Polls that go before the next request to be started, if there are so many: after one that was slow there may be.
     polls_due: u64,
     /// A worker has been called and has not looked at the queue yet; never more than one at a time.
     arriving: bool,
@@ -234,6 +234,13 @@ impl<T, R> State<T, R> {
         self.seated += 1;
         self.running += 1;
         member.run(member.lane(), kind);
+    }
+
+    /// Whoever comes back next goes on, if it is the turn of somebody who does.
+    fn resume(&mut self, room: Room) -> Call {
+        let Some((member, kind)) = self.requests.resume(room) else { return Call::Nobody };
+        self.seat(&member, kind);
+        Call::Member(member)
     }
 
     fn wake_poller(&mut self) -> Call {
@@ -322,9 +329,11 @@ impl<T, R> Seats<T, R> {
         if let Some(step) = self.choose(&mut s, me, role, pace, polled) {
             let is_slow = matches!(&step, Step::Request(_, turn) if turn.is_slow());
             let unwatched = is_slow && s.polling == Polling::Nobody;
+            // Polls may follow each other for ever: those that return need not wait for the end of them.
+            let is_next_poll = polled && matches!(step, Step::Poll(_));
+            let beside = if is_next_poll { self.seat_beside_polls(&mut s) } else { Call::Nobody };
             let call = match step {
-                // Polls may follow each other for ever: those that return need not wait for the end of them.
-                Step::Poll(_) if polled && self.returnable(&s) => self.seat_next(&mut s),
+                _ if !matches!(beside, Call::Nobody) => beside,
                 // The poller need not be woken by itself, for work that it may not do.
                 Step::React { .. } if self.has_work(&s) => self.call_one(&mut s),
                 Step::React { .. } => Call::Nobody,
@@ -364,7 +373,7 @@ impl<T, R> Seats<T, R> {
 
     /// Polls and requests take turns: a poll is short, frees memory, answers clients and wakes guests; a request that a poll has
     /// just brought is best run while what it touches is in the cache. After a request that was expected to be slow polls have their turn for
-    /// as long. `polled`: the last step was a poll.
+    /// as long, before what is new and not before what returns. `polled`: the last step was a poll.
     fn choose(
         &self,
         s: &mut State<T, R>,
@@ -429,9 +438,15 @@ impl<T, R> Seats<T, R> {
 
     /// Whoever comes back next goes on; the caller has seen that it is the turn of somebody who does.
     fn seat_next(&self, s: &mut State<T, R>) -> Call {
-        let Some((member, kind)) = s.requests.resume(self.room(s)) else { return Call::Nobody };
-        s.seat(&member, kind);
-        Call::Member(member)
+        let room = self.room(s);
+        s.resume(room)
+    }
+
+    /// Whoever comes back next goes on if it is the turn of somebody who does, or of something new that has to wait for polls.
+    fn seat_beside_polls(&self, s: &mut State<T, R>) -> Call {
+        let waits_for_polls = s.polls_due > 0 && !s.polls.is_empty();
+        let room = if waits_for_polls { Room::Nothing } else { self.room(s) };
+        if s.running < self.bounds.running() { s.resume(room) } else { Call::Nobody }
     }
 
     fn has_work(&self, s: &State<T, R>) -> bool {
@@ -591,10 +606,9 @@ impl<T, R> Seats<T, R> {
         }
         member.go(RETURNING);
         s.requests.come_back(member.lane(), member.clone(), Kind::Short);
-        match self.turn(s) {
-            Some(Next::Back(_)) => self.seat_next(s),
-            Some(Next::New) => self.call_or_wake(s),
-            None => Call::Nobody,
+        match self.seat_beside_polls(s) {
+            Call::Nobody if self.startable(s) => self.call_or_wake(s),
+            call => call,
         }
     }
 

@@ -17,7 +17,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::exchange::{Queued, panic_text};
-use crate::lanes::{Held, Nanos};
+use crate::lanes::{Held, Nanos, Turn};
 use crate::monitor::TICK;
 use crate::reactor::Reactor;
 use crate::run_state::RunState;
@@ -147,8 +147,7 @@ pub(crate) struct Running {
     /// When it last got its seat; to the nanosecond, if that time is one of those that are measured.
     pub(crate) since: Millis,
     timed: Option<Instant>,
-    /// What it was expected to take; 0 if nothing was known.
-    expected: Nanos,
+    turn: Turn,
     /// Its worker has given up its seat: it does not compute.
     pub(crate) waits: bool,
 }
@@ -166,8 +165,8 @@ impl Running {
 }
 
 impl Work {
-    fn begin(&mut self, workers: &Workers, slot: Arc<Slot>, expected: Nanos) {
-        self.running = Some(Running { slot, since: 0, timed: None, expected, waits: true });
+    fn begin(&mut self, workers: &Workers, slot: Arc<Slot>, turn: Turn) {
+        self.running = Some(Running { slot, since: 0, timed: None, turn, waits: true });
         self.go_on(workers);
     }
 
@@ -175,9 +174,8 @@ impl Work {
     pub(crate) fn go_on(&mut self, workers: &Workers) {
         let Some(running) = &mut self.running else { return };
         self.stretches = self.stretches.wrapping_add(1);
-        // The first of a lane is measured too.
-        let is_measured = running.expected == 0 || self.stretches.is_multiple_of(TIMED);
-        running.timed = is_measured.then(Instant::now);
+        let is_timed = running.turn.is_timed() || self.stretches.is_multiple_of(TIMED);
+        running.timed = is_timed.then(Instant::now);
         running.since = workers.reactor.timers.recent();
         running.waits = false;
     }
@@ -469,7 +467,7 @@ impl Workers {
                     if held == 0 {
                         held_for = 0;
                     }
-                    let time = self.run_request(&me, request, turn.expected);
+                    let time = self.run_request(&me, request, turn);
                     tasks = if time.is_long() { TASKS_PER_POLL } else { tasks + 1 + turn.polls() };
                     held += 1;
                     Done::Request(time)
@@ -522,12 +520,12 @@ impl Workers {
     }
 
     /// Says how long it held its seat at last.
-    fn run_request(self: &Arc<Self>, me: &Arc<Worker>, request: Box<Queued>, expected: Nanos) -> Held {
+    fn run_request(self: &Arc<Self>, me: &Arc<Worker>, request: Box<Queued>, turn: Turn) -> Held {
         self.wake_monitor();
         let slot = request.slot().clone();
         let holds = {
             let mut work = lock(&me.work);
-            work.begin(self, slot.clone(), expected);
+            work.begin(self, slot.clone(), turn);
             !work.held.is_empty()
         };
         if holds {

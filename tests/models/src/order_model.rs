@@ -143,3 +143,36 @@ fn after_a_slow_request_polls_have_their_turn_for_as_long() {
         assert_eq!(order, [10, 1, 11, 2, 12, 13, 14, 3]);
     });
 }
+
+/// Rules 4 and 6: who returns does not wait behind something new that has to wait for polls.
+#[test]
+fn while_what_is_new_waits_for_polls_what_returns_goes_on() {
+    explore(|| {
+        let seats = Seats::new(Bounds { seats: 1, open: 8, queued: 8 });
+        let (mut waits, mut busy) = (Worker::new(), Worker::new());
+        assert!(matches!(seats.first(), Call::Start(_)));
+        let _ = request(&seats, 1);
+        assert!(matches!(waits.next(&seats, Done::Arrived, false), (Step::Request(1, _), _)));
+        for id in [2, 3] {
+            let _ = request(&seats, id);
+        }
+        for task in [10, 11, 12, 13] {
+            assert!(seats.push(task, true).is_ok());
+        }
+        assert!(matches!(seats.leave(&waits.member, true, Held::Sample(150_000)), Call::Start(_)));
+        let mut steps = vec![busy.next(&seats, Done::Arrived, false).0, busy.next(&seats, Done::Polled, false).0];
+        steps.push(busy.next(&seats, ended(), false).0);
+        // The second time it is the turn of what is new.
+        for _ in 0..2 {
+            assert!(waits.is(&seats.wake(&waits.member)));
+            waits.member.take_woken();
+            assert!(matches!(seats.leave(&waits.member, true, Held::Unknown), Call::Nobody));
+        }
+        steps.extend((0..3).map(|_| busy.next(&seats, Done::Polled, false).0));
+        let order = steps.into_iter().map(|step| match step {
+            Step::Poll(task) | Step::Request(task, _) => task,
+            step => panic!("{step:?}"),
+        });
+        assert_eq!(order.collect::<Vec<_>>(), [10, 2, 11, 12, 13, 3]);
+    });
+}

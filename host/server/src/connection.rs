@@ -193,7 +193,13 @@ impl Connection {
                     },
                 );
             }
-            Protocol::Http1(http) => Pin::new(http.as_mut()).poll(cx),
+            Protocol::Http1(http) => {
+                let mut http = Pin::new(http.as_mut());
+                if self.link.ends_with_request() {
+                    http.as_mut().graceful_shutdown();
+                }
+                http.poll(cx)
+            }
             Protocol::Http2(http) => Pin::new(http.as_mut()).poll(cx),
             Protocol::Lingering { read, .. } => return self.linger(read),
             Protocol::Closed => return Moved::Closed,
@@ -478,9 +484,14 @@ impl Connection {
         // hyper has answered what could be answered: 400, 414 or 431.
         if error.is_parse() {
             log::info!("{}: refused a malformed request: {error}", self.peer());
-            self.link.note(Event::Malformed);
-        } else {
-            log::debug!("{}: connection ended: {error}", self.peer());
+            return self.link.note(Event::Malformed);
+        }
+        log::debug!("{}: connection ended: {error}", self.peer());
+        // What h2 has ended the connection for by itself.
+        let of_h2 = std::error::Error::source(error).and_then(|error| error.downcast_ref::<h2::Error>());
+        if let Some(reason) = of_h2.filter(|error| error.is_library()).and_then(h2::Error::reason) {
+            let is_flood = reason == h2::Reason::ENHANCE_YOUR_CALM;
+            self.link.note(if is_flood { Event::Flood } else { Event::Malformed });
         }
     }
 

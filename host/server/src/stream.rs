@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use hyper::rt::ReadBufCursor;
 
 use crate::frames::{Frames, GOODBYE};
+use crate::line_ends::LineEnds;
 use crate::link::Link;
 
 /// First gives out what was read to tell the protocol.
@@ -20,12 +21,13 @@ pub(crate) struct Stream {
     /// On HTTP/1: what was read since the last of so many exchanges, in bytes.
     head: usize,
     exchanges: u64,
+    line_ends: LineEnds,
 }
 
 impl Stream {
     pub(crate) fn new(link: Arc<Link>, read_before: Vec<u8>, frames: Option<Frames>) -> Self {
         let exchanges = link.exchanges();
-        Self { link, read_before, frames, head: 0, exchanges }
+        Self { link, read_before, frames, head: 0, exchanges, line_ends: LineEnds::default() }
     }
 
     /// How much the next read may take.
@@ -51,7 +53,13 @@ impl hyper::rt::Read for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let room = this.room();
-        let Self { link, read_before, frames, head, .. } = this;
+        let Self { link, read_before, frames, head, line_ends, .. } = this;
+        let mut follow = |frames: &mut Option<Frames>, bytes: &[u8]| {
+            if frames.is_none() && !link.has_bare_lf() && line_ends.have_bare_lf(bytes) {
+                link.note_bare_lf();
+            }
+            link.follow(frames, bytes)
+        };
         if read_before.is_empty()
             && link.parts.load(Ordering::Relaxed)
             && frames.as_ref().is_some_and(Frames::is_between)
@@ -63,7 +71,7 @@ impl hyper::rt::Read for Stream {
             let length = read_before.len().min(cursor.remaining()).min(room);
             cursor.put_slice(&read_before[..length]);
             *head += length;
-            let followed = link.follow(frames, &read_before[..length]);
+            let followed = follow(frames, &read_before[..length]);
             read_before.drain(..length);
             return Poll::Ready(followed);
         }
@@ -79,7 +87,7 @@ impl hyper::rt::Read for Stream {
         let mut followed = Ok(());
         let read = link.poll_read_with(max, |bytes| {
             cursor.put_slice(bytes);
-            followed = link.follow(frames, bytes);
+            followed = follow(frames, bytes);
         });
         read.map(|read| {
             let n = read?;

@@ -108,7 +108,10 @@ impl Upload {
                     let end = incoming.is_end_stream().then_some(None);
                     match frame.into_data() {
                         Ok(data) => self.hold(data),
-                        Err(frame) => self.trailers = frame.into_trailers().ok(),
+                        Err(frame) => {
+                            self.trailers = frame.into_trailers().ok();
+                            self.distrust_trailers();
+                        }
                     }
                     end
                 }
@@ -130,6 +133,14 @@ impl Upload {
     /// Whether hyper took what follows the body for trailers: it does after a bare LF in place of the last CRLF, and finds none in it.
     pub(crate) fn is_swallowed(&self, trailers: &HeaderMap) -> bool {
         trailers.is_empty() && !self.link.speaks_http2()
+    }
+
+    /// It has trailers. With a bare LF for an empty line hyper takes what follows that for trailers too, up to the next empty line, and no word of
+    /// it is left: so the connection ends, or a request could be lost there and the answers be taken for each other's.
+    fn distrust_trailers(&self) {
+        if self.link.has_bare_lf() {
+            self.link.end_with_request();
+        }
     }
 
     fn hold(&mut self, data: Bytes) {
@@ -174,6 +185,11 @@ impl Upload {
             Source::Open(incoming) => Pin::new(incoming).poll_frame(cx),
             Source::Ended(error) => Poll::Ready(error.take().map(Err)),
         };
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => self.distrust_trailers(),
+            Poll::Ready(None | Some(Err(_))) => self.source = Source::Ended(None),
+            Poll::Pending | Poll::Ready(Some(Ok(_))) => {}
+        }
         if matches!(frame, Poll::Ready(None | Some(Err(_)))) || (self.place.is_some() && self.is_at_end()) {
             self.place = None;
         }
@@ -197,6 +213,10 @@ impl Drop for Upload {
     fn drop(&mut self) {
         self.link.give_ahead(self.data.len());
         if let Source::Open(incoming) = std::mem::replace(&mut self.source, Source::Ended(None)) {
+            // Nobody will see its trailers.
+            if !self.link.speaks_http2() && !incoming.is_end_stream() && incoming.size_hint().exact().is_none() {
+                self.link.end_with_request();
+            }
             discard(incoming, &self.link);
         }
     }

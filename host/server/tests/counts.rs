@@ -17,7 +17,7 @@ use http::StatusCode;
 use http::request::Parts;
 use http_body::Frame;
 use http_body_util::Full;
-use support::frames::{get, ping};
+use support::frames::{get, ping, rst_stream};
 use support::{Client, Gate, PATIENCE, Running, Signals, server, signals, start, start_handler, until};
 
 const SOON: Duration = Duration::from_millis(50);
@@ -85,6 +85,12 @@ fn floods_are_counted() {
     client.send(ping(&[0; 8]).repeat(100));
     client.until_closed();
     counts(&server, Event::Flood, 1);
+    // This one h2 finds, before there is a request.
+    let mut client = Client::connect_http2(server.addr);
+    let reset = |stream| [get(stream, "/"), rst_stream(stream, 8)].concat();
+    client.send((1..101).step_by(2).flat_map(reset).collect::<Vec<_>>());
+    client.until_closed();
+    counts(&server, Event::Flood, 2);
 }
 
 #[test]

@@ -369,8 +369,15 @@ fn chunk_extensions_are_ignored_and_trailers_are_fields() {
         row(
             trailers("a: b\n"),
             "POST / \"abc\" trailer a=\"b\"",
-            "2.2: a bare LF ends the line for the parser of fields, but not for the search for their end: what follows, up to an empty line, is lost and no request is made of it",
+            "2.2: a bare LF ends the line for the parser of fields, but not for the search for their end: what follows, up to an empty line, is lost, and so the connection ends",
         ),
+        row(
+            trailers("a: b\n\nGET /lost HTTP/1.1\r\nhost: test\r\n"),
+            "POST / \"abc\" trailer a=\"b\"",
+            "the same: nobody gets the answer to another's request",
+        ),
+        row(trailers("a: b\r\n\nGET /lost HTTP/1.1\r\nhost: test\r\n"), "POST / \"abc\" trailer a=\"b\"", "the same"),
+        row(trailers("a: b\n\r\nGET /lost HTTP/1.1\r\nhost: test\r\n"), "POST / \"abc\" trailer a=\"b\"", "the same"),
         row(trailers(": b\r\n"), bad, "5: no name"),
         row(
             trailers("a: b\r\n").repeat(2),

@@ -63,6 +63,7 @@ impl Visit {
         self.answered(status);
         self.no_guest(match (why, status) {
             (Event::QueueFull | Event::QueueTimeout | Event::ClientGone, _) => why.name(),
+            (Event::Stopped, _) => FailureKind::Drained.name(),
             // As where a guest is asked first.
             (_, StatusCode::BAD_REQUEST) => FailureKind::BadRequest.name(),
             (_, StatusCode::METHOD_NOT_ALLOWED) => FailureKind::MethodNotAllowed.name(),

@@ -40,6 +40,8 @@ pub enum Event {
     QueueTimeout,
     /// A client went away before its request was started.
     ClientGone,
+    /// The server has ended before a request was started.
+    Stopped,
     /// What a client sent was no request.
     Malformed,
     /// A request was refused for what it is: 400, 405, 413, 431, 501.
@@ -48,7 +50,7 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::MaxConnections,
         Self::MaxConnectionsPerPeer,
         Self::HeadTimeout,
@@ -61,6 +63,7 @@ impl Event {
         Self::QueueFull,
         Self::QueueTimeout,
         Self::ClientGone,
+        Self::Stopped,
         Self::Malformed,
         Self::Refused,
     ];
@@ -80,6 +83,7 @@ impl Event {
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
             Self::ClientGone => "client_gone",
+            Self::Stopped => "stopped",
             Self::Malformed => "malformed",
             Self::Refused => "refused",
         }
@@ -100,7 +104,7 @@ impl Event {
             Self::Flood => "clients are cut, since they send too many HTTP/2 frames that are no part of a request",
             Self::QueueFull => "requests are answered 503, since the queue is full",
             Self::QueueTimeout => "requests are answered 503, since they have waited too long to be started",
-            Self::HandshakeFailed | Self::ClientGone | Self::Malformed | Self::Refused => return None,
+            Self::HandshakeFailed | Self::ClientGone | Self::Stopped | Self::Malformed | Self::Refused => return None,
         })
     }
 }

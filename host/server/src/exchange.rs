@@ -48,8 +48,9 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// The server has refused a request by itself: 400 without a valid `Host`, 405 for CONNECT and TRACE, 413 by the stated length,
-    /// 431 by the number of fields (HTTP/2), 503 from a full queue; or its client has gone before it was started, and 499 reaches nobody. To
-    /// be logged, or to add to the response's head. Called while a connection is polled: it must not block. What hyper refuses (malformed,
+    /// 431 by the number of fields (HTTP/2), 503 from a full queue; or its client has gone before it was started, or the server has ended, and
+    /// 499 or 503 reach nobody. To be logged, or to add to the response's head. Called while a connection is polled: it must not block. A
+    /// panic is contained. What hyper refuses (malformed,
     /// or its head is too large, on HTTP/2 too) and an unfinished head (408) are not requests yet, and are only counted
     /// ([`Handle::counts`](crate::Handle::counts)).
     ///
@@ -71,7 +72,7 @@ pub enum Admission {
 /// A request that the server has refused by itself.
 #[non_exhaustive]
 pub struct Refused<'a> {
-    /// Why: `QueueFull`, `QueueTimeout`, `ClientGone`, or `Refused` for what the request is.
+    /// Why: `QueueFull`, `QueueTimeout`, `ClientGone`, `Stopped`, or `Refused` for what the request is.
     pub why: Event,
     /// How long it has waited to be started, in milliseconds of the clock that time-outs count by.
     pub queued: Duration,
@@ -290,14 +291,18 @@ impl Queued {
 }
 
 impl Drop for Queued {
-    /// Nobody has answered it: its client has gone. Who would have told what became of an answer knows by itself.
+    /// Nobody has answered it: its client has gone, or the server has ended. Who would have told what became of an answer knows by itself.
     fn drop(&mut self) {
         if self.answer.is_none()
             && let Some((request, _open)) = self.asked.take()
         {
-            let (link, response) = (&self.slot.link, status(client_closed_request()));
+            let link = &self.slot.link;
+            let (why, code) = match self.slot.why_gone() {
+                Gone::Stopped => (Event::Stopped, StatusCode::SERVICE_UNAVAILABLE),
+                Gone::Left | Gone::TooSlow => (Event::ClientGone, client_closed_request()),
+            };
             // What it returns tells nobody of an answer, since there is none.
-            let _ = link.refuse(request, response, Event::ClientGone, link.queued_since(self.since));
+            let _ = link.refuse(request, status(code), why, link.queued_since(self.since));
         }
     }
 }

@@ -160,7 +160,7 @@ impl Task for Listener {
     fn run(self: Arc<Self>) {
         let locked = lock(&self.socket);
         let Some(socket) = &*locked else { return };
-        let drains = self.shared.drains();
+        let drains = self.shared.has_told();
         if drains {
             // What has come since the last event is to be found too.
             self.ready.read.set();

@@ -2,6 +2,7 @@
 //! answers for it. (hyper refuses malformed framing and heads that are too large.)
 
 use std::net::Ipv6Addr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::counts::Event;
-use crate::exchange::Refused;
+use crate::exchange::{Refused, panic_text};
 use crate::link::Link;
 use crate::outgoing::Outgoing;
 use crate::told::Told;
@@ -30,7 +31,12 @@ impl Link {
         let (request, _body) = request.into_parts();
         let (mut response, body) = response.into_parts();
         let (info, head) = (self.info(), &mut response);
-        let told = self.handler.refused(Refused { why, queued, request: &request, info, response: head });
+        let refused = Refused { why, queued, request: &request, info, response: head };
+        // Whoever comes here has something else to do, for others too.
+        let told = catch_unwind(AssertUnwindSafe(|| self.handler.refused(refused))).unwrap_or_else(|panic| {
+            log::error!("a handler panicked: {}", panic_text(&*panic));
+            None
+        });
         (http::Response::from_parts(response, body), told)
     }
 

@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     sockets: AtomicUsize,
     /// Set once, by shutdown.
     draining: AtomicBool,
+    /// And then, when all connections have been told.
+    has_told: AtomicBool,
     /// Connections on which all has been said and only the peer's end is waited for.
     lingering: AtomicUsize,
     pub(crate) tally: Tally,
@@ -260,6 +262,7 @@ impl Server {
             connections: AtomicUsize::new(0),
             sockets: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            has_told: AtomicBool::new(false),
             lingering: AtomicUsize::new(0),
             tally: Tally::default(),
             full: AtomicBool::new(false),
@@ -296,6 +299,11 @@ impl Shared {
     /// Whether it ends with what it is at.
     pub(crate) fn drains(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Whether all its connections know that.
+    pub(crate) fn has_told(&self) -> bool {
+        self.has_told.load(Ordering::SeqCst)
     }
 
     /// Takes over a connection that was accepted.
@@ -485,8 +493,9 @@ impl Handle {
         let workers = &self.shared.workers;
         let until = Instant::now() + drain;
         self.shared.draining.store(true, Ordering::SeqCst);
-        // Who finds that nobody listens any more finds that its connections have been told.
         workers.reactor.tasks().into_iter().for_each(|task| task.drain());
+        // Who finds that nobody listens any more finds that its connections have been told.
+        self.shared.has_told.store(true, Ordering::SeqCst);
         self.shared.listeners().iter().for_each(|listener| listener.resume());
         let mut look = Instant::now() + QUIET;
         while !self.all_said() && Instant::now() < until {

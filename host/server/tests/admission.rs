@@ -8,7 +8,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use astra_server::{Admission, Bytes, ConnectionInfo, Cut, Exchange, Handler, Lane, Refused, Told, blocking};
+use astra_server::{Admission, Bytes, ConnectionInfo, Cut, Event, Exchange, Handler, Lane, Refused, Told, blocking};
 use http::request;
 use http_body_util::Full;
 use support::frames::{get, post, rst_stream};
@@ -153,6 +153,24 @@ fn requests_whose_clients_go_away_before_they_are_started_are_told() {
 }
 
 #[test]
+fn requests_that_are_not_started_before_the_server_ends_are_told_and_their_clients_not_blamed() {
+    let Started { server, gate, calls, refused, .. } = start(server());
+    let _held = ask(&server, "/held");
+    calls.next();
+    let _queued = ask(&server, "/held/queued");
+    assert_eq!(server.connect().get("/else").text(), "/else");
+    let stopping = server.counters();
+    std::thread::scope(|scope| {
+        let stop = scope.spawn(|| server.into_handle().shutdown(Duration::ZERO));
+        assert_eq!(refused.next(), ("/held/queued".to_owned(), 503));
+        let counts = stopping.counts().expect("it has not ended");
+        assert_eq!((counts.of(Event::Stopped), counts.of(Event::ClientGone)), (1, 0));
+        gate.open();
+        assert_eq!(stop.join().expect("no panic"), Some(1));
+    });
+}
+
+#[test]
 fn an_upload_that_goes_away_before_it_is_started_is_told() {
     let Started { server, gate, calls, refused, .. } = start(server().max_workers(2));
     // It has the one place that there is for a body that has not ended.
@@ -227,5 +245,21 @@ fn a_panic_about_a_request_whose_client_has_gone_costs_no_worker() {
     gate.open();
     assert_eq!(held.answer().text(), "served");
     assert_eq!(other.answer().text(), "served");
+    assert!(server.into_handle().shutdown(support::PATIENCE).is_none());
+}
+
+#[test]
+fn a_panic_about_what_is_refused_costs_no_answer() {
+    let (called, calls) = signals();
+    let gate = Gate::default();
+    let handler = Panics { gate: gate.clone(), called: Mutex::new(called) };
+    let server = start_handler(server().max_workers(1).queue(9, Duration::from_millis(100)), handler);
+    let mut held = ask(&server, "/");
+    calls.next();
+    // Refused in one go.
+    let mut late: Vec<Client> = (0..3).map(|_| ask(&server, "/")).collect();
+    assert!(late.iter_mut().all(|client| client.answer().status == 503));
+    gate.open();
+    assert_eq!(held.answer().text(), "served");
     assert!(server.into_handle().shutdown(support::PATIENCE).is_none());
 }

@@ -38,6 +38,8 @@ fn serve(root: &Path, request: &Request) -> io::Result<Response> {
     };
     if path.is_dir() {
         path.push("index.html");
+    } else if request.uri().path().ends_with('/') {
+        return Ok(StatusCode::NOT_FOUND.into_response());
     }
     let length = match fs::metadata(&path) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
@@ -69,10 +71,10 @@ fn serve(root: &Path, request: &Request) -> io::Result<Response> {
     Ok(response)
 }
 
-/// There is no file of that name, or there can be none.
+/// There is no file of that name, or there can be none, or it is a link to what was not granted.
 fn is_no_name(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound};
-    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename)
+    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename | PermissionDenied)
 }
 
 fn header(text: String) -> io::Result<HeaderValue> {
@@ -171,6 +173,7 @@ mod tests {
             "/%2e%2e/Cargo.toml",
             "/..%2fCargo.toml",
             "/x/../../Cargo.toml",
+            "/index.html/",
             "/index.html/x",
             "/missing",
             &format!("/{}", "x".repeat(3000)),

@@ -61,6 +61,14 @@ impl std::fmt::Display for Compiled {
 }
 
 impl LoadedModule {
+    /// Checks the module in a file and makes it ready to serve, compiling it here and now.
+    ///
+    /// # Errors
+    /// It cannot be served; the error says why and what to do.
+    pub fn open(engine: &Engine, path: &Path) -> Result<Self, LoadError> {
+        Self::load(engine, ModuleFile::read(path)?, false, None)
+    }
+
     /// Checks a module and makes it ready to serve. `trust_precompiled` also accepts machine code, which cannot be
     /// checked: the operator vouches for it. `compiler` compiles in a process of its own, this one does if there is none.
     ///

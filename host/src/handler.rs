@@ -212,6 +212,14 @@ impl Handler {
         self.canary.as_ref().map_or(Ok(()), |canary| Err(has_canary(canary)))
     }
 
+    /// What is on trial, and how long it is.
+    pub(crate) fn trial(&self) -> Option<String> {
+        let canary = self.canary.as_ref().map(|canary| format!("has a canary, r{}", canary.revision.number));
+        let trial =
+            canary.or_else(|| self.guards.first().map(|guard| format!("has a guard that {}", guard.status())))?;
+        Some(format!("handler `{}` {trial}", self.name))
+    }
+
     fn draining<'a>(&'a self, farewells: &'a [Farewell]) -> impl Iterator<Item = &'a Arc<Revision>> {
         let draining = farewells.iter().filter_map(Farewell::draining);
         draining.filter(|revision| Arc::ptr_eq(&revision.handler, &self.name))

@@ -455,7 +455,11 @@ fn new_imports_are_shown_and_can_be_refused() {
     assert!(receipt.new_imports.iter().any(|import| import.starts_with("wasi:filesystem/types@")), "{receipt}");
 
     drop(host);
-    let refusing = self::host(&scratch, |handler| handler.new_imports = NewImports::Refuse);
+    let refusing = self::host(&scratch, |handler| {
+        handler.new_imports = NewImports::Refuse;
+        // Nobody asks it: of what is refused nothing runs.
+        handler.probe = probe("/sleep?ms=3600000", Duration::from_millis(1));
+    });
     assert!(matches!(swap(refusing.operator(), &module), Err(OperatorError::NewImports { from: 1, .. })));
 }
 

@@ -325,7 +325,7 @@ fn while_a_new_host_gets_ready_drains_end_and_what_fails_is_taken_back_when_it_h
     replaced.json(&["swap", "app", &two, "--no-wait"]);
     replaced.configure(&(guard.to_owned() + &handler("broken", &build.broken)));
     thread::scope(|scope| {
-        let upgrade = scope.spawn(|| replaced.operate(&["upgrade"]));
+        let upgrade = scope.spawn(|| replaced.operate(&["upgrade", "--force"]));
         build.begun(&replaced.first);
         assert_eq!(replaced.first.get(Http::One, "/trap").status, 500);
         drop(running);
@@ -336,6 +336,29 @@ fn while_a_new_host_gets_ready_drains_end_and_what_fails_is_taken_back_when_it_h
     });
     replaced.first.stderr_with("rolled back, r1 serves");
     assert_eq!(replaced.get(), version(1));
+    replaced.stop();
+}
+
+#[test]
+fn what_is_on_trial_is_not_set_free_by_an_upgrade() {
+    let (mut replaced, _) = Replaced::start_file("guard = { window = '1h', min_requests = 1000 }\n");
+    let two = version_file(&replaced.scratch, 2).display().to_string();
+    let refused = |replaced: &Replaced, what: &str| {
+        replaced.operate(&["upgrade"]).expect_complaint(1, &["serves on", "handler `app`", what, "--force"]);
+        // Nor by a process that was not asked for.
+        let asks = Setup::run(replaced.scratch.join("astra.toml")).no_listen();
+        let asks = asks.flag("--take-over", replaced.scratch.join("control")).end();
+        asks.expect_complaint(1, &["serves on", "handler `app`", what]);
+    };
+    replaced.json(&["swap", "app", &two, "--canary", "1%"]);
+    refused(&replaced, "has a canary, r2");
+    replaced.json(&["promote", "app"]);
+    refused(&replaced, "has a guard that watches r2 for another 3");
+    assert_eq!(replaced.get(), version(2));
+
+    let upgraded = replaced.json(&["upgrade", "--force"]);
+    replaced.has_upgraded(&upgraded);
+    assert_eq!(replaced.get(), version(2), "it is recorded");
     replaced.stop();
 }
 

@@ -19,6 +19,9 @@ pub(super) struct Upgrade {
     /// How long it may take to get ready, compiling included; then it is killed [default: 5m]
     #[arg(long, value_name = "DURATION")]
     within: Option<String>,
+    /// Also while a canary or a guard is there: neither is afterwards, and what is live stays
+    #[arg(long)]
+    force: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -29,7 +32,8 @@ pub(super) struct Upgrade {
 impl Upgrade {
     pub(super) fn execute(&self) -> anyhow::Result<()> {
         let exe = self.exe.as_ref().map(std::path::absolute).transpose()?.map(|path| path.display().to_string());
-        let query = [("exe", exe.as_deref()), ("within", self.within.as_deref())];
+        let force = self.force.then_some("true");
+        let query = [("exe", exe.as_deref()), ("within", self.within.as_deref()), ("force", force)];
         let question = Question::new(Method::POST, &["v1", "upgrade"]).query(&query);
         let answer = {
             let _spinner = Spinner::start("upgrading".to_owned());

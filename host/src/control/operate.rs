@@ -1,10 +1,10 @@
 //! What the control socket asks of a host. [`Operator`] does it; the tests of this room have a host that only remembers.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use crate::{
     events::Events,
-    operator::{Operator, SwapOptions},
+    operator::{Operator, SwapOptions, UpgradeOptions},
     operator_error::OperatorError,
     receipt::Receipt,
     status::{RequestStatus, Status},
@@ -22,7 +22,7 @@ pub(crate) trait Operate: Send + Sync + 'static {
     fn wait_for_drain(&self, receipt: Receipt) -> Receipt;
     fn reload(&self) -> Result<Vec<Receipt>, OperatorError>;
     fn stop(&self);
-    fn upgrade(&self, program: Option<&Path>, within: Duration) -> Result<u32, OperatorError>;
+    fn upgrade(&self, options: &UpgradeOptions) -> Result<u32, OperatorError>;
     fn hand_over(&self) -> Result<u32, OperatorError>;
     fn is_ready(&self) -> bool;
     fn events(&self) -> &Events;
@@ -69,8 +69,8 @@ impl Operate for Operator {
         self.stop();
     }
 
-    fn upgrade(&self, program: Option<&Path>, within: Duration) -> Result<u32, OperatorError> {
-        self.upgrade(program, within)
+    fn upgrade(&self, options: &UpgradeOptions) -> Result<u32, OperatorError> {
+        self.upgrade(options)
     }
 
     fn hand_over(&self) -> Result<u32, OperatorError> {

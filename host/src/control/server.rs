@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     config,
-    operator::{SwapOptions, chain},
+    operator::{SwapOptions, UpgradeOptions, chain},
     operator_error::{OperatorError, Refusal},
     receipt::Receipt,
 };
@@ -47,8 +47,7 @@ const HEAD: Duration = Duration::from_secs(5);
 const QUEUE: usize = 16;
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a new host may take to get ready, unless told otherwise, and at all: it may have to compile every module anew.
-const UPGRADE: Duration = Duration::from_secs(300);
+/// How long a new host may be given to get ready: it may have to compile every module anew.
 const WITHIN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// Swaps at once, those of which the module is still arriving included.
@@ -184,11 +183,11 @@ impl<O: Operate> Control<O> {
                 Ok(json(StatusCode::ACCEPTED, &json!({ "stopping": true })))
             }
             Task::Upgrade => {
-                let (program, within) = (program(&query)?, within(&query)?);
-                if program.is_some() {
+                let options = upgrade_options(&query)?;
+                if options.program.is_some() {
                     self.need_owner("`exe`")?;
                 }
-                let upgraded = operator.upgrade(program.as_deref(), within);
+                let upgraded = operator.upgrade(&options);
                 done(upgraded.map(|pid| json!({ "pid": pid })))
             }
             Task::TakeOver => {
@@ -249,20 +248,16 @@ impl<O: Operate> Control<O> {
     }
 }
 
-/// The program to upgrade to, if it is another one.
-fn program(query: &Query) -> Result<Option<PathBuf>, Refused> {
-    let program = query.text("exe").map(PathBuf::from);
-    if program.as_ref().is_some_and(|path| !path.is_absolute()) {
+fn upgrade_options(query: &Query) -> Result<UpgradeOptions, Refused> {
+    let mut options = UpgradeOptions { force: query.flag("force")?, ..UpgradeOptions::default() };
+    options.program = query.text("exe").map(PathBuf::from);
+    if options.program.as_ref().is_some_and(|path| !path.is_absolute()) {
         return Err(Refused::bad("`exe` must be an absolute path"));
     }
-    Ok(program)
-}
-
-/// How long a new host may take.
-fn within(query: &Query) -> Result<Duration, Refused> {
-    let parse = |text| config::duration("within", text, WITHIN);
-    let within = query.text("within").map(parse).transpose().map_err(|error| Refused::bad(error.to_string()))?;
-    Ok(within.unwrap_or(UPGRADE))
+    if let Some(text) = query.text("within") {
+        options.within = config::duration("within", text, WITHIN).map_err(|error| Refused::bad(error.to_string()))?;
+    }
+    Ok(options)
 }
 
 fn done(result: Result<impl Serialize, OperatorError>) -> Result<Response, Refused> {

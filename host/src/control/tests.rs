@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     events::{Events, Urgency},
-    operator::SwapOptions,
+    operator::{SwapOptions, UpgradeOptions},
     operator_error::OperatorError,
     receipt::{Action, Receipt},
     status::{RequestStatus, Status, Traffic},
@@ -137,8 +137,9 @@ impl Operate for Arc<Fake> {
         self.note("stop".to_owned());
     }
 
-    fn upgrade(&self, program: Option<&Path>, within: Duration) -> Result<u32, OperatorError> {
-        self.note(format!("upgrade {program:?} {within:?}"));
+    fn upgrade(&self, options: &UpgradeOptions) -> Result<u32, OperatorError> {
+        let UpgradeOptions { program, within, force } = options;
+        self.note(format!("upgrade {program:?} {within:?} {force}"));
         Ok(8)
     }
 
@@ -382,7 +383,7 @@ fn over_tcp_only_who_has_the_token_is_answered() {
     assert_eq!(with_token("POST /v1/stop"), 202);
     assert_eq!(with_token("POST /v1/upgrade"), 200);
     assert_eq!((with_token("POST /v1/upgrade?exe=%2Fbin%2Fnew"), with_token("POST /v1/take-over")), (403, 403));
-    assert_eq!(control.asked(), ["stop", "upgrade None 300s"]);
+    assert_eq!(control.asked(), ["stop", "upgrade None 300s false"]);
 }
 
 #[test]
@@ -410,9 +411,9 @@ fn an_upgrade_is_asked_for_and_answered_with_the_new_process() {
     let control = Control::start();
     let answer = control.ask("POST /v1/upgrade", "", "");
     assert_eq!((answer.status, answer.body.trim()), (200, r#"{"pid":8}"#));
-    control.ask("POST /v1/upgrade?exe=%2Fbin%2Fnew&within=1m", "", "");
-    assert_eq!(control.asked(), ["upgrade None 300s", "upgrade Some(\"/bin/new\") 60s"]);
-    for (bad, key) in [("exe=new", "`exe`"), ("within=2days", "`within`"), ("exe=", "`exe`")] {
+    control.ask("POST /v1/upgrade?exe=%2Fbin%2Fnew&within=1m&force=true", "", "");
+    assert_eq!(control.asked(), ["upgrade None 300s false", "upgrade Some(\"/bin/new\") 60s true"]);
+    for (bad, key) in [("exe=new", "`exe`"), ("within=2days", "`within`"), ("exe=", "`exe`"), ("force=2", "`force`")] {
         let refused = control.ask(&format!("POST /v1/upgrade?{bad}"), "", "");
         assert_eq!((refused.status, refused.error().contains(key)), (400, true));
     }

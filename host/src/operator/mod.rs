@@ -14,7 +14,7 @@ mod upgrade;
 pub(crate) use self::{
     attendant::Attendant,
     steward::steward,
-    upgrade::{Holdings, Relaunch},
+    upgrade::{Holdings, Relaunch, UpgradeOptions},
 };
 
 use std::{
@@ -29,7 +29,7 @@ use std::{
 
 use astra_server::Counters;
 
-use self::{book::Book, swaps::Origin};
+use self::{book::Book, swaps::Origin, upgrade::Upgrading};
 use crate::{
     config::{Config, ServerConfig, Share},
     events::{Events, Urgency, now},
@@ -115,8 +115,8 @@ struct Inner {
     /// The line to a new host that is not ready yet, by which it can be given up.
     offer: Mutex<Option<UnixStream>>,
     complaint: Mutex<Option<String>>,
-    /// The process that was started to take this one's place, until it has, or has failed.
-    upgrading: Mutex<Option<u32>>,
+    /// What was started to take this process's place, until it has, or has failed.
+    upgrading: Mutex<Option<Upgrading>>,
     successor: OnceLock<u32>,
 }
 
@@ -302,6 +302,7 @@ impl Operator {
                 Ok(receipts)
             }
             Err(error) => {
+                let error = self.unless_replaced(error);
                 events.tell(Urgency::Loud, "failed", None, format!("reload: {}", chain(&error)), None);
                 Err(error)
             }
@@ -335,11 +336,15 @@ impl Operator {
         self.0.events.tell(Urgency::Loud, "failed", Some(name), chain(error), None);
     }
 
+    /// Whatever failed, if there is another host now it failed because of that, or has to be said to that one.
+    fn unless_replaced(&self, error: OperatorError) -> OperatorError {
+        self.successor().map_or(error, |pid| OperatorError::Replaced { pid })
+    }
+
     /// Tells why something was not done; clears up after what was.
     fn told(&self, name: &str, done: Result<Receipt, OperatorError>) -> Result<Receipt, OperatorError> {
         self.collect();
-        // Whatever failed, it failed because of that, or has to be said to the other one.
-        let done = done.map_err(|error| self.successor().map_or(error, |pid| OperatorError::Replaced { pid }));
+        let done = done.map_err(|error| self.unless_replaced(error));
         if let Err(error) = &done {
             self.tell_failed(name, error);
         }

@@ -105,11 +105,11 @@ impl Operator {
         if known.is_some() {
             self.0.lock().check_ready(&config.name)?;
         }
-        let admitted = self.0.gate.admit(file, loaded, &config, router)?;
         if let Some((main, ..)) = &known {
-            let imports = new_imports(&admitted.module, &main.module);
+            let imports = new_imports(&file.info, main.module.info());
             check_new_imports(&imports, main.number, config.new_imports == NewImports::Refuse)?;
         }
+        let admitted = self.0.gate.admit(file, loaded, &config, router)?;
         let planned_on = known.map(|(main, ..)| main.number);
         Ok(Plan { config, configured, planned_on, admitted: Some(admitted) })
     }
@@ -168,7 +168,7 @@ impl Operator {
         (handler.config, handler.configured) = (plan.config, plan.configured);
         let change = match plan.admitted {
             Some(Admitted { module, code, probed }) => {
-                let new_imports = new_imports(&module, &handler.main.module);
+                let new_imports = new_imports(module.info(), handler.main.module.info());
                 let is_same = Arc::ptr_eq(&module, &handler.main.module);
                 let configured = handler.config.module.display().to_string();
                 let source = if is_same { handler.main.source.clone() } else { configured };

@@ -7,7 +7,7 @@ use crate::{
     config::NewImports,
     events::{Urgency, now},
     gate::Admitted,
-    guest::{LoadedModule, ModuleFile},
+    guest::{ModuleFile, ModuleInfo},
     operator_error::OperatorError,
     package,
     receipt::{Action, Receipt, milliseconds},
@@ -68,11 +68,11 @@ impl Operator {
             }
             return Ok(receipt);
         }
-        let loaded = inner.lock().handler(name)?.loaded(&sha256);
-        let Admitted { module, code, probed } = inner.gate.admit(file, loaded, &config, &router)?;
-        let new_imports = new_imports(&module, &before.module);
+        let new_imports = new_imports(&file.info, before.module.info());
         let refuses = options.no_new_imports || config.new_imports == NewImports::Refuse;
         check_new_imports(&new_imports, before.number, refuses)?;
+        let loaded = inner.lock().handler(name)?.loaded(&sha256);
+        let Admitted { module, code, probed } = inner.gate.admit(file, loaded, &config, &router)?;
         if let Origin::Operator { .. } = origin {
             self.keep(name, &sha256, &path, options)?;
         }
@@ -312,10 +312,10 @@ impl Operator {
 }
 
 /// What `new` imports and `old` does not: by interface, each once, since a patch release of WASI is no news.
-pub(super) fn new_imports(new: &LoadedModule, old: &LoadedModule) -> Vec<String> {
+pub(super) fn new_imports(new: &ModuleInfo, old: &ModuleInfo) -> Vec<String> {
     let interface = |import: &str| import.split('@').next().unwrap_or_default().to_owned();
-    let mut had: HashSet<String> = old.info().imports.iter().map(|import| interface(import)).collect();
-    let new = new.info().imports.iter().filter(|import| had.insert(interface(import)));
+    let mut had: HashSet<String> = old.imports.iter().map(|import| interface(import)).collect();
+    let new = new.imports.iter().filter(|import| had.insert(interface(import)));
     new.map(|import| shortened(import, IMPORT)).collect()
 }
 

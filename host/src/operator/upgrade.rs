@@ -19,6 +19,7 @@ use super::{Change, Inner, Operator};
 use crate::{
     control::{ControlShare, Inherited},
     events::Urgency,
+    handler::Handler,
     operator_error::OperatorError,
     take_over::{self, Estate, Places},
     unix_socket::SocketFilesShare,
@@ -38,6 +39,30 @@ const GRACE: Duration = Duration::from_secs(5);
 pub(crate) struct Relaunch {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
+}
+
+/// How to upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UpgradeOptions {
+    /// What to start; what this host was started from, unless set.
+    pub program: Option<PathBuf>,
+    /// How long it may take to get ready; five minutes.
+    pub within: Duration,
+    /// Whether to upgrade also while a canary or a guard is there: neither is afterwards, and what is live stays.
+    pub force: bool,
+}
+
+impl Default for UpgradeOptions {
+    fn default() -> Self {
+        Self { program: None, within: Duration::from_secs(300), force: false }
+    }
+}
+
+/// A process that was started to take this one's place.
+pub(super) struct Upgrading {
+    pid: u32,
+    force: bool,
 }
 
 /// What a host has to pass on, beside the state directory.
@@ -89,15 +114,18 @@ impl Operator {
         self.0.successor.get().copied()
     }
 
-    /// Starts a new host, from `program` or what this one was started from, which takes this one's place; returns its process id. Then
-    /// this one finishes what runs, and ends. One at a time: only the process that was started here may take over meanwhile.
+    /// Starts a new host, which takes this one's place; returns its process id. Then this one finishes what runs, and ends. One at a time:
+    /// only the process that was started here may take over meanwhile.
     ///
     /// # Errors
-    /// Another one is being started; or the new one did not get ready `within` that time, or at all, and has been ended: this one serves on.
-    pub fn upgrade(&self, program: Option<&Path>, within: Duration) -> Result<u32, OperatorError> {
+    /// Another one is being started, or something is on trial; or the new one did not get ready in time, or at all, and has been ended: this
+    /// one serves on.
+    pub fn upgrade(&self, options: &UpgradeOptions) -> Result<u32, OperatorError> {
         let (relaunch, control) =
             self.means().map_err(|reason| OperatorError::Upgrade { reason: reason.to_owned() })?;
-        let program = program.unwrap_or(&relaunch.program);
+        let UpgradeOptions { program, within, force } = options;
+        self.0.check_no_trial(*force)?;
+        let program = program.as_ref().unwrap_or(&relaunch.program);
         let mut command = Command::new(program);
         command.args(&relaunch.arguments).arg("--take-over").arg(control).stdin(Stdio::null());
         let cannot = |error: io::Error| OperatorError::Upgrade {
@@ -106,16 +134,16 @@ impl Operator {
         let (mut child, _under_way) = {
             // Held until it is known whose child asks for what this host has.
             let mut upgrading = self.0.upgrading();
-            if let Some(pid) = *upgrading {
+            if let Some(Upgrading { pid, .. }) = *upgrading {
                 return Err(OperatorError::Upgrading { pid });
             }
             self.0.complaint().take();
             let child = command.spawn().map_err(cannot)?;
-            *upgrading = Some(child.id());
+            *upgrading = Some(Upgrading { pid: child.id(), force: *force });
             (child, UnderWay(&self.0))
         };
         self.0.events.tell(Urgency::Normal, "upgrade", None, format!("process {} is starting", child.id()), None);
-        let reason = match self.wait_for(&mut child, within) {
+        let reason = match self.wait_for(&mut child, *within) {
             Ok(()) => return Ok(child.id()),
             Err(reason) => reason,
         };
@@ -197,7 +225,10 @@ impl Operator {
         if self.is_stopping() {
             return Err(OperatorError::Stopping);
         }
-        let passed = self.passed_on(holdings);
+        let (expected, force) = inner.upgrading().as_ref().map(|upgrading| (upgrading.pid, upgrading.force)).unzip();
+        // It may have begun since the upgrade has; from here on nothing can.
+        inner.check_no_trial(force.unwrap_or_default())?;
+        let passed = self.passed_on(holdings, expected);
         // One that has no business here: whoever waits for an upgrade does not want to know.
         let is_stranger = passed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
         let taken = passed.map_err(|error| error.to_string()).and_then(|stream| {
@@ -218,23 +249,26 @@ impl Operator {
             }
         };
         // From here on this process takes nothing new; what is in the backlogs is the new one's.
-        inner.lock().is_stopping = true;
         holdings.control.leave();
         holdings.files.leave();
         if let Some(state) = &inner.state {
             state.leave();
         }
         holdings.sockets.close();
-        let _ = inner.successor.set(pid);
+        {
+            // Whoever finds that it is too late finds why.
+            let mut book = inner.lock();
+            book.is_stopping = true;
+            let _ = inner.successor.set(pid);
+        }
         inner.events.tell(Urgency::Normal, "upgrade", None, format!("process {pid} has taken over"), None);
         self.stop();
         Ok(pid)
     }
 
-    fn passed_on(&self, holdings: &Holdings) -> io::Result<std::os::unix::net::UnixStream> {
+    fn passed_on(&self, holdings: &Holdings, expected: Option<u32>) -> io::Result<std::os::unix::net::UnixStream> {
         let control = &holdings.control;
         let path = control.path.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let expected = *self.0.upgrading();
         let state =
             self.0.state.as_ref().map(|state| Ok::<_, io::Error>((state.path().to_owned(), state.lock_again()?)));
         let Inherited { unix, tcp } = control.try_clone()?;
@@ -274,8 +308,16 @@ impl Inner {
         }
     }
 
-    /// The process that was started to take this one's place.
-    fn upgrading(&self) -> MutexGuard<'_, Option<u32>> {
+    /// # Errors
+    /// Something is on trial, of which a new host would know nothing.
+    fn check_no_trial(&self, force: bool) -> Result<(), OperatorError> {
+        let trial = || self.lock().handlers.iter().find_map(Handler::trial);
+        let what = if force { None } else { trial() };
+        what.map_or(Ok(()), |what| Err(OperatorError::OnTrial { what }))
+    }
+
+    /// What was started to take this process's place.
+    fn upgrading(&self) -> MutexGuard<'_, Option<Upgrading>> {
         self.upgrading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

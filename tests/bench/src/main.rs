@@ -170,28 +170,29 @@ fn main() -> anyhow::Result<()> {
     let contenders = Contenders::prepare(&options, &chosen)?;
     let mut report = Report::new(&contenders)?;
     for scenario in chosen {
-        match scenario {
-            Scenario::Native => scenarios::native(&options, &contenders, &mut report)?,
-            Scenario::Tls => scenarios::tls(&options, &contenders, &mut report)?,
-            Scenario::Hello => scenarios::hello(&options, &contenders, &mut report)?,
-            Scenario::Sleep => scenarios::sleep(&options, &contenders, &mut report)?,
-            Scenario::Idle => scenarios::idle(&options, &contenders, &mut report)?,
-            Scenario::Start => scenarios::start(&options, &contenders, &mut report)?,
-            Scenario::Gigabyte => scenarios::gigabyte(&options, &contenders, &mut report)?,
-            Scenario::Swap => scenarios::swap(&options, &contenders, &mut report)?,
-            Scenario::Wasip3 => scenarios::wasip3(&options, &contenders, &mut report)?,
-            Scenario::Cgi => scenarios::cgi(&options, &contenders, &mut report)?,
-            Scenario::Languages => scenarios::languages(&options, &contenders, &mut report)?,
-            Scenario::Fetch => scenarios::fetch(&options, &contenders, &mut report)?,
-            Scenario::Upstreams => scenarios::upstreams(&options, &contenders, &mut report)?,
-            Scenario::Slow => scenarios::slow(&options, &contenders, &mut report)?,
-            Scenario::Overload => scenarios::overload(&options, &contenders, &mut report)?,
-            Scenario::Soak => scenarios::soak(&options, &contenders, &mut report)?,
-            Scenario::Hostile => scenarios::hostile(&options, &contenders, &mut report)?,
-            Scenario::Isolation => scenarios::isolation(&options, &contenders, &mut report)?,
-        }
-        // After each scenario, so that an interrupted run leaves what it has.
+        let measured = match scenario {
+            Scenario::Native => scenarios::native(&options, &contenders, &mut report),
+            Scenario::Tls => scenarios::tls(&options, &contenders, &mut report),
+            Scenario::Hello => scenarios::hello(&options, &contenders, &mut report),
+            Scenario::Sleep => scenarios::sleep(&options, &contenders, &mut report),
+            Scenario::Idle => scenarios::idle(&options, &contenders, &mut report),
+            Scenario::Start => scenarios::start(&options, &contenders, &mut report),
+            Scenario::Gigabyte => scenarios::gigabyte(&options, &contenders, &mut report),
+            Scenario::Swap => scenarios::swap(&options, &contenders, &mut report),
+            Scenario::Wasip3 => scenarios::wasip3(&options, &contenders, &mut report),
+            Scenario::Cgi => scenarios::cgi(&options, &contenders, &mut report),
+            Scenario::Languages => scenarios::languages(&options, &contenders, &mut report),
+            Scenario::Fetch => scenarios::fetch(&options, &contenders, &mut report),
+            Scenario::Upstreams => scenarios::upstreams(&options, &contenders, &mut report),
+            Scenario::Slow => scenarios::slow(&options, &contenders, &mut report),
+            Scenario::Overload => scenarios::overload(&options, &contenders, &mut report),
+            Scenario::Soak => scenarios::soak(&options, &contenders, &mut report),
+            Scenario::Hostile => scenarios::hostile(&options, &contenders, &mut report),
+            Scenario::Isolation => scenarios::isolation(&options, &contenders, &mut report),
+        };
+        // After each scenario, so that a run that ends early leaves what it has.
         report.write(&options.json)?;
+        measured?;
     }
     report.print_checks();
     Ok(())

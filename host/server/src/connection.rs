@@ -195,10 +195,18 @@ impl Connection {
             }
             Protocol::Http1(http) => {
                 let mut http = Pin::new(http.as_mut());
-                if self.link.ends_with_request() {
+                if self.link.doubt.is_certain() {
                     http.as_mut().graceful_shutdown();
                 }
-                http.poll(cx)
+                match http.poll(cx) {
+                    // All that is answered has gone out.
+                    Poll::Pending
+                        if self.link.doubt.has_refused() && !self.link.write_blocked.load(Ordering::Relaxed) =>
+                    {
+                        Poll::Ready(Ok(()))
+                    }
+                    poll => poll,
+                }
             }
             Protocol::Http2(http) => Pin::new(http.as_mut()).poll(cx),
             Protocol::Lingering { read, .. } => return self.linger(read),

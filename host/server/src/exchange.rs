@@ -323,9 +323,14 @@ impl hyper::service::Service<http::Request<Incoming>> for ExchangeService {
 
     fn call(&self, mut request: http::Request<Incoming>) -> ReplyFuture {
         let link = self.0.clone();
+        if link.doubt.refuses_next() {
+            return ReplyFuture { state: State::Done, link, turn: None };
+        }
         let open = link.open_exchange(request.version());
         if request.version() == Version::HTTP_2 {
             join_cookies(request.headers_mut());
+        } else if request.body().size_hint().exact().is_none() {
+            link.doubt.begin(link.exchanges());
         }
         let slot = Slot::new(request.method() == Method::HEAD, link.clone());
         let state = match link.refusal(&request) {
@@ -405,6 +410,7 @@ enum State {
     /// Not queued yet: its body is on its way, or the connection has enough requests queued.
     New(Box<Queued>),
     Waiting(Arc<Slot>),
+    /// There is nothing more to come; the connection ends.
     Done,
 }
 

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `server`, `options`, `counts` | binding, what can be set, starting, the [`Handle`]; what an operator wants to know |
 //! | `listener`, `peers`, `proxy`, `socket` | accepting, which never dies; how many connections a peer has; who a proxy's client is; TCP and Unix sockets as one |
-//! | `connection`, `link`, `stream`, `limits`, `frames`, `line_ends` | one connection: protocol, deadlines, close; its socket and counters; that socket for hyper; what its client may do; HTTP/2 frames that are counted; lines of HTTP/1 |
+//! | `connection`, `link`, `stream`, `limits`, `frames`, `doubt` | one connection: protocol, deadlines, close; its socket and counters; that socket for hyper; what its client may do; HTTP/2 frames that are counted; whether a request of HTTP/1 ends where it seems to |
 //! | `executor`, `tcp_stream` | other futures on the same workers (HTTP/2 streams, clients that handlers use); sockets to elsewhere |
 //! | `tls` | the layer between that socket and hyper (`no_tls` in its place without the feature) |
 //! | `exchange`, `slot`, `refusal`, `service` | one request: hyper's service, what both sides share, what we answer ourselves, what a [`Handler`] or [`Service`] sees |
@@ -18,13 +18,13 @@
 mod body;
 mod connection;
 mod counts;
+mod doubt;
 mod exchange;
 mod executor;
 mod frames;
 mod http;
 mod lanes;
 mod limits;
-mod line_ends;
 mod link;
 mod listener;
 mod monitor;

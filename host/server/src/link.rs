@@ -12,6 +12,7 @@ use http::StatusCode;
 
 use crate::connection::Connection;
 use crate::counts::Event;
+use crate::doubt::Doubt;
 use crate::exchange::Handler;
 use crate::frames::{self, Fault, Frames};
 use crate::http::ConnectionInfo;
@@ -48,10 +49,8 @@ pub(crate) struct Link {
     ends_at: Millis,
     /// It ends with what it is at, as the server does. Relaxed: who sets it has the connection run.
     ends: AtomicBool,
-    /// What follows the request that is being read may be none. As `ends`.
-    is_last: AtomicBool,
-    /// A line that came on HTTP/1 ended with LF alone, or a body had one.
-    bare_lf: AtomicBool,
+    /// On HTTP/1, whether what follows the last request is one; see [`Doubt`].
+    pub(crate) doubt: Doubt,
     /// Exchanges from their head until hyper has taken the last of the response.
     open: AtomicUsize,
     /// All exchanges so far, and all bytes written: they tell one wait from the next.
@@ -139,8 +138,7 @@ impl Link {
             http2: AtomicBool::new(false),
             ends_at,
             ends: AtomicBool::new(false),
-            is_last: AtomicBool::new(false),
-            bare_lf: AtomicBool::new(false),
+            doubt: Doubt::default(),
             open: AtomicUsize::new(0),
             exchanges: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -222,24 +220,6 @@ impl Link {
     /// From here on it is spent.
     pub(crate) fn spend(&self) {
         self.ends.store(true, Ordering::Relaxed);
-    }
-
-    /// The same, and no request follows the one that is being read, whose end may not be where hyper finds it.
-    pub(crate) fn end_with_request(&self) {
-        self.spend();
-        self.is_last.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn ends_with_request(&self) -> bool {
-        self.is_last.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn note_bare_lf(&self) {
-        self.bare_lf.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn has_bare_lf(&self) -> bool {
-        self.bare_lf.load(Ordering::Relaxed)
     }
 
     /// It has had all its requests, or its time, or the server ends: it ends with what it is at.

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 
 use hyper::rt::ReadBufCursor;
 
+use crate::doubt::LineEnds;
 use crate::frames::{Frames, GOODBYE};
-use crate::line_ends::LineEnds;
 use crate::link::Link;
 
 /// First gives out what was read to tell the protocol.
@@ -55,8 +55,8 @@ impl hyper::rt::Read for Stream {
         let room = this.room();
         let Self { link, read_before, frames, head, line_ends, .. } = this;
         let mut follow = |frames: &mut Option<Frames>, bytes: &[u8]| {
-            if frames.is_none() && !link.has_bare_lf() && line_ends.have_bare_lf(bytes) {
-                link.note_bare_lf();
+            if frames.is_none() && !link.doubt.has_bare_lf() && line_ends.have_bare_lf(bytes) {
+                link.doubt.note_bare_lf();
             }
             link.follow(frames, bytes)
         };

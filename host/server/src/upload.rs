@@ -43,6 +43,8 @@ pub(crate) struct Upload {
     data: Bytes,
     trailers: Option<HeaderMap>,
     link: Arc<Link>,
+    /// Of its request, counted on its connection; says something on HTTP/1.
+    number: u64,
     /// The client sends nothing before it is asked to (RFC 9110 section 10.1.1): its handler is who asks, by reading.
     expects_continue: bool,
     /// Of a body whose handler was started before its end.
@@ -58,8 +60,9 @@ enum Source {
 
 impl Upload {
     pub(crate) fn new(incoming: Incoming, expects_continue: bool, link: Arc<Link>) -> Self {
+        let number = link.exchanges();
         let source = Source::Open(incoming);
-        Self { source, data: Bytes::new(), trailers: None, link, expects_continue, place: None }
+        Self { source, data: Bytes::new(), trailers: None, link, number, expects_continue, place: None }
     }
 
     /// Takes in what there is. Ready: the handler may start, unless the request must be refused: its body is malformed (400), or there is no
@@ -110,13 +113,16 @@ impl Upload {
                         Ok(data) => self.hold(data),
                         Err(frame) => {
                             self.trailers = frame.into_trailers().ok();
-                            self.distrust_trailers();
+                            self.link.doubt.end(self.number, true);
                         }
                     }
                     end
                 }
             };
             if let Some(error) = end {
+                if self.trailers.is_none() {
+                    self.link.doubt.end(self.number, false);
+                }
                 self.source = Source::Ended(error);
             }
         }
@@ -133,14 +139,6 @@ impl Upload {
     /// Whether hyper took what follows the body for trailers: it does after a bare LF in place of the last CRLF, and finds none in it.
     pub(crate) fn is_swallowed(&self, trailers: &HeaderMap) -> bool {
         trailers.is_empty() && !self.link.speaks_http2()
-    }
-
-    /// It has trailers. With a bare LF for an empty line hyper takes what follows that for trailers too, up to the next empty line, and no word of
-    /// it is left: so the connection ends, or a request could be lost there and the answers be taken for each other's.
-    fn distrust_trailers(&self) {
-        if self.link.has_bare_lf() {
-            self.link.end_with_request();
-        }
     }
 
     fn hold(&mut self, data: Bytes) {
@@ -186,9 +184,12 @@ impl Upload {
             Source::Ended(error) => Poll::Ready(error.take().map(Err)),
         };
         match &frame {
-            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => self.distrust_trailers(),
-            Poll::Ready(None | Some(Err(_))) => self.source = Source::Ended(None),
-            Poll::Pending | Poll::Ready(Some(Ok(_))) => {}
+            Poll::Ready(Some(Ok(frame))) if frame.is_data() => {}
+            Poll::Pending => {}
+            Poll::Ready(end) => {
+                self.link.doubt.end(self.number, matches!(end, Some(Ok(_))));
+                self.source = Source::Ended(None);
+            }
         }
         if matches!(frame, Poll::Ready(None | Some(Err(_)))) || (self.place.is_some() && self.is_at_end()) {
             self.place = None;
@@ -213,10 +214,7 @@ impl Drop for Upload {
     fn drop(&mut self) {
         self.link.give_ahead(self.data.len());
         if let Source::Open(incoming) = std::mem::replace(&mut self.source, Source::Ended(None)) {
-            // Nobody will see its trailers.
-            if !self.link.speaks_http2() && !incoming.is_end_stream() && incoming.size_hint().exact().is_none() {
-                self.link.end_with_request();
-            }
+            self.link.doubt.leave(self.number);
             discard(incoming, &self.link);
         }
     }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::thread;
 use std::time::Duration;
 
@@ -222,4 +222,49 @@ fn a_body_that_trickles_is_408_although_it_never_stands_still() {
     assert_eq!(calls.next(), "/");
     client.until_closed();
     trickling.join().expect("the trickle stops when the server closes");
+}
+
+#[test]
+fn trailers_leave_their_connection_as_it_was_however_late_they_come() {
+    let (server, calls) = echo(server());
+    let mut client = server.connect();
+    for length in [1, 70_000] {
+        let body = "x".repeat(length);
+        client.send(format!(
+            "POST /late HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n"
+        ));
+        assert_eq!(calls.next(), "/late");
+        client.send("0\r\na: b\r\n\r\n");
+        let answer = client.answer();
+        assert_eq!((answer.header("connection"), answer.body.len()), (None, length));
+        assert_eq!(client.post("/next", b"whole").text(), "whole");
+        assert_eq!(calls.next(), "/next");
+    }
+}
+
+/// However the answer's end and that of the body meet.
+#[test]
+fn nothing_is_answered_behind_a_trailer_that_may_have_swallowed_a_request() {
+    let server = start(server(), |mut request: Request, _info: ConnectionInfo| {
+        Response::new(Body::stream(move |writer| request.body_mut().try_for_each(|chunk| writer.write_all(&chunk?))))
+    });
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let mut client = server.connect();
+                    client.send(
+                        "POST / HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\na: b\r\n\nGE",
+                    );
+                    thread::sleep(Duration::from_millis(5)); // so that the answer has begun
+                    client.send(&get("/swallowed")[2..]);
+                    // It may be too late for these.
+                    let _ = client.try_send([get("/1"), get("/2")].concat());
+                    let answers = String::from_utf8(client.until_closed()).expect("text");
+                    assert_eq!(answers.matches("HTTP/1.1 200").count(), 1, "{answers}");
+                }
+            });
+        }
+    });
 }

@@ -84,14 +84,6 @@ pub enum OperatorError {
         /// Why not.
         reason: String,
     },
-    /// Something is on trial, of which a new host would know nothing.
-    #[error(
-        "the host was not upgraded, and serves on: {what}, which ends with an upgrade; wait for its end, or `astra-host upgrade --force`"
-    )]
-    OnTrial {
-        /// What it is, for people.
-        what: String,
-    },
     /// A new host is being started already.
     #[error("an upgrade is under way (process {pid}): wait for its end, or `kill {pid}`")]
     Upgrading {
@@ -189,7 +181,6 @@ impl OperatorError {
             | Self::NothingToRollBackTo { .. }
             | Self::NotKept { .. }
             | Self::NothingToReload
-            | Self::OnTrial { .. }
             | Self::Upgrading { .. }
             | Self::Upgrade { .. } => Refusal::Conflict,
             Self::Stopping | Self::Replaced { .. } | Self::Build(BuildError::Cancelled { .. }) => Refusal::Stopping,

@@ -664,3 +664,22 @@ fn over_tcp_operators_need_the_token() {
     assert_eq!(answer.status, 200);
     assert!(answer.text().contains("\"name\":\"app\""), "{}", answer.text());
 }
+
+#[test]
+fn what_machine_code_imports_is_known_too() {
+    let scratch = Scratch::short();
+    let host = Setup::run(guest("hello")).flag("--control", scratch.join("control")).arg("--trust-precompiled").start();
+    let module = guest("opens_dir").display().to_string();
+    let compiled = scratch.join("compiled.cwasm").display().to_string();
+    assert_eq!(Setup::bare().arg("compile").arg(&module).flag("-o", &compiled).end().code, Some(0));
+    let swap = |module: &str, how: &str| {
+        Setup::bare().arg("swap").arg("hello").arg(module).arg(how).flag("--control", scratch.join("control")).end()
+    };
+    let refused = swap(&compiled, "--no-new-imports");
+    refused.expect_complaint(1, &["the module imports what r1 does not: ", "wasi:filesystem/"]);
+    assert_eq!(host.get(Http::One, "/").text(), "Hello World!");
+    let receipt = swap(&compiled, "--json");
+    assert!(receipt.stdout.contains("wasi:filesystem/types@"), "{receipt:?}");
+    let same = swap(&module, "--no-new-imports");
+    assert_eq!(same.code, Some(0), "{same:?}");
+}

@@ -50,6 +50,19 @@ impl Code {
         })
     }
 
+    /// What it imports, by the names that a file has for it.
+    pub(crate) fn imports(&self, engine: &Engine) -> Vec<String> {
+        match self {
+            Self::Component(component) => {
+                component.component_type().imports(engine).map(|(name, _)| name.to_owned()).collect()
+            }
+            Self::Module(module) => {
+                let imports = module.imports();
+                imports.map(|import| format!("{}::{}", import.module(), import.name())).collect()
+            }
+        }
+    }
+
     /// Bytes of machine code, with its tables and the data that it starts with.
     pub(crate) fn size(&self) -> u64 {
         let range = match self {

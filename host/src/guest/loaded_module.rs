@@ -80,7 +80,7 @@ impl LoadedModule {
         trust_precompiled: bool,
         compiler: Option<&Compiler>,
     ) -> Result<Self, LoadError> {
-        let ModuleFile { path, bytes, info } = file;
+        let ModuleFile { path, bytes, mut info } = file;
         let path = path.as_path();
         info.require_served(path)?;
         let world = |calls| engine.world(calls).map_err(|source| LoadError::Engine { path: path.to_owned(), source });
@@ -110,6 +110,9 @@ impl LoadedModule {
                 (code, world, compiled)
             }
         };
+        if info.kind == Kind::Precompiled {
+            info.imports = code.imports(&world.wasmtime);
+        }
         let program = link(world, path, &code, compiled)?;
         let code_size = code.size();
         let module = Self { engine: engine.clone(), program, info, compiled, code_size };

@@ -11,7 +11,7 @@ use crate::{
     config::{Config, HandlerConfig, NewImports},
     config_file::restart_keys,
     gate::Admitted,
-    guest::ModuleFile,
+    guest::{ModuleFile, ModuleInfo},
     handler::Handler,
     host_error::HostError,
     operator_error::OperatorError,
@@ -105,11 +105,13 @@ impl Operator {
         if known.is_some() {
             self.0.lock().check_ready(&config.name)?;
         }
-        if let Some((main, ..)) = &known {
-            let imports = new_imports(&file.info, main.module.info());
-            check_new_imports(&imports, main.number, config.new_imports == NewImports::Refuse)?;
-        }
+        let check = |info: &ModuleInfo| {
+            let main = known.as_ref().map(|(main, ..)| main);
+            main.map_or(Ok(()), |main| check_new_imports(info, main, config.new_imports == NewImports::Refuse))
+        };
+        check(&file.info)?;
         let admitted = self.0.gate.admit(file, loaded, &config, router)?;
+        check(admitted.module.info())?;
         let planned_on = known.map(|(main, ..)| main.number);
         Ok(Plan { config, configured, planned_on, admitted: Some(admitted) })
     }
@@ -168,7 +170,7 @@ impl Operator {
         (handler.config, handler.configured) = (plan.config, plan.configured);
         let change = match plan.admitted {
             Some(Admitted { module, code, probed }) => {
-                let new_imports = new_imports(module.info(), handler.main.module.info());
+                let new_imports = new_imports(module.info(), &handler.main);
                 let is_same = Arc::ptr_eq(&module, &handler.main.module);
                 let configured = handler.config.module.display().to_string();
                 let source = if is_same { handler.main.source.clone() } else { configured };

@@ -68,11 +68,13 @@ impl Operator {
             }
             return Ok(receipt);
         }
-        let new_imports = new_imports(&file.info, before.module.info());
         let refuses = options.no_new_imports || config.new_imports == NewImports::Refuse;
-        check_new_imports(&new_imports, before.number, refuses)?;
+        check_new_imports(&file.info, &before, refuses)?;
         let loaded = inner.lock().handler(name)?.loaded(&sha256);
         let Admitted { module, code, probed } = inner.gate.admit(file, loaded, &config, &router)?;
+        // What machine code imports is known only now.
+        check_new_imports(module.info(), &before, refuses)?;
+        let new_imports = new_imports(module.info(), &before);
         if let Origin::Operator { .. } = origin {
             self.keep(name, &sha256, &path, options)?;
         }
@@ -312,18 +314,16 @@ impl Operator {
 }
 
 /// What `new` imports and `old` does not: by interface, each once, since a patch release of WASI is no news.
-pub(super) fn new_imports(new: &ModuleInfo, old: &ModuleInfo) -> Vec<String> {
+pub(super) fn new_imports(new: &ModuleInfo, old: &Revision) -> Vec<String> {
     let interface = |import: &str| import.split('@').next().unwrap_or_default().to_owned();
-    let mut had: HashSet<String> = old.imports.iter().map(|import| interface(import)).collect();
+    let mut had: HashSet<String> = old.module.info().imports.iter().map(|import| interface(import)).collect();
     let new = new.imports.iter().filter(|import| had.insert(interface(import)));
     new.map(|import| shortened(import, IMPORT)).collect()
 }
 
 /// # Errors
 /// There are some, and they are not wanted.
-pub(super) fn check_new_imports(imports: &[String], from: u32, refuses: bool) -> Result<(), OperatorError> {
-    if imports.is_empty() || !refuses {
-        return Ok(());
-    }
-    Err(OperatorError::NewImports { from, imports: imports.to_vec() })
+pub(super) fn check_new_imports(new: &ModuleInfo, old: &Revision, refuses: bool) -> Result<(), OperatorError> {
+    let imports = if refuses { new_imports(new, old) } else { Vec::new() };
+    if imports.is_empty() { Ok(()) } else { Err(OperatorError::NewImports { from: old.number, imports }) }
 }

@@ -124,7 +124,7 @@ impl Operator {
         let (relaunch, control) =
             self.means().map_err(|reason| OperatorError::Upgrade { reason: reason.to_owned() })?;
         let UpgradeOptions { program, within, force } = options;
-        self.0.check_no_trial(*force)?;
+        self.0.check_no_trial(*force).map_err(|reason| OperatorError::Upgrade { reason })?;
         let program = program.as_ref().unwrap_or(&relaunch.program);
         let mut command = Command::new(program);
         command.args(&relaunch.arguments).arg("--take-over").arg(control).stdin(Stdio::null());
@@ -227,7 +227,10 @@ impl Operator {
         }
         let (expected, force) = inner.upgrading().as_ref().map(|upgrading| (upgrading.pid, upgrading.force)).unzip();
         // It may have begun since the upgrade has; from here on nothing can.
-        inner.check_no_trial(force.unwrap_or_default())?;
+        inner.check_no_trial(force.unwrap_or_default()).map_err(|reason| {
+            *inner.complaint() = Some(reason.clone());
+            OperatorError::Upgrade { reason }
+        })?;
         let passed = self.passed_on(holdings, expected);
         // One that has no business here: whoever waits for an upgrade does not want to know.
         let is_stranger = passed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
@@ -310,10 +313,14 @@ impl Inner {
 
     /// # Errors
     /// Something is on trial, of which a new host would know nothing.
-    fn check_no_trial(&self, force: bool) -> Result<(), OperatorError> {
+    fn check_no_trial(&self, force: bool) -> Result<(), String> {
         let trial = || self.lock().handlers.iter().find_map(Handler::trial);
-        let what = if force { None } else { trial() };
-        what.map_or(Ok(()), |what| Err(OperatorError::OnTrial { what }))
+        match if force { None } else { trial() } {
+            Some(what) => {
+                Err(format!("{what}, which ends with an upgrade; wait for its end, or `astra-host upgrade --force`"))
+            }
+            None => Ok(()),
+        }
     }
 
     /// What was started to take this process's place.

@@ -668,7 +668,8 @@ fn over_tcp_operators_need_the_token() {
 #[test]
 fn what_machine_code_imports_is_known_too() {
     let scratch = Scratch::short();
-    let host = Setup::run(guest("hello")).flag("--control", scratch.join("control")).arg("--trust-precompiled").start();
+    let setup = Setup::run(guest("hello")).flag("--control", scratch.join("control")).arg("--trust-precompiled");
+    let host = setup.flag("--state", scratch.join("state")).start();
     let module = guest("opens_dir").display().to_string();
     let compiled = scratch.join("compiled.cwasm").display().to_string();
     assert_eq!(Setup::bare().arg("compile").arg(&module).flag("-o", &compiled).end().code, Some(0));

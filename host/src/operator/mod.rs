@@ -11,10 +11,11 @@ mod steward;
 mod swaps;
 mod upgrade;
 
+pub use self::upgrade::UpgradeOptions;
 pub(crate) use self::{
     attendant::Attendant,
     steward::steward,
-    upgrade::{Holdings, Relaunch, UpgradeOptions},
+    upgrade::{Holdings, Relaunch},
 };
 
 use std::{

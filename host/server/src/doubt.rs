@@ -35,7 +35,8 @@ impl Doubt {
         self.bare_lf.load(Ordering::Relaxed)
     }
 
-    /// The body of that request has been seen to its end. (If another follows already, all has been said.)
+    /// The body of that request has been seen to its end, perhaps more than once: behind trailers hyper says again that it has ended. (If another
+    /// follows already, all has been said.)
     pub(crate) fn end(&self, request: u64, has_trailers: bool) {
         if has_trailers && self.has_bare_lf() {
             self.leave(request);
@@ -56,10 +57,13 @@ impl Doubt {
         self.certain.load(Ordering::Relaxed)
     }
 
-    /// Whether to make no request of what has come.
+    /// Whether to make no request of what has come, and no more of what comes.
     pub(crate) fn refuses_next(&self) -> bool {
-        let refuses = self.open.load(Ordering::Relaxed) != 0 && self.has_bare_lf();
-        self.refuses.fetch_or(refuses, Ordering::Relaxed) || refuses
+        let refuses = self.is_certain() || (self.open.load(Ordering::Relaxed) != 0 && self.has_bare_lf());
+        if refuses {
+            self.refuses.store(true, Ordering::Relaxed);
+        }
+        refuses
     }
 
     pub(crate) fn has_refused(&self) -> bool {
@@ -120,6 +124,11 @@ mod tests {
         assert_eq!(ends.map(|end| after(false, end)), [(false, false); 4]);
         assert_eq!(ends.map(|end| after(true, end)), [(false, false), (true, true), (true, true), (false, true)]);
         assert!(!Doubt::default().refuses_next(), "there was no chunked body");
+        let twice = |doubt: &Doubt| {
+            doubt.end(1, true);
+            doubt.end(1, false);
+        };
+        assert_eq!(after(true, &twice), (true, true), "what follows the trailers takes nothing back");
         let late = |doubt: &Doubt| {
             doubt.begin(2);
             doubt.end(1, false);

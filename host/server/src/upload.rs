@@ -9,7 +9,7 @@ use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +18,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::body::after;
+use crate::doubt::Doubt;
 use crate::executor::Executor;
 use crate::lanes::Lane;
 use crate::link::Link;
@@ -103,7 +104,7 @@ impl Upload {
     fn take_in(&mut self, cx: &mut Context<'_>) -> bool {
         while self.data.len() < AHEAD && self.link.ahead() < AHEAD_OF_CONNECTION {
             let Source::Open(incoming) = &mut self.source else { break };
-            let end = match Pin::new(&mut *incoming).poll_frame(cx) {
+            let end = match poll_open(incoming, &self.link.doubt, self.number, cx) {
                 Poll::Pending => return false,
                 Poll::Ready(None) => Some(None),
                 Poll::Ready(Some(Err(error))) => Some(Some(error)),
@@ -111,18 +112,12 @@ impl Upload {
                     let end = incoming.is_end_stream().then_some(None);
                     match frame.into_data() {
                         Ok(data) => self.hold(data),
-                        Err(frame) => {
-                            self.trailers = frame.into_trailers().ok();
-                            self.link.doubt.end(self.number, true);
-                        }
+                        Err(frame) => self.trailers = frame.into_trailers().ok(),
                     }
                     end
                 }
             };
             if let Some(error) = end {
-                if self.trailers.is_none() {
-                    self.link.doubt.end(self.number, false);
-                }
                 self.source = Source::Ended(error);
             }
         }
@@ -180,17 +175,9 @@ impl Upload {
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
         let frame = match &mut self.source {
-            Source::Open(incoming) => Pin::new(incoming).poll_frame(cx),
+            Source::Open(incoming) => poll_open(incoming, &self.link.doubt, self.number, cx),
             Source::Ended(error) => Poll::Ready(error.take().map(Err)),
         };
-        match &frame {
-            Poll::Ready(Some(Ok(frame))) if frame.is_data() => {}
-            Poll::Pending => {}
-            Poll::Ready(end) => {
-                self.link.doubt.end(self.number, matches!(end, Some(Ok(_))));
-                self.source = Source::Ended(None);
-            }
-        }
         if matches!(frame, Poll::Ready(None | Some(Err(_)))) || (self.place.is_some() && self.is_at_end()) {
             self.place = None;
         }
@@ -208,6 +195,20 @@ impl Upload {
         };
         after(self.data.len(), &hint)
     }
+}
+
+/// The next of a body, the end of which is noted.
+fn poll_open(
+    incoming: &mut Incoming,
+    doubt: &Doubt,
+    number: u64,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    let frame = ready!(Pin::new(incoming).poll_frame(cx));
+    if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
+        doubt.end(number, matches!(frame, Some(Ok(_))));
+    }
+    Poll::Ready(frame)
 }
 
 impl Drop for Upload {

@@ -4,7 +4,6 @@
 //!
 //! It runs on whichever worker is free, one at a time (`RunState`), and never runs a handler.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +14,7 @@ use http::StatusCode;
 use mio::Token;
 
 use crate::counts::Event;
-use crate::exchange::{ExchangeService, panic_text};
+use crate::exchange::{ExchangeService, contained};
 use crate::executor::Executor;
 use crate::frames::{Frames, PREFACE};
 use crate::http::TlsInfo;
@@ -545,10 +544,8 @@ impl Task for Connection {
         let mut inner = lock(&self.inner);
         self.link.refill_budget();
         loop {
-            let moved = catch_unwind(AssertUnwindSafe(|| self.advance(&mut inner, &mut cx))).unwrap_or_else(|panic| {
-                log::error!("{}: a response body panicked: {}", self.peer(), panic_text(&*panic));
-                Moved::Closed
-            });
+            let who = std::fmt::from_fn(|f| write!(f, "{}: a response body", self.peer()));
+            let moved = contained(who, || self.advance(&mut inner, &mut cx)).unwrap_or(Moved::Closed);
             self.link.answers.tell_let_go();
             match if matches!(moved, Moved::Pending) { self.on_deadline(&mut inner) } else { moved } {
                 Moved::Again => {}

@@ -6,7 +6,9 @@
 //! is gone, and whatever the handler waits for is interrupted.
 
 use std::any::Any;
+use std::fmt::Display;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -50,9 +52,8 @@ pub trait Handler: Send + Sync + 'static {
     /// The server has refused a request by itself: 400 without a valid `Host`, 405 for CONNECT and TRACE, 413 by the stated length,
     /// 431 by the number of fields (HTTP/2), 503 from a full queue; or its client has gone before it was started, or the server has ended, and
     /// 499 or 503 reach nobody. To be logged, or to add to the response's head. Called while a connection is polled: it must not block. A
-    /// panic is contained. What hyper refuses (malformed,
-    /// or its head is too large, on HTTP/2 too) and an unfinished head (408) are not requests yet, and are only counted
-    /// ([`Handle::counts`](crate::Handle::counts)).
+    /// panic is contained. What hyper refuses (malformed, or its head is too large, on HTTP/2 too) and an unfinished head (408) are not
+    /// requests yet, and are only counted ([`Handle::counts`](crate::Handle::counts)).
     ///
     /// What it returns learns what became of the answer, as [`Responder::send_and_tell`] has it.
     fn refused(&self, _refused: Refused<'_>) -> Option<Told> {
@@ -307,8 +308,14 @@ impl Drop for Queued {
     }
 }
 
+/// What `f` returns; none if it panics, which is logged with who has.
+pub(crate) fn contained<R>(who: impl Display, f: impl FnOnce() -> R) -> Option<R> {
+    let returned = catch_unwind(AssertUnwindSafe(f));
+    returned.inspect_err(|panic| log::error!("{who} panicked: {}", panic_text(&**panic))).ok()
+}
+
 /// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }

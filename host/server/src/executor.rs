@@ -6,14 +6,13 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use crate::exchange::panic_text;
+use crate::exchange::contained;
 use crate::run_state::RunState;
 use crate::sync::lock;
 use crate::tcp_stream::TcpStream;
@@ -120,10 +119,7 @@ impl Task for Spawned {
         let waker = Waker::from(self.clone());
         let poll =
             || future.as_mut().map_or(Poll::Ready(()), |future| future.as_mut().poll(&mut Context::from_waker(&waker)));
-        let poll = catch_unwind(AssertUnwindSafe(poll)).unwrap_or_else(|panic| {
-            log::error!("a body or a task panicked: {}", panic_text(&*panic));
-            Poll::Ready(())
-        });
+        let poll = contained("a body or a task", poll).unwrap_or(Poll::Ready(()));
         if poll.is_ready() || self.cut.load(Ordering::SeqCst) {
             // hyper resets a stream that is dropped before its end.
             let ended = future.take();

@@ -2,14 +2,13 @@
 //! timers and the queue's time-out, and looks for work that nobody attends to. It sleeps while no handler computes.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::exchange::panic_text;
+use crate::exchange::contained;
 use crate::timer::Millis;
 use crate::workers::{Worker, Workers};
 
@@ -53,9 +52,7 @@ impl Workers {
             steps = pulse.steps;
             ticks += 1;
             // What the embedder has us call must not end the monitor.
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.tick(ticks))) {
-                log::error!("a callback panicked: {}", panic_text(&*panic));
-            }
+            contained("a callback", || self.tick(ticks));
         }
     }
 

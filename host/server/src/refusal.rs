@@ -2,7 +2,6 @@
 //! answers for it. (hyper refuses malformed framing and heads that are too large.)
 
 use std::net::Ipv6Addr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::counts::Event;
-use crate::exchange::{Refused, panic_text};
+use crate::exchange::{Refused, contained};
 use crate::link::Link;
 use crate::outgoing::Outgoing;
 use crate::told::Told;
@@ -33,10 +32,7 @@ impl Link {
         let (info, head) = (self.info(), &mut response);
         let refused = Refused { why, queued, request: &request, info, response: head };
         // Whoever comes here has something else to do, for others too.
-        let told = catch_unwind(AssertUnwindSafe(|| self.handler.refused(refused))).unwrap_or_else(|panic| {
-            log::error!("a handler panicked: {}", panic_text(&*panic));
-            None
-        });
+        let told = contained("a handler", || self.handler.refused(refused)).flatten();
         (http::Response::from_parts(response, body), told)
     }
 

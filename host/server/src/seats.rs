@@ -330,15 +330,16 @@ impl<T, R> Seats<T, R> {
             let is_slow = matches!(&step, Step::Request(_, turn) if turn.is_slow());
             let unwatched = is_slow && s.polling == Polling::Nobody;
             // Polls may follow each other for ever: those that return need not wait for the end of them.
-            let is_next_poll = polled && matches!(step, Step::Poll(_));
-            let beside = if is_next_poll { self.seat_beside_polls(&mut s) } else { Call::Nobody };
-            let call = match step {
-                _ if !matches!(beside, Call::Nobody) => beside,
-                // The poller need not be woken by itself, for work that it may not do.
-                Step::React { .. } if self.has_work(&s) => self.call_one(&mut s),
-                Step::React { .. } => Call::Nobody,
-                _ if unwatched || self.has_work(&s) => self.call_or_wake(&mut s),
+            let beside = match step {
+                Step::Poll(_) if polled => self.seat_beside_polls(&mut s),
                 _ => Call::Nobody,
+            };
+            let call = match (beside, &step) {
+                // The poller need not be woken by itself, for work that it may not do.
+                (Call::Nobody, Step::React { .. }) if self.has_work(&s) => self.call_one(&mut s),
+                (Call::Nobody, Step::React { .. }) => Call::Nobody,
+                (Call::Nobody, _) if unwatched || self.has_work(&s) => self.call_or_wake(&mut s),
+                (call, _) => call,
             };
             return (step, call);
         }

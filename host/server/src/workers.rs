@@ -9,14 +9,13 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Wake, Waker};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::exchange::{Queued, panic_text};
+use crate::exchange::{Queued, contained};
 use crate::lanes::{Held, Nanos, Turn};
 use crate::monitor::TICK;
 use crate::reactor::Reactor;
@@ -510,9 +509,7 @@ impl Workers {
     pub(crate) fn run_task(self: &Arc<Self>, task: Arc<dyn Task>) {
         let outer = POLLED.replace(Some(task.clone()));
         // Our own code does not panic; that of a foreign body, which is dropped here too, may.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task.clone().run())) {
-            log::error!("a response body panicked: {}", panic_text(&*panic));
-        }
+        contained("a response body", || task.clone().run());
         POLLED.set(outer);
         if task.state().finish() {
             self.push(task);
@@ -536,9 +533,7 @@ impl Workers {
         IN_LOOP.set(false);
         me.member.take_woken();
         slot.set_waiter(me.waker.clone());
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| request.run())) {
-            log::error!("a handler panicked: {}", panic_text(&*panic));
-        }
+        contained("a handler", || request.run());
         IN_LOOP.set(true);
         SLOT.set(None);
         let mut work = lock(&me.work);

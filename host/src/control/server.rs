@@ -249,15 +249,14 @@ impl<O: Operate> Control<O> {
 }
 
 fn upgrade_options(query: &Query) -> Result<UpgradeOptions, Refused> {
-    let mut options = UpgradeOptions { force: query.flag("force")?, ..UpgradeOptions::default() };
-    options.program = query.text("exe").map(PathBuf::from);
-    if options.program.as_ref().is_some_and(|path| !path.is_absolute()) {
+    let program = query.text("exe").map(PathBuf::from);
+    if program.as_ref().is_some_and(|path| !path.is_absolute()) {
         return Err(Refused::bad("`exe` must be an absolute path"));
     }
-    if let Some(text) = query.text("within") {
-        options.within = config::duration("within", text, WITHIN).map_err(|error| Refused::bad(error.to_string()))?;
-    }
-    Ok(options)
+    let parse = |text| config::duration("within", text, WITHIN);
+    let within = query.text("within").map(parse).transpose().map_err(|error| Refused::bad(error.to_string()))?;
+    let within = within.unwrap_or(UpgradeOptions::default().within);
+    Ok(UpgradeOptions { program, within, force: query.flag("force")? })
 }
 
 fn done(result: Result<impl Serialize, OperatorError>) -> Result<Response, Refused> {

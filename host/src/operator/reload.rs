@@ -107,7 +107,7 @@ impl Operator {
         }
         let check = |info: &ModuleInfo| {
             let main = known.as_ref().map(|(main, ..)| main);
-            main.map_or(Ok(()), |main| check_new_imports(info, main, config.new_imports == NewImports::Refuse))
+            main.map_or(Ok(Vec::new()), |main| check_new_imports(info, main, config.new_imports == NewImports::Refuse))
         };
         check(&file.info)?;
         let admitted = self.0.gate.admit(file, loaded, &config, router)?;

@@ -73,8 +73,7 @@ impl Operator {
         let loaded = inner.lock().handler(name)?.loaded(&sha256);
         let Admitted { module, code, probed } = inner.gate.admit(file, loaded, &config, &router)?;
         // What machine code imports is known only now.
-        check_new_imports(module.info(), &before, refuses)?;
-        let new_imports = new_imports(module.info(), &before);
+        let new_imports = check_new_imports(module.info(), &before, refuses)?;
         if let Origin::Operator { .. } = origin {
             self.keep(name, &sha256, &path, options)?;
         }
@@ -321,9 +320,12 @@ pub(super) fn new_imports(new: &ModuleInfo, old: &Revision) -> Vec<String> {
     new.map(|import| shortened(import, IMPORT)).collect()
 }
 
+/// The same.
+///
 /// # Errors
 /// There are some, and they are not wanted.
-pub(super) fn check_new_imports(new: &ModuleInfo, old: &Revision, refuses: bool) -> Result<(), OperatorError> {
-    let imports = if refuses { new_imports(new, old) } else { Vec::new() };
-    if imports.is_empty() { Ok(()) } else { Err(OperatorError::NewImports { from: old.number, imports }) }
+pub(super) fn check_new_imports(new: &ModuleInfo, old: &Revision, refuses: bool) -> Result<Vec<String>, OperatorError> {
+    let imports = new_imports(new, old);
+    let is_refused = refuses && !imports.is_empty();
+    if is_refused { Err(OperatorError::NewImports { from: old.number, imports }) } else { Ok(imports) }
 }

@@ -314,13 +314,10 @@ impl Inner {
     /// # Errors
     /// Something is on trial, of which a new host would know nothing.
     fn check_no_trial(&self, force: bool) -> Result<(), String> {
-        let trial = || self.lock().handlers.iter().find_map(Handler::trial);
-        match if force { None } else { trial() } {
-            Some(what) => {
-                Err(format!("{what}, which ends with an upgrade; wait for its end, or `astra-host upgrade --force`"))
-            }
-            None => Ok(()),
-        }
+        let trial = self.lock().handlers.iter().find_map(Handler::trial).filter(|_| !force);
+        trial.map_or(Ok(()), |what| {
+            Err(format!("{what}, which ends with an upgrade; wait for its end, or `astra-host upgrade --force`"))
+        })
     }
 
     /// What was started to take this process's place.

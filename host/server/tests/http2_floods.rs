@@ -381,9 +381,31 @@ fn a_client_that_holds_back_the_window_of_its_connection_is_cut() {
         Response::new(Body::new(vec![b'x'; 64 << 10]))
     });
     let mut client = Client::connect(server.addr).start_http2(&[(INITIAL_WINDOW_SIZE, 1 << 20)]);
+    // h2 has all of the first with its end, and nothing of the second: only the whole connection can be cut.
+    client.send(get(1, "/"));
+    let taken: usize = std::iter::repeat_with(|| client.frame_of(DATA, 1).payload.len()).take(4).sum();
+    assert_eq!(taken, 65_535);
+    client.send(get(3, "/"));
+    assert_eq!(client.goodbye(), None);
+    assert!(server.into_handle().shutdown(PATIENCE).is_none(), "nothing is left to cut");
+}
+
+#[test]
+fn answers_that_share_a_window_which_a_client_holds_back_are_reset_and_the_connection_goes_on() {
+    let server =
+        start(server().write_timeout(Duration::from_millis(100)), |req: Request, _info| match req.uri().path() {
+            "/small" => Response::new(Body::new("small")),
+            _ => Response::new(Body::new(vec![b'x'; 128 << 10])),
+        });
+    let mut client = Client::connect(server.addr).start_http2(&[(INITIAL_WINDOW_SIZE, 1 << 20)]);
     client.send([get(1, "/"), get(3, "/")].concat());
-    let frames = std::iter::from_fn(|| client.frame()).filter(|frame| frame.kind == DATA);
-    assert_eq!(frames.map(|frame| frame.payload.len()).sum::<usize>(), 65_535);
+    let frames = std::iter::from_fn(|| client.frame());
+    let mut reset: Vec<_> = frames.filter(|frame| frame.kind == RST_STREAM).map(|frame| frame.stream).take(2).collect();
+    reset.sort_unstable();
+    assert_eq!(reset, [1, 3]);
+    client.send([window_update(0, 5), get(5, "/small")].concat());
+    assert_eq!(client.status_of(5), 200);
+    drop(client);
     assert!(server.into_handle().shutdown(PATIENCE).is_none(), "nothing is left to cut");
 }
 

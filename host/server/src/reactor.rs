@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
+use rustix::net::RecvFlags;
 use slab::Slab;
 
 use crate::readiness::Readiness;
@@ -61,7 +62,7 @@ impl Ready {
         let room = buffer.len();
         let mut take = Some(take);
         self.read.attempt(|| {
-            let (bytes, _) = rustix::io::read(socket, &mut *buffer)?;
+            let ((bytes, _), _) = rustix::net::recv(socket, &mut *buffer, RecvFlags::empty())?;
             if let Some(take) = take.take() {
                 take(bytes);
             }

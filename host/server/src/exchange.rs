@@ -276,7 +276,7 @@ impl Queued {
     }
 
     /// Runs the handler on this thread. It may panic.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(mut self: Box<Self>) {
         self.place = None;
         let (slot, link) = (self.slot.clone(), self.slot.link.clone());
         if slot.is_gone() {

@@ -9,7 +9,7 @@
 //!
 //! A lane is there from its first request on. Those of which nothing is left are forgotten when there are many, with what is known of them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::mem::take;
 use std::time::Duration;
 
@@ -126,7 +126,8 @@ impl Held {
 }
 
 pub(crate) struct Lanes<R, B> {
-    lanes: HashMap<u64, Queue<R, B>>,
+    /// Few, and looked up four times a request: hashing would cost more than all else that is done here.
+    lanes: BTreeMap<u64, Queue<R, B>>,
     /// So many make it worth a look which of them can be forgotten.
     many: usize,
     line: Line,
@@ -293,7 +294,7 @@ impl Line {
 impl<R, B> Lanes<R, B> {
     pub(crate) fn new(most_long: usize) -> Self {
         let line = Line { claims: Vec::new(), now: VirtualTime::default(), most_long };
-        Self { lanes: HashMap::new(), many: FEW, line, queued: 0 }
+        Self { lanes: BTreeMap::new(), many: FEW, line, queued: 0 }
     }
 
     /// Requests that wait to be started.
@@ -405,7 +406,7 @@ impl<R, B> Lanes<R, B> {
     pub(crate) fn clear(&mut self) -> (Vec<R>, Vec<B>) {
         self.line.claims.clear();
         self.queued = 0;
-        let queues = self.lanes.drain().map(|(_, queue)| queue);
+        let queues = take(&mut self.lanes).into_values();
         let (requests, returning): (Vec<_>, Vec<_>) = queues.map(|queue| (queue.requests, queue.returning)).unzip();
         let returning = returning.into_iter().flatten().flatten().collect();
         (requests.into_iter().flatten().collect(), returning)

@@ -15,6 +15,8 @@ mod operator;
 mod report;
 mod scenarios;
 mod server;
+mod there_and_back;
+mod tool;
 
 use std::path::PathBuf;
 
@@ -40,6 +42,9 @@ pub(crate) struct Options {
     /// The `wasmtime` to compare with; without it, the one in PATH
     #[arg(long)]
     wasmtime: Option<PathBuf>,
+    /// The `workerd` to compare with; without it, the one in PATH
+    #[arg(long)]
+    workerd: Option<PathBuf>,
     /// The `astra-host` under test; without it, the one built from here
     #[arg(long)]
     astra_host: Option<PathBuf>,
@@ -75,7 +80,7 @@ enum Scenario {
     Native,
     /// The same over TLS, on connections that are kept and on new ones: astra-server, hyper on Tokio
     Tls,
-    /// The hello guest: astra-host, `wasmtime serve` with default and with best flags
+    /// The hello guest: astra-host, `wasmtime serve` in three ways, workerd, Node, a native handler
     Hello,
     /// 900 connections whose guests sleep 100 ms
     Sleep,
@@ -91,6 +96,8 @@ enum Scenario {
     Wasip3,
     /// A hello that is a CGI program
     Cgi,
+    /// The hello guest with a stack of 1 MiB
+    Stack,
     /// Hellos in Python and JavaScript
     Languages,
     /// A guest that asks another server
@@ -181,6 +188,7 @@ fn main() -> anyhow::Result<()> {
             Scenario::Swap => scenarios::swap(&options, &contenders, &mut report),
             Scenario::Wasip3 => scenarios::wasip3(&options, &contenders, &mut report),
             Scenario::Cgi => scenarios::cgi(&options, &contenders, &mut report),
+            Scenario::Stack => scenarios::stack(&options, &contenders, &mut report),
             Scenario::Languages => scenarios::languages(&options, &contenders, &mut report),
             Scenario::Fetch => scenarios::fetch(&options, &contenders, &mut report),
             Scenario::Upstreams => scenarios::upstreams(&options, &contenders, &mut report),

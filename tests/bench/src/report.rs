@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::contenders::Contenders;
+use crate::tool::Tool;
 
 pub(crate) struct Report {
     machine: Value,
@@ -50,12 +51,15 @@ impl Report {
     pub(crate) fn new(contenders: &Contenders) -> Result<Report> {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
+        let version = |tool: &Option<Tool>| tool.as_ref().map(|tool| tool.version.clone());
         let machine = json!({
             "cpu": cpu.map(|name| name.trim_start_matches([' ', '\t', ':'])),
             "cores": std::thread::available_parallelism()?.get(),
             "memory_gib": memory_gib(),
             "kernel": std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
-            "wasmtime": contenders.wasmtime_version,
+            "wasmtime": version(&contenders.wasmtime),
+            "node": version(&contenders.node),
+            "workerd": version(&contenders.workerd),
             "commit": commit(),
             "started": humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         });

@@ -9,10 +9,11 @@ use anyhow::{Result, anyhow, ensure};
 use super::idle::raise_descriptors;
 use crate::contenders::Contenders;
 use crate::folder::Folder;
+use crate::load::{self, get};
 use crate::open_loop::{CONNECTIONS, OpenLoop, Outcome};
 use crate::report::{Figure, Report, median};
 use crate::server::{Contender, Server};
-use crate::{Options, Pin, load};
+use crate::{Options, Pin};
 
 /// How often the time of one request is taken to find out what a turn takes; the shortest counts.
 const SAMPLES: u32 = 30;
@@ -48,8 +49,8 @@ fn run(contender: &Contender, options: &Options, pin: Pin, report: &mut Report) 
         let server = Server::start(contender, pin)?;
         let path = format!("/?turns={}", turns_a_millisecond(&server)?);
         let at = |rate| OpenLoop { addr: server.addr, path: &path, rate, time, pin };
-        load::run(&server, &path, 32, 1, pin)?;
-        let capacity = load::run(&server, &path, 32, options.seconds, pin)?.requests_per_second;
+        load::run(&server, get(&path, 32), 1, pin)?;
+        let capacity = load::run(&server, get(&path, 32), options.seconds, pin)?.requests_per_second;
         let half = at(capacity / 2.0).run()?;
         let (over, memory) = watched(&server, || at(capacity * OVERLOAD).run())?;
         // Whoever comes then is served.

@@ -91,39 +91,35 @@ impl Contenders {
 
     /// Servers of this package.
     fn ours<const N: usize>(&self, names: [&'static str; N]) -> [Contender; N] {
-        names.map(|name| Contender {
-            name,
-            program: self.target.join("release").join(name),
-            arguments: vec!["{addr}".to_owned()],
-        })
+        names.map(|name| contender(name, &self.target.join("release").join(name), &["{addr}"], &[]))
     }
 
     /// `astra-host run` of a guest, without access log as `wasmtime serve` has none.
     pub(crate) fn astra_host(&self, name: &'static str, guest: &str, flags: &[&str]) -> Contender {
-        let arguments = ["run", &self.guest(guest), "--listen", "{addr}", "--access-log", "off"];
-        Contender {
-            name,
-            program: self.astra_host.clone(),
-            arguments: arguments.iter().chain(flags).map(ToString::to_string).collect(),
-        }
+        self.astra_host_run(name, &self.guest(guest), &[&["--access-log", "off"], flags].concat())
+    }
+
+    /// The same with an access log in a file.
+    pub(crate) fn astra_host_logging(&self, name: &'static str, guest: &str, format: &str, log: &Path) -> Contender {
+        let contender = self.astra_host_run(name, &self.guest(guest), &["--access-log", format]);
+        Contender { log: Some(log.to_owned()), ..contender }
     }
 
     /// `astra-host run` of a configuration file. What it logs is left to `flags`.
     pub(crate) fn astra_host_of(&self, name: &'static str, config: &Path, flags: &[&str]) -> Contender {
-        let config = config.display().to_string();
-        let arguments = ["run", &config, "--listen", "{addr}", "--no-state"];
-        let arguments = arguments.iter().chain(flags).map(ToString::to_string).collect();
-        Contender { name, program: self.astra_host.clone(), arguments }
+        self.astra_host_run(name, &config.display().to_string(), &[&["--no-state"], flags].concat())
+    }
+
+    fn astra_host_run(&self, name: &'static str, what: &str, flags: &[&str]) -> Contender {
+        contender(name, &self.astra_host, &["run", what, "--listen", "{addr}"], flags)
     }
 
     /// `wasmtime serve` of the same file; `None` if there is no wasmtime. `-S cli`: guests of Rust's standard library import it.
     pub(crate) fn wasmtime(&self, name: &'static str, guest: &str, flags: &[&str]) -> Option<Contender> {
-        let arguments = ["serve", "--addr", "{addr}", "-S", "cli"].iter().chain(flags);
-        Some(Contender {
-            name,
-            program: self.wasmtime.as_ref()?.program.clone(),
-            arguments: arguments.map(ToString::to_string).chain([self.guest(guest)]).collect(),
-        })
+        let wasmtime = &self.wasmtime.as_ref()?.program;
+        let guest = self.guest(guest);
+        let flags = [flags, &[&guest]].concat();
+        Some(contender(name, wasmtime, &["serve", "--addr", "{addr}", "-S", "cli"], &flags))
     }
 
     pub(crate) fn wasmtime_default(&self, guest: &str) -> Option<Contender> {
@@ -149,16 +145,15 @@ impl Contenders {
 
     /// A hello on Node's own server.
     pub(crate) fn node(&self) -> Option<Contender> {
-        let arguments = vec![format!("{PEERS}/hello_node.js"), "{addr}".to_owned()];
-        Some(Contender { name: "Node", program: self.node.as_ref()?.program.clone(), arguments })
+        let script = format!("{PEERS}/hello_node.js");
+        Some(contender("Node", &self.node.as_ref()?.program, &[&script, "{addr}"], &[]))
     }
 
     /// A hello on workerd, which tells where it listens on a descriptor: its standard output.
     pub(crate) fn workerd(&self) -> Option<Contender> {
+        let workerd = &self.workerd.as_ref()?.program;
         let config = format!("{PEERS}/hello_workerd.capnp");
-        let arguments = ["serve", "--control-fd=1", "--socket-addr=http={addr}", &config];
-        let arguments = arguments.iter().map(ToString::to_string).collect();
-        Some(Contender { name: "workerd", program: self.workerd.as_ref()?.program.clone(), arguments })
+        Some(contender("workerd", workerd, &["serve", "--control-fd=1", "--socket-addr=http={addr}"], &[&config]))
     }
 
     /// A guest of the tests.
@@ -182,6 +177,11 @@ impl Contenders {
         let file = self.target.join("wasm32-wasip2/guest").join(name).with_extension("wasm");
         file.display().to_string()
     }
+}
+
+fn contender(name: &'static str, program: &Path, arguments: &[&str], more: &[&str]) -> Contender {
+    let arguments = arguments.iter().chain(more).map(ToString::to_string).collect();
+    Contender { name, program: program.to_owned(), arguments, log: None }
 }
 
 /// The directory this program runs from, two levels up: `…/target/release/bench`.

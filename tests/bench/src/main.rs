@@ -86,7 +86,7 @@ enum Scenario {
     Sleep,
     /// Idle keep-alive connections, and what hello does beside them
     Idle,
-    /// From the start of the process to the first answer, module in the cache
+    /// From the start of the process to the first answer, module in the cache, and memory at rest
     Start,
     /// A large body up and down through the echo guest
     Gigabyte,
@@ -98,6 +98,12 @@ enum Scenario {
     Cgi,
     /// The hello guest with a stack of 1 MiB
     Stack,
+    /// Bodies posted to the echo guest
+    Echo,
+    /// Latency at half of what can be served
+    Half,
+    /// Hello with an access log
+    Observed,
     /// Hellos in Python and JavaScript
     Languages,
     /// A guest that asks another server
@@ -189,6 +195,9 @@ fn main() -> anyhow::Result<()> {
             Scenario::Wasip3 => scenarios::wasip3(&options, &contenders, &mut report),
             Scenario::Cgi => scenarios::cgi(&options, &contenders, &mut report),
             Scenario::Stack => scenarios::stack(&options, &contenders, &mut report),
+            Scenario::Echo => scenarios::echo(&options, &contenders, &mut report),
+            Scenario::Half => scenarios::half(&options, &contenders, &mut report),
+            Scenario::Observed => scenarios::observed(&options, &contenders, &mut report),
             Scenario::Languages => scenarios::languages(&options, &contenders, &mut report),
             Scenario::Fetch => scenarios::fetch(&options, &contenders, &mut report),
             Scenario::Upstreams => scenarios::upstreams(&options, &contenders, &mut report),

@@ -42,6 +42,7 @@ impl Check {
 }
 
 /// One figure of a contender: every round's value.
+#[derive(Clone)]
 pub(crate) struct Figure {
     pub(crate) name: &'static str,
     pub(crate) rounds: Vec<f64>,

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
@@ -19,6 +19,8 @@ pub(crate) struct Contender {
     pub(crate) name: &'static str,
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<String>,
+    /// The file its standard error goes to, if not to this program.
+    pub(crate) log: Option<PathBuf>,
 }
 
 impl Contender {
@@ -54,15 +56,10 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `contender` on a free port and waits until it says where it listens.
     pub(crate) fn start(contender: &Contender, pin: Pin) -> Result<Server> {
-        Self::start_with(contender, pin, Stdio::piped())
-    }
-
-    /// The same; its standard error goes to a file.
-    pub(crate) fn start_logging(contender: &Contender, pin: Pin, log: &Path) -> Result<Server> {
-        Self::start_with(contender, pin, File::create(log)?.into())
-    }
-
-    fn start_with(contender: &Contender, pin: Pin, stderr: Stdio) -> Result<Server> {
+        let stderr = match &contender.log {
+            Some(log) => File::create(log)?.into(),
+            None => Stdio::piped(),
+        };
         let mut child = contender
             .command("127.0.0.1:0", pin)
             .stdout(Stdio::piped())

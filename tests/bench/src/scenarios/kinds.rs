@@ -1,14 +1,12 @@
 //! The other kinds of guest, other languages, and guests that ask others.
 
-use std::slice;
-
 use anyhow::Result;
 
-use super::{NO_WASMTIME, Peer, Turns};
+use super::turns::{Peer, Turns, compare};
 use crate::contenders::Contenders;
 use crate::load::get;
 use crate::report::Report;
-use crate::server::{Contender, Server};
+use crate::server::Server;
 use crate::{Options, Pin};
 
 /// A hello of WASI 0.3; the peer too makes a fresh instance for each request.
@@ -16,7 +14,7 @@ pub(crate) fn wasip3(options: &Options, contenders: &Contenders, report: &mut Re
     let ours = contenders.astra_host("astra-host", "wasip3_app", &[]);
     let fresh = ["-S", "p3", "-W", "component-model-async", "--max-instance-reuse-count", "1"];
     let theirs = contenders.wasmtime("wasmtime without reuse", "wasip3_app", &fresh);
-    compare("wasip3", "/", &ours, &[Peer::of(theirs, Some(2.0), Some(2.0))], options, report)
+    compare("wasip3", get("/", 32), &ours, &[Peer::of(theirs, Some(2.0), Some(2.0))], options, report)
 }
 
 /// A hello in C that is a CGI program, beside the hello of WASI 0.2.
@@ -27,14 +25,21 @@ pub(crate) fn cgi(options: &Options, contenders: &Contenders, report: &mut Repor
     };
     let cgi = contenders.astra_host("astra-host, CGI", &program, &[]);
     let component = contenders.astra_host("astra-host, WASI 0.2", "hello", &[]);
-    compare("cgi", "/", &cgi, &[Peer::of(Some(component), Some(0.5), Some(0.5))], options, report)
+    compare("cgi", get("/", 32), &cgi, &[Peer::of(Some(component), Some(0.5), Some(0.5))], options, report)
 }
 
 /// A hello with the stack that other SDKs link: what a guest has used of it must be made fresh, or found to be fresh.
 pub(crate) fn stack(options: &Options, contenders: &Contenders, report: &mut Report) -> Result<()> {
     let guest = contenders.hello_with_a_large_stack().display().to_string();
     let ours = contenders.astra_host("astra-host", &guest, &[]);
-    compare("stack", "/", &ours, &[Peer::of(contenders.wasmtime_best(&guest), Some(2.5), None)], options, report)
+    compare(
+        "stack",
+        get("/", 32),
+        &ours,
+        &[Peer::of(contenders.wasmtime_best(&guest), Some(2.5), None)],
+        options,
+        report,
+    )
 }
 
 /// Interpreters as guests.
@@ -47,7 +52,7 @@ pub(crate) fn languages(options: &Options, contenders: &Contenders, report: &mut
         let ours = contenders.astra_host("astra-host", &module, &[]);
         let best = Peer::of(contenders.wasmtime_best(&module), Some(2.0), Some(2.0));
         let default = Peer::of(contenders.wasmtime_default(&module), None, None);
-        compare(language, "/", &ours, &[best, default], options, report)?;
+        compare(language, get("/", 32), &ours, &[best, default], options, report)?;
     }
     Ok(())
 }
@@ -59,7 +64,8 @@ pub(crate) fn fetch(options: &Options, contenders: &Contenders, report: &mut Rep
     let upstream = Server::start(&upstream, Pin::Off)?;
     let ours = contenders.astra_host("astra-host", &guest, &["--outbound", "http://127.0.0.1:*"]);
     let theirs = Peer::of(contenders.wasmtime_default(&guest), Some(3.0), Some(3.0));
-    compare("fetch", &format!("/?http://{}/", upstream.addr), &ours, &[theirs], options, report)
+    let path = format!("/?http://{}/", upstream.addr);
+    compare("fetch", get(&path, 32), &ours, &[theirs], options, report)
 }
 
 /// A thousand requests at a time whose upstream takes half a second to answer.
@@ -74,26 +80,6 @@ pub(crate) fn upstreams(options: &Options, contenders: &Contenders, report: &mut
         let turns = Turns { scenario: "upstreams", asked: get(&path, 1000), pin };
         let ours = turns.take(&all, options, report)?[0];
         report.at_most(format!("upstreams, {}: errors", pin.name()), ours.errors, 0.0);
-    }
-    Ok(())
-}
-
-/// Ours beside its peers, on 32 connections.
-fn compare(
-    scenario: &str,
-    path: &str,
-    ours: &Contender,
-    peers: &[Option<Peer>],
-    options: &Options,
-    report: &mut Report,
-) -> Result<()> {
-    for pin in options.pins() {
-        let turns = Turns { scenario, asked: get(path, 32), pin };
-        let medians = turns.against(slice::from_ref(ours), peers, options, report)?;
-        report.at_most(format!("{scenario}, {}: errors", pin.name()), medians[0].errors, 0.0);
-    }
-    if peers.iter().any(Option::is_none) {
-        report.note(NO_WASMTIME);
     }
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! One function a scenario. Those under load take turns: in each round every contender is started, warmed up, loaded and stopped.
 
+mod echo;
 mod gigabyte;
+mod half;
 mod hostile;
 mod idle;
 mod isolation;
 mod kinds;
+mod observed;
 mod overload;
 mod slow;
 mod soak;
@@ -14,11 +17,14 @@ mod turns;
 
 use anyhow::Result;
 
+pub(crate) use echo::echo;
 pub(crate) use gigabyte::gigabyte;
+pub(crate) use half::half;
 pub(crate) use hostile::hostile;
 pub(crate) use idle::idle;
 pub(crate) use isolation::isolation;
 pub(crate) use kinds::{cgi, fetch, languages, stack, upstreams, wasip3};
+pub(crate) use observed::observed;
 pub(crate) use overload::overload;
 pub(crate) use slow::slow;
 pub(crate) use soak::soak;

@@ -10,10 +10,13 @@ use super::idle::raise_descriptors;
 use crate::contenders::Contenders;
 use crate::folder::Folder;
 use crate::load::{self, get};
-use crate::open_loop::{CONNECTIONS, OpenLoop, Outcome};
+use crate::open_loop::{OpenLoop, Outcome};
 use crate::report::{Figure, Report, median};
 use crate::server::{Contender, Server};
 use crate::{Options, Pin};
+
+/// More than a host with default limits lets run and queue.
+const CONNECTIONS: usize = 1500;
 
 /// How often the time of one request is taken to find out what a turn takes; the shortest counts.
 const SAMPLES: u32 = 30;
@@ -48,7 +51,7 @@ fn run(contender: &Contender, options: &Options, pin: Pin, report: &mut Report) 
     for _ in 0..options.rounds {
         let server = Server::start(contender, pin)?;
         let path = format!("/?turns={}", turns_a_millisecond(&server)?);
-        let at = |rate| OpenLoop { addr: server.addr, path: &path, rate, time, pin };
+        let at = |rate| OpenLoop { addr: server.addr, path: &path, connections: CONNECTIONS, rate, time, pin };
         load::run(&server, get(&path, 32), 1, pin)?;
         let capacity = load::run(&server, get(&path, 32), options.seconds, pin)?.requests_per_second;
         let half = at(capacity / 2.0).run()?;

@@ -1,14 +1,36 @@
 //! Contenders under load, which take turns: in each round every one is started, warmed up, loaded and stopped.
 
+use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::NO_WASMTIME;
 use crate::load::{self, Asked};
 use crate::report::{Figure, Report, median};
 use crate::server::{Contender, Server};
 use crate::{Options, Pin};
+
+/// Ours beside its peers, in each setting; without errors.
+pub(super) fn compare(
+    scenario: &str,
+    asked: Asked<'_>,
+    ours: &Contender,
+    peers: &[Option<Peer>],
+    options: &Options,
+    report: &mut Report,
+) -> Result<()> {
+    for pin in options.pins() {
+        let turns = Turns { scenario, asked, pin };
+        let medians = turns.against(slice::from_ref(ours), peers, options, report)?;
+        report.at_most(format!("{scenario}, {}: errors", pin.name()), medians[0].errors, 0.0);
+    }
+    if peers.iter().any(Option::is_none) {
+        report.note(NO_WASMTIME);
+    }
+    Ok(())
+}
 
 /// A scenario under load in which contenders take turns.
 pub(super) struct Turns<'a> {

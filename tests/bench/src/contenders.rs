@@ -52,7 +52,7 @@ impl Contenders {
     /// Builds what the chosen scenarios need.
     pub(crate) fn prepare(options: &Options, scenarios: &[Scenario]) -> Result<Contenders> {
         let target = target_directory()?;
-        let with_native = [Scenario::Native, Scenario::Tls, Scenario::Fetch, Scenario::Hello];
+        let with_native = [Scenario::Native, Scenario::Tls, Scenario::Fetch, Scenario::Hello, Scenario::Curves];
         if scenarios.iter().any(|scenario| with_native.contains(scenario)) {
             cargo(&["build", "--release", "-p", "bench", "--bins"], None, &target)?;
         }

@@ -1,6 +1,7 @@
 //! `cargo run --release -p bench -- [scenario…]`: starts each server in turn, loads it, prints a table, writes JSON.
 //! Every server is started by this process and stopped by its pid; all listen on 127.0.0.1 and ports of their own.
 
+mod chart;
 mod clients;
 mod contenders;
 mod endpoint;
@@ -28,7 +29,7 @@ use crate::report::Report;
 /// Measures astra-server and astra-host against their peers.
 #[derive(Parser)]
 pub(crate) struct Options {
-    /// What to measure; everything but `isolation` if none is named
+    /// What to measure; everything but `curves` and `isolation` if none is named
     scenarios: Vec<Scenario>,
     /// Seconds of load a round
     #[arg(long, default_value_t = 5)]
@@ -118,15 +119,17 @@ enum Scenario {
     Soak,
     /// Guests that do their worst, and what that does to the host's memory
     Hostile,
+    /// Rate and p99 over connections, the size of bodies and a guest's work, drawn beside the JSON file
+    Curves,
     /// Millions of guests that look for what others have left
     Isolation,
 }
 
 impl Scenario {
-    /// Those of a run that names none: not what takes an hour.
+    /// Those of a run that names none: not what takes half an hour by itself, but for `soak`.
     fn usual() -> Vec<Self> {
         let all = Self::value_variants().iter().copied();
-        all.filter(|scenario| !matches!(scenario, Self::Isolation)).collect()
+        all.filter(|scenario| !matches!(scenario, Self::Curves | Self::Isolation)).collect()
     }
 }
 
@@ -205,6 +208,7 @@ fn main() -> anyhow::Result<()> {
             Scenario::Overload => scenarios::overload(&options, &contenders, &mut report),
             Scenario::Soak => scenarios::soak(&options, &contenders, &mut report),
             Scenario::Hostile => scenarios::hostile(&options, &contenders, &mut report),
+            Scenario::Curves => scenarios::curves(&options, &contenders, &mut report),
             Scenario::Isolation => scenarios::isolation(&options, &contenders, &mut report),
         };
         // After each scenario, so that a run that ends early leaves what it has.

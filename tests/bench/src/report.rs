@@ -106,6 +106,14 @@ impl Report {
         self.rows.push(json!({ "note": text }));
     }
 
+    /// Writes a picture, and puts it on the page, which is to be written beside it.
+    pub(crate) fn picture(&mut self, path: &Path, title: &str, svg: &str) -> Result<()> {
+        write(path, svg)?;
+        let name = path.file_name().unwrap_or_default().display();
+        self.page.push_str(&format!("\n![{title}]({name})\n"));
+        Ok(())
+    }
+
     /// Writes the JSON file, and the same to be read by people beside it.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let checks: Vec<Value> = self
@@ -117,13 +125,8 @@ impl Report {
             })
             .collect();
         let document = json!({ "machine": self.machine, "rows": self.rows, "checks": checks });
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        for (path, text) in [(path, format!("{document:#}\n")), (&path.with_extension("md"), self.page())] {
-            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        Ok(())
+        write(path, &format!("{document:#}\n"))?;
+        write(&path.with_extension("md"), &self.page())
     }
 
     /// A heading, the rows, the bounds.
@@ -158,6 +161,14 @@ impl Report {
             println!("  {}", shown(check));
         }
     }
+}
+
+/// The folder too, if it is not there.
+fn write(path: &Path, text: &str) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn shown(check: &Check) -> String {

@@ -1,5 +1,6 @@
 //! One function a scenario. Those under load take turns: in each round every contender is started, warmed up, loaded and stopped.
 
+mod curves;
 mod echo;
 mod gigabyte;
 mod half;
@@ -17,6 +18,7 @@ mod turns;
 
 use anyhow::Result;
 
+pub(crate) use curves::curves;
 pub(crate) use echo::echo;
 pub(crate) use gigabyte::gigabyte;
 pub(crate) use half::half;

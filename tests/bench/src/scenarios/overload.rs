@@ -137,7 +137,7 @@ fn watched(server: &Server, load: impl FnOnce() -> Result<Outcome>) -> Result<(O
 }
 
 /// Turns of the guest's loop that take a millisecond.
-fn turns_a_millisecond(server: &Server) -> Result<u64> {
+pub(super) fn turns_a_millisecond(server: &Server) -> Result<u64> {
     let shortest = |turns: u32| -> Result<Duration> {
         let mut shortest = Duration::MAX;
         for _ in 0..SAMPLES {

@@ -39,7 +39,7 @@ const PANEL: f64 = 190.0;
 const GAP: f64 = 40.0;
 const HEIGHT: f64 = TOP + 2.0 * PANEL + GAP + 56.0;
 
-const INK: &str = "#6e7781";
+const INK: &str = "#768390";
 const COLOURS: [&str; 4] = ["#e5652e", "#2f81f7", "#2da44e", "#a475f9"];
 
 /// Where 0 stands, which has no logarithm: so many times to the left of the smallest value that has one.
@@ -60,9 +60,7 @@ impl Chart<'_> {
         for (number, panel) in PANELS.iter().enumerate() {
             self.panel(&mut svg, panel, TOP + number as f64 * (PANEL + GAP));
         }
-        let middle = f64::midpoint(LEFT, RIGHT);
-        let below = HEIGHT - 12.0;
-        let _ = writeln!(svg, "<text x=\"{middle}\" y=\"{below}\" text-anchor=\"middle\">{}</text>", self.varied);
+        self.foot(&mut svg);
         svg.push_str("</svg>\n");
         svg
     }
@@ -88,21 +86,18 @@ impl Chart<'_> {
         if least > most {
             return;
         }
+        let _ = writeln!(svg, "<text x=\"{LEFT}\" y=\"{}\" font-weight=\"600\">{name}</text>", top - 10.0);
         let ticks = ticks(least, most);
-        let y = Scale::new((ticks[0], ticks[ticks.len() - 1]), (top + PANEL, top));
-        let x = self.scale();
-        let _ = writeln!(svg, "<text x=\"{LEFT}\" y=\"{}\" font-weight=\"600\">{name}</text>", top - 9.0);
+        let (x, y) = (self.scale(), Scale::new((ticks[0], ticks[ticks.len() - 1]), (top + PANEL, top)));
         for tick in ticks {
             let (at, label) = (y.at(tick), written(tick));
-            let _ = writeln!(svg, "<path d=\"M{LEFT} {at:.1}H{RIGHT}\" stroke=\"{INK}\" stroke-opacity=\".3\"/>");
+            let _ = writeln!(svg, "<path d=\"M{LEFT} {at:.1}H{RIGHT}\" stroke=\"{INK}\" stroke-opacity=\".35\"/>");
             let (right, middle) = (LEFT - 8.0, at + 4.5);
             let _ = writeln!(svg, "<text x=\"{right}\" y=\"{middle:.1}\" text-anchor=\"end\">{label}</text>");
         }
-        for (value, label) in &self.stops {
+        for (value, _) in &self.stops {
             let (at, bottom) = (x.at(*value), top + PANEL);
-            let _ = writeln!(svg, "<path d=\"M{at:.1} {bottom}v5\" stroke=\"{INK}\"/>");
-            let below = bottom + 19.0;
-            let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{below}\" text-anchor=\"middle\">{label}</text>");
+            let _ = writeln!(svg, "<path d=\"M{at:.1} {top}V{bottom}\" stroke=\"{INK}\" stroke-opacity=\".15\"/>");
         }
         for (line, number) in self.lines.iter().zip(0..) {
             let points = self.stops.iter().zip(&line.points).filter(|(_, point)| part(point) > 0.0);
@@ -115,6 +110,17 @@ impl Chart<'_> {
                 marker(svg, number, at, is_hollow);
             }
         }
+    }
+
+    /// What was varied, below the last panel.
+    fn foot(&self, svg: &mut String) {
+        let (x, below) = (self.scale(), HEIGHT - 36.0);
+        for (value, label) in &self.stops {
+            let at = x.at(*value);
+            let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{below}\" text-anchor=\"middle\">{label}</text>");
+        }
+        let (middle, below) = (f64::midpoint(LEFT, RIGHT), HEIGHT - 12.0);
+        let _ = writeln!(svg, "<text x=\"{middle}\" y=\"{below}\" text-anchor=\"middle\">{}</text>", self.varied);
     }
 
     fn scale(&self) -> Scale {
@@ -211,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_has_a_line_and_two_panels_for_each_contender() {
+    fn a_chart_has_a_line_in_each_panel_and_one_scale_below_them() {
         let point = |rate, p99_ms, has_errors| Point { rate, p99_ms, has_errors };
         let ours = Line { name: "ours", points: vec![point(50_000.0, 0.5, false), point(9.0, 400.0, true)] };
         let chart =
             Chart { title: "Hello", varied: "bytes", stops: vec![(0.0, "0"), (1024.0, "1 KiB")], lines: vec![ours] };
         let svg = chart.svg();
         assert_eq!(svg.matches("fill=\"none\" stroke=\"#e5652e\" stroke-width=\"2\"").count(), 2);
-        assert_eq!(svg.matches(">1 KiB<").count(), 2);
+        assert_eq!(svg.matches(">1 KiB<").count(), 1);
         assert!(svg.contains("hollow: with errors") && !svg.contains("NaN"));
     }
 }

@@ -70,7 +70,7 @@ impl Report {
 
     /// Adds and prints one row.
     pub(crate) fn row(&mut self, scenario: &str, setting: &str, contender: &str, command: &str, figures: &[Figure]) {
-        let mut shown = format!("{scenario:<9} {setting:<9} {contender:<24}");
+        let mut shown = format!("{scenario:<18} {setting:<9} {contender:<27}");
         let heading =
             format!("\n## {scenario}, {setting}: {contender}\n\n`{command}`\n\n| figure | median |\n|---|--:|\n");
         self.page.push_str(&heading);

@@ -46,7 +46,7 @@ const COLOURS: [&str; 4] = ["#e5652e", "#2f81f7", "#2da44e", "#a475f9"];
 const ZERO: f64 = 6.0;
 
 /// More ticks than this are too many for a panel.
-const TICKS: usize = 8;
+const TICKS: usize = 10;
 
 impl Chart<'_> {
     pub(crate) fn svg(&self) -> String {

@@ -5,13 +5,13 @@ use anyhow::Result;
 use super::idle::raise_descriptors;
 use super::overload::turns_a_millisecond;
 use super::turns::Turns;
+use crate::Options;
 use crate::chart::{Chart, Line, Point};
 use crate::contenders::Contenders;
 use crate::folder::Folder;
 use crate::load::{self, Asked, get};
 use crate::report::Report;
 use crate::server::{Contender, Server};
-use crate::{Options, Pin};
 
 const MOST_CONNECTIONS: u32 = 10_000;
 
@@ -102,7 +102,7 @@ impl Curve<'_> {
     fn draw(&self, all: &[Contender], options: &Options, report: &mut Report) -> Result<()> {
         let mut lines: Vec<Line> =
             all.iter().map(|contender| Line { name: contender.name, points: Vec::new() }).collect();
-        let pin: Pin = options.pins()[0];
+        let pin = options.pins()[0];
         for Stop { label, asked, .. } in &self.stops {
             let scenario = format!("{} {label}", self.name);
             let medians = Turns { scenario: &scenario, asked: *asked, pin }.take(all, options, report)?;

@@ -1,7 +1,7 @@
-//! A connection of HTTP/1.1 that is kept, on a blocking socket or session of TLS: a request goes out, the whole answer is read.
+//! A connection of HTTP/1.1 that is kept, on a blocking socket or session of TLS: a request goes out, the whole answer is read; and such an
+//! answer by itself, wherever its bytes come from.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::endpoint::{Endpoint, Stream};
 
 /// Longer than anything a server may take: whoever waits as long has been forgotten.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Connection {
     reader: BufReader<Box<dyn Stream>>,
@@ -22,14 +22,12 @@ pub(crate) struct Answer {
     pub(crate) body: Vec<u8>,
     /// The number in the host's `x-request-id`.
     pub(crate) id: Option<u64>,
+    /// The server ends the connection behind it.
+    pub(crate) is_last: bool,
 }
 
 impl Connection {
-    pub(crate) fn open(addr: SocketAddr) -> Result<Self> {
-        Self::open_to(&Endpoint::plain(addr))
-    }
-
-    pub(crate) fn open_to(endpoint: &Endpoint) -> Result<Self> {
+    pub(crate) fn open(endpoint: &Endpoint) -> Result<Self> {
         let stream = endpoint.connect(PATIENCE).context("cannot connect")?;
         Ok(Self { reader: BufReader::with_capacity(4096, stream), is_over: false })
     }
@@ -37,53 +35,64 @@ impl Connection {
     /// Sends a whole request (one that is not HEAD) and reads its answer.
     pub(crate) fn ask(&mut self, request: &[u8]) -> Result<Answer> {
         self.reader.get_mut().write_all(request).context("cannot send")?;
-        let line = self.line()?;
-        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let mut answer =
-            Answer { status: status.with_context(|| format!("no answer: {line:?}"))?, body: Vec::new(), id: None };
-        let mut length = None;
-        loop {
-            let line = self.line()?.to_ascii_lowercase();
-            if line.is_empty() {
-                break;
-            }
-            let (name, value) = line.split_once(':').with_context(|| format!("no field: {line:?}"))?;
-            let value = value.trim();
-            match name {
-                "content-length" => length = Some(value.parse()?),
-                "connection" => self.is_over = value == "close",
-                "x-request-id" => answer.id = id_number(value),
-                _ => {}
-            }
-        }
-        match length {
-            Some(length) => self.body(&mut answer.body, length)?,
-            // What is neither one nor the other, the hosts here do not send.
-            None => {
-                while let size @ 1.. = u64::from_str_radix(&self.line()?, 16)? {
-                    self.body(&mut answer.body, size)?;
-                    ensure!(self.line()?.is_empty(), "a chunk is not what it says it is");
-                }
-                ensure!(self.line()?.is_empty(), "nobody asked for trailers");
-            }
-        }
+        let answer = read_answer(&mut self.reader)?;
+        self.is_over = answer.is_last;
         Ok(answer)
     }
+}
 
-    fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        self.reader.read_line(&mut line).context("cannot receive")?;
-        match line.strip_suffix("\r\n") {
-            Some(line) => Ok(line.to_owned()),
-            None => bail!("cut: {line:?}"),
+/// Reads the answer to a request that is not HEAD.
+///
+/// # Errors
+///
+/// It is none, or not all of it is there.
+pub(crate) fn read_answer(reader: &mut impl BufRead) -> Result<Answer> {
+    let first = line(reader)?;
+    let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.with_context(|| format!("no answer: {first:?}"))?;
+    let mut answer = Answer { status, body: Vec::new(), id: None, is_last: false };
+    let mut length = None;
+    loop {
+        let line = line(reader)?.to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(':').with_context(|| format!("no field: {line:?}"))?;
+        let value = value.trim();
+        match name {
+            "content-length" => length = Some(value.parse()?),
+            "connection" => answer.is_last = value == "close",
+            "x-request-id" => answer.id = id_number(value),
+            _ => {}
         }
     }
-
-    fn body(&mut self, body: &mut Vec<u8>, length: u64) -> Result<()> {
-        let seen = (&mut self.reader).take(length).read_to_end(body).context("cannot receive")?;
-        ensure!(seen as u64 == length, "cut within the body");
-        Ok(())
+    match length {
+        Some(length) => read_body(reader, &mut answer.body, length)?,
+        // What is neither one nor the other, the hosts here do not send.
+        None => {
+            while let size @ 1.. = u64::from_str_radix(&line(reader)?, 16)? {
+                read_body(reader, &mut answer.body, size)?;
+                ensure!(line(reader)?.is_empty(), "a chunk is not what it says it is");
+            }
+            ensure!(line(reader)?.is_empty(), "nobody asked for trailers");
+        }
     }
+    Ok(answer)
+}
+
+fn line(reader: &mut impl BufRead) -> Result<String> {
+    let mut line = String::new();
+    reader.read_line(&mut line).context("cannot receive")?;
+    match line.strip_suffix("\r\n") {
+        Some(line) => Ok(line.to_owned()),
+        None => bail!("cut: {line:?}"),
+    }
+}
+
+fn read_body(reader: &mut impl BufRead, body: &mut Vec<u8>, length: u64) -> Result<()> {
+    let seen = reader.take(length).read_to_end(body).context("cannot receive")?;
+    ensure!(seen as u64 == length, "cut within the body");
+    Ok(())
 }
 
 /// A host's ids differ in their last part only, a hexadecimal number that counts its requests.
@@ -100,7 +109,8 @@ mod tests {
     #[test]
     fn answers_are_read_to_their_end_and_no_further() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let mut connection = Connection::open(listener.local_addr().expect("bound")).expect("it listens");
+        let mut connection =
+            Connection::open(&Endpoint::plain(listener.local_addr().expect("bound"))).expect("it listens");
         let (mut server, _) = listener.accept().expect("it has come");
         let chunked = "HTTP/1.1 200 OK\r\nX-Request-Id: 1-2-00ff\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
         let sized = "HTTP/1.1 503 Service Unavailable\r\nempty:\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno";

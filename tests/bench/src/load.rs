@@ -1,4 +1,4 @@
-//! Load: `wrk` as a child process, what it prints as numbers.
+//! Load: `wrk` as a child process, which asks for one thing on as many connections as it is told; what it prints as numbers.
 
 use std::process::Command;
 
@@ -6,6 +6,38 @@ use anyhow::{Context, Result, ensure};
 
 use crate::Pin;
 use crate::server::Server;
+use crate::there_and_back::there_and_back;
+
+/// Posts a body, of as many bytes as its argument says.
+const POST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/post.lua");
+
+/// What is asked for, and on how many connections that are kept.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    path: &'a str,
+    /// Bytes of a body that is posted and comes back; none is GET.
+    body: Option<u64>,
+    pub(crate) connections: u32,
+}
+
+pub(crate) fn get(path: &str, connections: u32) -> Asked<'_> {
+    Asked { path, body: None, connections }
+}
+
+/// The answer is the body.
+pub(crate) fn echo<'a>(body: u64, connections: u32) -> Asked<'a> {
+    Asked { path: "/", body: Some(body), connections }
+}
+
+impl Asked<'_> {
+    /// Asks once, and looks at the answer, at which `wrk` does not.
+    pub(crate) fn once(&self, server: &Server) -> Result<()> {
+        match self.body {
+            Some(body) => there_and_back(server.addr, body),
+            None => server.ask(self.path).map(drop),
+        }
+    }
+}
 
 /// What one run of `wrk` saw.
 pub(crate) struct Load {
@@ -23,7 +55,7 @@ pub(crate) fn check_wrk() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn run(server: &Server, path: &str, connections: u32, seconds: u32, pin: Pin) -> Result<Load> {
+pub(crate) fn run(server: &Server, asked: Asked<'_>, seconds: u32, pin: Pin) -> Result<Load> {
     let (mut command, threads) = match pin {
         Pin::On => {
             let mut taskset = Command::new("taskset");
@@ -32,12 +64,14 @@ pub(crate) fn run(server: &Server, path: &str, connections: u32, seconds: u32, p
         }
         Pin::Off => (Command::new("wrk"), "2"),
     };
-    let output = command
+    command
         .args(["--latency", "--timeout", "10s", "-t", threads])
-        .args(["-c", &connections.to_string(), "-d", &format!("{seconds}s")])
-        .arg(format!("{}://{}{path}", if server.is_tls { "https" } else { "http" }, server.addr))
-        .output()
-        .context("cannot run `wrk`")?;
+        .args(["-c", &asked.connections.to_string(), "-d", &format!("{seconds}s")])
+        .arg(format!("{}://{}{}", if server.is_tls { "https" } else { "http" }, server.addr, asked.path));
+    if let Some(body) = asked.body {
+        command.args(["-s", POST, "--", &body.to_string()]);
+    }
+    let output = command.output().context("cannot run `wrk`")?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "wrk: {text}{}", String::from_utf8_lossy(&output.stderr));
     let load = parse(&text).with_context(|| format!("wrk printed something else than expected:\n{text}"))?;

@@ -1,6 +1,7 @@
 //! `cargo run --release -p bench -- [scenario…]`: starts each server in turn, loads it, prints a table, writes JSON.
 //! Every server is started by this process and stopped by its pid; all listen on 127.0.0.1 and ports of their own.
 
+mod chart;
 mod clients;
 mod contenders;
 mod endpoint;
@@ -15,6 +16,8 @@ mod operator;
 mod report;
 mod scenarios;
 mod server;
+mod there_and_back;
+mod tool;
 
 use std::path::PathBuf;
 
@@ -26,7 +29,7 @@ use crate::report::Report;
 /// Measures astra-server and astra-host against their peers.
 #[derive(Parser)]
 pub(crate) struct Options {
-    /// What to measure; everything but `isolation` if none is named
+    /// What to measure; everything but `curves` and `isolation` if none is named
     scenarios: Vec<Scenario>,
     /// Seconds of load a round
     #[arg(long, default_value_t = 5)]
@@ -40,6 +43,9 @@ pub(crate) struct Options {
     /// The `wasmtime` to compare with; without it, the one in PATH
     #[arg(long)]
     wasmtime: Option<PathBuf>,
+    /// The `workerd` to compare with; without it, the one in PATH
+    #[arg(long)]
+    workerd: Option<PathBuf>,
     /// The `astra-host` under test; without it, the one built from here
     #[arg(long)]
     astra_host: Option<PathBuf>,
@@ -75,13 +81,13 @@ enum Scenario {
     Native,
     /// The same over TLS, on connections that are kept and on new ones: astra-server, hyper on Tokio
     Tls,
-    /// The hello guest: astra-host, `wasmtime serve` with default and with best flags
+    /// The hello guest: astra-host, `wasmtime serve` in three ways, workerd, Node, a native handler
     Hello,
     /// 900 connections whose guests sleep 100 ms
     Sleep,
     /// Idle keep-alive connections, and what hello does beside them
     Idle,
-    /// From the start of the process to the first answer, module in the cache
+    /// From the start of the process to the first answer, module in the cache, and memory at rest
     Start,
     /// A large body up and down through the echo guest
     Gigabyte,
@@ -91,6 +97,14 @@ enum Scenario {
     Wasip3,
     /// A hello that is a CGI program
     Cgi,
+    /// The hello guest with a stack of 1 MiB
+    Stack,
+    /// Bodies posted to the echo guest
+    Echo,
+    /// Latency at half of what can be served
+    Half,
+    /// Hello with an access log
+    Observed,
     /// Hellos in Python and JavaScript
     Languages,
     /// A guest that asks another server
@@ -105,15 +119,17 @@ enum Scenario {
     Soak,
     /// Guests that do their worst, and what that does to the host's memory
     Hostile,
+    /// Rate and p99 over connections, the size of bodies and a guest's work, drawn beside the JSON file
+    Curves,
     /// Millions of guests that look for what others have left
     Isolation,
 }
 
 impl Scenario {
-    /// Those of a run that names none: not what takes an hour.
+    /// Those of a run that names none: not what takes half an hour by itself, but for `soak`.
     fn usual() -> Vec<Self> {
         let all = Self::value_variants().iter().copied();
-        all.filter(|scenario| !matches!(scenario, Self::Isolation)).collect()
+        all.filter(|scenario| !matches!(scenario, Self::Curves | Self::Isolation)).collect()
     }
 }
 
@@ -181,6 +197,10 @@ fn main() -> anyhow::Result<()> {
             Scenario::Swap => scenarios::swap(&options, &contenders, &mut report),
             Scenario::Wasip3 => scenarios::wasip3(&options, &contenders, &mut report),
             Scenario::Cgi => scenarios::cgi(&options, &contenders, &mut report),
+            Scenario::Stack => scenarios::stack(&options, &contenders, &mut report),
+            Scenario::Echo => scenarios::echo(&options, &contenders, &mut report),
+            Scenario::Half => scenarios::half(&options, &contenders, &mut report),
+            Scenario::Observed => scenarios::observed(&options, &contenders, &mut report),
             Scenario::Languages => scenarios::languages(&options, &contenders, &mut report),
             Scenario::Fetch => scenarios::fetch(&options, &contenders, &mut report),
             Scenario::Upstreams => scenarios::upstreams(&options, &contenders, &mut report),
@@ -188,6 +208,7 @@ fn main() -> anyhow::Result<()> {
             Scenario::Overload => scenarios::overload(&options, &contenders, &mut report),
             Scenario::Soak => scenarios::soak(&options, &contenders, &mut report),
             Scenario::Hostile => scenarios::hostile(&options, &contenders, &mut report),
+            Scenario::Curves => scenarios::curves(&options, &contenders, &mut report),
             Scenario::Isolation => scenarios::isolation(&options, &contenders, &mut report),
         };
         // After each scenario, so that a run that ends early leaves what it has.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::contenders::Contenders;
+use crate::tool::Tool;
 
 pub(crate) struct Report {
     machine: Value,
@@ -41,6 +42,7 @@ impl Check {
 }
 
 /// One figure of a contender: every round's value.
+#[derive(Clone)]
 pub(crate) struct Figure {
     pub(crate) name: &'static str,
     pub(crate) rounds: Vec<f64>,
@@ -50,12 +52,15 @@ impl Report {
     pub(crate) fn new(contenders: &Contenders) -> Result<Report> {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
+        let version = |tool: &Option<Tool>| tool.as_ref().map(|tool| tool.version.clone());
         let machine = json!({
             "cpu": cpu.map(|name| name.trim_start_matches([' ', '\t', ':'])),
             "cores": std::thread::available_parallelism()?.get(),
             "memory_gib": memory_gib(),
             "kernel": std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
-            "wasmtime": contenders.wasmtime_version,
+            "wasmtime": version(&contenders.wasmtime),
+            "node": version(&contenders.node),
+            "workerd": version(&contenders.workerd),
             "commit": commit(),
             "started": humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         });
@@ -65,7 +70,7 @@ impl Report {
 
     /// Adds and prints one row.
     pub(crate) fn row(&mut self, scenario: &str, setting: &str, contender: &str, command: &str, figures: &[Figure]) {
-        let mut shown = format!("{scenario:<9} {setting:<9} {contender:<24}");
+        let mut shown = format!("{scenario:<18} {setting:<9} {contender:<27}");
         let heading =
             format!("\n## {scenario}, {setting}: {contender}\n\n`{command}`\n\n| figure | median |\n|---|--:|\n");
         self.page.push_str(&heading);
@@ -101,6 +106,14 @@ impl Report {
         self.rows.push(json!({ "note": text }));
     }
 
+    /// Writes a picture, and puts it on the page, which is to be written beside it.
+    pub(crate) fn picture(&mut self, path: &Path, title: &str, svg: &str) -> Result<()> {
+        write(path, svg)?;
+        let name = path.file_name().unwrap_or_default().display();
+        self.page.push_str(&format!("\n![{title}]({name})\n"));
+        Ok(())
+    }
+
     /// Writes the JSON file, and the same to be read by people beside it.
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let checks: Vec<Value> = self
@@ -112,13 +125,8 @@ impl Report {
             })
             .collect();
         let document = json!({ "machine": self.machine, "rows": self.rows, "checks": checks });
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        for (path, text) in [(path, format!("{document:#}\n")), (&path.with_extension("md"), self.page())] {
-            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        Ok(())
+        write(path, &format!("{document:#}\n"))?;
+        write(&path.with_extension("md"), &self.page())
     }
 
     /// A heading, the rows, the bounds.
@@ -153,6 +161,14 @@ impl Report {
             println!("  {}", shown(check));
         }
     }
+}
+
+/// The folder too, if it is not there.
+fn write(path: &Path, text: &str) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn shown(check: &Check) -> String {

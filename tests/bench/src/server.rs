@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
@@ -19,6 +19,8 @@ pub(crate) struct Contender {
     pub(crate) name: &'static str,
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<String>,
+    /// The file its standard error goes to, if not to this program.
+    pub(crate) log: Option<PathBuf>,
 }
 
 impl Contender {
@@ -54,15 +56,10 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `contender` on a free port and waits until it says where it listens.
     pub(crate) fn start(contender: &Contender, pin: Pin) -> Result<Server> {
-        Self::start_with(contender, pin, Stdio::piped())
-    }
-
-    /// The same; its standard error goes to a file.
-    pub(crate) fn start_logging(contender: &Contender, pin: Pin, log: &Path) -> Result<Server> {
-        Self::start_with(contender, pin, File::create(log)?.into())
-    }
-
-    fn start_with(contender: &Contender, pin: Pin, stderr: Stdio) -> Result<Server> {
+        let stderr = match &contender.log {
+            Some(log) => File::create(log)?.into(),
+            None => Stdio::piped(),
+        };
         let mut child = contender
             .command("127.0.0.1:0", pin)
             .stdout(Stdio::piped())
@@ -195,13 +192,25 @@ fn forward(output: impl Read + Send + 'static, lines: Sender<String>) {
     });
 }
 
-/// `Serving HTTP on http://127.0.0.1:8080/` → `127.0.0.1:8080`
+/// `Serving HTTP on http://127.0.0.1:8080/` or workerd's `{"event":"listen","socket":"http","port":8080}` → `127.0.0.1:8080`
 fn address_in(line: &str) -> Option<SocketAddr> {
-    let start = line.find("127.0.0.1:")?;
-    let rest = &line[start..];
-    let end = rest
-        .char_indices()
-        .find(|(i, c)| *i >= "127.0.0.1:".len() && !c.is_ascii_digit())
-        .map_or(rest.len(), |(i, _)| i);
-    rest[..end].parse().ok().filter(|addr: &SocketAddr| addr.port() != 0)
+    let port = ["127.0.0.1:", "\"port\":"].iter().find_map(|before| line.split_once(before))?.1;
+    let end = port.find(|c: char| !c.is_ascii_digit()).unwrap_or(port.len());
+    let port = port[..end].parse().ok().filter(|port| *port != 0)?;
+    Some(SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address_in;
+
+    #[test]
+    fn the_address_is_found_in_what_servers_print() {
+        let found = |line| address_in(line).map(|addr| addr.to_string());
+        assert_eq!(found("Serving HTTP on http://127.0.0.1:8080/").as_deref(), Some("127.0.0.1:8080"));
+        assert_eq!(found("listening on 127.0.0.1:81").as_deref(), Some("127.0.0.1:81"));
+        assert_eq!(found(r#"{"event":"listen","socket":"http","port":82}"#).as_deref(), Some("127.0.0.1:82"));
+        assert_eq!(found("will listen on 127.0.0.1:0"), None);
+        assert_eq!(found("control socket /run/hello.sock"), None);
+    }
 }

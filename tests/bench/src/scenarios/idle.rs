@@ -8,9 +8,10 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::contenders::Contenders;
+use crate::load::{self, get};
 use crate::report::{Figure, Report, median};
 use crate::server::Server;
-use crate::{Options, Pin, load};
+use crate::{Options, Pin};
 
 pub(crate) fn idle(options: &Options, contenders: &Contenders, report: &mut Report) -> Result<()> {
     raise_descriptors(options.idle_connections)?;
@@ -19,8 +20,9 @@ pub(crate) fn idle(options: &Options, contenders: &Contenders, report: &mut Repo
     let [mut alone, mut beside, mut mib, mut threads] = [const { Vec::new() }; 4];
     for _ in 0..options.rounds {
         let server = Server::start(&contender, pin)?;
-        load::run(&server, "/", 32, 1, pin)?;
-        let rate = |pin: Pin| load::run(&server, "/", 32, options.seconds, pin).map(|load| load.requests_per_second);
+        load::run(&server, get("/", 32), 1, pin)?;
+        let rate =
+            |pin: Pin| load::run(&server, get("/", 32), options.seconds, pin).map(|load| load.requests_per_second);
         alone.push(rate(pin)?);
 
         let (rss, threads_before) = (server.rss()?, server.threads()?);

@@ -2,18 +2,19 @@
 
 use anyhow::Result;
 
-use super::{NO_WASMTIME, Turns};
+use super::turns::{Peer, Turns, compare};
 use crate::contenders::Contenders;
+use crate::load::get;
 use crate::report::Report;
-use crate::server::{Contender, Server};
+use crate::server::Server;
 use crate::{Options, Pin};
 
 /// A hello of WASI 0.3; the peer too makes a fresh instance for each request.
 pub(crate) fn wasip3(options: &Options, contenders: &Contenders, report: &mut Report) -> Result<()> {
-    let mut all = vec![contenders.astra_host("astra-host", "wasip3_app", &[])];
+    let ours = contenders.astra_host("astra-host", "wasip3_app", &[]);
     let fresh = ["-S", "p3", "-W", "component-model-async", "--max-instance-reuse-count", "1"];
-    all.extend(contenders.wasmtime("wasmtime without reuse", "wasip3_app", &fresh));
-    compare("wasip3", "/", &all, 2.0, options, report)
+    let theirs = contenders.wasmtime("wasmtime without reuse", "wasip3_app", &fresh);
+    compare("wasip3", get("/", 32), &ours, &[Peer::of(theirs, Some(2.0), Some(2.0))], options, report)
 }
 
 /// A hello in C that is a CGI program, beside the hello of WASI 0.2.
@@ -22,11 +23,23 @@ pub(crate) fn cgi(options: &Options, contenders: &Contenders, report: &mut Repor
         report.note(&not_built("c"));
         return Ok(());
     };
-    let all = [
-        contenders.astra_host("astra-host, CGI", &program, &[]),
-        contenders.astra_host("astra-host, WASI 0.2", "hello", &[]),
-    ];
-    compare("cgi", "/", &all, 0.5, options, report)
+    let cgi = contenders.astra_host("astra-host, CGI", &program, &[]);
+    let component = contenders.astra_host("astra-host, WASI 0.2", "hello", &[]);
+    compare("cgi", get("/", 32), &cgi, &[Peer::of(Some(component), Some(0.5), Some(0.5))], options, report)
+}
+
+/// A hello with the stack that other SDKs link: what a guest has used of it must be made fresh, or found to be fresh.
+pub(crate) fn stack(options: &Options, contenders: &Contenders, report: &mut Report) -> Result<()> {
+    let guest = contenders.hello_with_a_large_stack().display().to_string();
+    let ours = contenders.astra_host("astra-host", &guest, &[]);
+    compare(
+        "stack",
+        get("/", 32),
+        &ours,
+        &[Peer::of(contenders.wasmtime_best(&guest), Some(2.5), None)],
+        options,
+        report,
+    )
 }
 
 /// Interpreters as guests.
@@ -36,9 +49,10 @@ pub(crate) fn languages(options: &Options, contenders: &Contenders, report: &mut
             report.note(&not_built(language));
             continue;
         };
-        let mut all = vec![contenders.astra_host("astra-host", &module, &[])];
-        all.extend(contenders.wasmtime_default(&module));
-        compare(language, "/", &all, 1.5, options, report)?;
+        let ours = contenders.astra_host("astra-host", &module, &[]);
+        let best = Peer::of(contenders.wasmtime_best(&module), Some(2.0), Some(2.0));
+        let default = Peer::of(contenders.wasmtime_default(&module), None, None);
+        compare(language, get("/", 32), &ours, &[best, default], options, report)?;
     }
     Ok(())
 }
@@ -48,9 +62,10 @@ pub(crate) fn fetch(options: &Options, contenders: &Contenders, report: &mut Rep
     let guest = contenders.example_guest("calls_out").display().to_string();
     let [upstream, ..] = contenders.native();
     let upstream = Server::start(&upstream, Pin::Off)?;
-    let mut all = vec![contenders.astra_host("astra-host", &guest, &["--outbound", "http://127.0.0.1:*"])];
-    all.extend(contenders.wasmtime_default(&guest));
-    compare("fetch", &format!("/?http://{}/", upstream.addr), &all, 3.0, options, report)
+    let ours = contenders.astra_host("astra-host", &guest, &["--outbound", "http://127.0.0.1:*"]);
+    let theirs = Peer::of(contenders.wasmtime_default(&guest), Some(3.0), Some(3.0));
+    let path = format!("/?http://{}/", upstream.addr);
+    compare("fetch", get(&path, 32), &ours, &[theirs], options, report)
 }
 
 /// A thousand requests at a time whose upstream takes half a second to answer.
@@ -62,32 +77,9 @@ pub(crate) fn upstreams(options: &Options, contenders: &Contenders, report: &mut
         [contenders.astra_host("astra-host", &guest, &["--outbound", "http://127.0.0.1:*", "--max-workers", "1100"])];
     for pin in options.pins() {
         let path = format!("/?http://{}/?ms=500", upstream.addr);
-        let turns = Turns { scenario: "upstreams", path: &path, connections: 1000, pin };
+        let turns = Turns { scenario: "upstreams", asked: get(&path, 1000), pin };
         let ours = turns.take(&all, options, report)?[0];
         report.at_most(format!("upstreams, {}: errors", pin.name()), ours.errors, 0.0);
-    }
-    Ok(())
-}
-
-/// The first contender has at least `bound` times the rate of the second.
-fn compare(
-    scenario: &'static str,
-    path: &str,
-    all: &[Contender],
-    bound: f64,
-    options: &Options,
-    report: &mut Report,
-) -> Result<()> {
-    for pin in options.pins() {
-        let results = Turns { scenario, path, connections: 32, pin }.take(all, options, report)?;
-        match results[..] {
-            [ours, theirs] => {
-                let what = format!("{scenario}, {}: {} / {}", pin.name(), all[0].name, all[1].name);
-                report.at_least(what, ours.rate / theirs.rate, bound);
-                report.at_most(format!("{scenario}, {}: errors", pin.name()), ours.errors, 0.0);
-            }
-            _ => report.note(NO_WASMTIME),
-        }
     }
     Ok(())
 }

@@ -9,10 +9,14 @@ use anyhow::{Result, anyhow, ensure};
 use super::idle::raise_descriptors;
 use crate::contenders::Contenders;
 use crate::folder::Folder;
-use crate::open_loop::{CONNECTIONS, OpenLoop, Outcome};
+use crate::load::{self, get};
+use crate::open_loop::{OpenLoop, Outcome};
 use crate::report::{Figure, Report, median};
 use crate::server::{Contender, Server};
-use crate::{Options, Pin, load};
+use crate::{Options, Pin};
+
+/// More than a host with default limits lets run and queue.
+const CONNECTIONS: usize = 1500;
 
 /// How often the time of one request is taken to find out what a turn takes; the shortest counts.
 const SAMPLES: u32 = 30;
@@ -47,9 +51,9 @@ fn run(contender: &Contender, options: &Options, pin: Pin, report: &mut Report) 
     for _ in 0..options.rounds {
         let server = Server::start(contender, pin)?;
         let path = format!("/?turns={}", turns_a_millisecond(&server)?);
-        let at = |rate| OpenLoop { addr: server.addr, path: &path, rate, time, pin };
-        load::run(&server, &path, 32, 1, pin)?;
-        let capacity = load::run(&server, &path, 32, options.seconds, pin)?.requests_per_second;
+        let at = |rate| OpenLoop { addr: server.addr, path: &path, connections: CONNECTIONS, rate, time, pin };
+        load::run(&server, get(&path, 32), 1, pin)?;
+        let capacity = load::run(&server, get(&path, 32), options.seconds, pin)?.requests_per_second;
         let half = at(capacity / 2.0).run()?;
         let (over, memory) = watched(&server, || at(capacity * OVERLOAD).run())?;
         // Whoever comes then is served.
@@ -133,7 +137,7 @@ fn watched(server: &Server, load: impl FnOnce() -> Result<Outcome>) -> Result<(O
 }
 
 /// Turns of the guest's loop that take a millisecond.
-fn turns_a_millisecond(server: &Server) -> Result<u64> {
+pub(super) fn turns_a_millisecond(server: &Server) -> Result<u64> {
     let shortest = |turns: u32| -> Result<Duration> {
         let mut shortest = Duration::MAX;
         for _ in 0..SAMPLES {

@@ -13,10 +13,10 @@ use anyhow::{Context, Result};
 use super::idle::raise_descriptors;
 use crate::contenders::Contenders;
 use crate::folder::Folder;
-use crate::load::Load;
+use crate::load::{self, Load, get};
 use crate::report::{Figure, Report, median};
 use crate::server::{self, Server};
-use crate::{Options, Pin, load};
+use crate::{Options, Pin};
 
 const CONNECTIONS: u64 = 4000;
 
@@ -120,7 +120,7 @@ struct Loads {
 
 impl Rounds {
     fn add(&mut self, server: &Server, attack: &Attack, options: &Options, pin: Pin) -> Result<()> {
-        let hello = |seconds| load::run(server, "/hello", 32, seconds, pin);
+        let hello = |seconds| load::run(server, get("/hello", 32), seconds, pin);
         hello(1)?;
         self.alone.add(&hello(options.seconds)?);
 

@@ -48,7 +48,7 @@ fn put(endpoint: &Endpoint, connection: Option<Connection>, question: &Question,
         seen.wrong(1, || format!("{}: {what}", head.lines().next().unwrap_or_default()));
         None
     };
-    let open = connection.map_or_else(|| Connection::open_to(endpoint), Ok);
+    let open = connection.map_or_else(|| Connection::open(endpoint), Ok);
     match open.and_then(|mut open| Ok((open.ask(&question.request)?, open))) {
         Ok((answer, open)) => match answer.id {
             Some(id) if (question.is_right)(&answer) => {

@@ -76,8 +76,9 @@ pub(crate) fn soak(options: &Options, contenders: &Contenders, report: &mut Repo
     };
     config.write(0)?;
     let flags = ["--control", &control.display().to_string(), "--access-log", "json", "--listen", "https://{addr}"];
-    let contender = contenders.astra_host_of("astra-host", &config.path, &flags);
-    let server = Server::start_logging(&contender, Pin::Off, &log)?;
+    let mut contender = contenders.astra_host_of("astra-host", &config.path, &flags);
+    contender.log = Some(log.clone());
+    let server = Server::start(&contender, Pin::Off)?;
     let operator = Operator { astra_host: &contender.program, control: &control };
 
     let secure = operator.https()?;

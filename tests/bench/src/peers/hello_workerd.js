@@ -1,0 +1,2 @@
+// A hello for workerd: hello_workerd.capnp says so.
+export default { fetch: () => new Response("Hello World!") };

@@ -20,6 +20,7 @@ use crate::frames::{Frames, PREFACE};
 use crate::http::TlsInfo;
 use crate::link::{Link, last_words};
 use crate::proxy::{self, Header, NoHeader};
+use crate::reactor::SHORT_READ;
 use crate::run_state::RunState;
 use crate::server::{Protocols, Shared};
 use crate::slot::Gone;
@@ -263,7 +264,7 @@ impl Connection {
         // A connection that was idle has spoken HTTP/1 before.
         allowed.http2 &= self.link.exchanges() == 0 || !allowed.http1;
         while allowed.http1 && PREFACE.starts_with(read) && read.len() < PREFACE.len() {
-            match self.link.poll_read_with(usize::MAX, |bytes| read.extend_from_slice(bytes)) {
+            match self.link.poll_read_with(SHORT_READ, |bytes| read.extend_from_slice(bytes)) {
                 Poll::Pending => return Err(Moved::Pending),
                 Poll::Ready(Ok(n)) if n > 0 => {}
                 Poll::Ready(_) => return Err(Moved::Closed),

@@ -40,8 +40,10 @@ pub(crate) struct Ready {
     pub(crate) gone: AtomicBool,
 }
 
-/// What one read may take: a buffer of that size is on the stack, of which only what is read into gets touched.
-const READ: usize = 16 * 1024;
+/// What one read takes at most: where little is expected, and where more is. The buffer is on the stack, where all of it is touched, and whoever
+/// waits keeps that; but each read of a large body costs what waking its sender does.
+pub(crate) const SHORT_READ: usize = 8 * 1024;
+const LONG_READ: usize = 64 * 1024;
 
 impl Ready {
     /// A new socket: nothing has come yet, and there is room to write.
@@ -57,8 +59,18 @@ impl Ready {
     /// Reads once from the socket whose readiness this is, at most `max` bytes, and passes them on. None: it is not ready, and an edge
     /// will come.
     pub(crate) fn read_from(&self, socket: &Socket, max: usize, take: impl FnOnce(&[u8])) -> Option<io::Result<usize>> {
-        let mut buffer = [MaybeUninit::uninit(); READ];
-        let buffer = &mut buffer[..max.min(READ)];
+        if max > SHORT_READ { self.read_long(socket, max, take) } else { self.read::<SHORT_READ>(socket, max, take) }
+    }
+
+    /// By itself, so that its buffer is on no other's stack.
+    #[inline(never)]
+    fn read_long(&self, socket: &Socket, max: usize, take: impl FnOnce(&[u8])) -> Option<io::Result<usize>> {
+        self.read::<LONG_READ>(socket, max, take)
+    }
+
+    fn read<const N: usize>(&self, socket: &Socket, max: usize, take: impl FnOnce(&[u8])) -> Option<io::Result<usize>> {
+        let mut buffer = [MaybeUninit::uninit(); N];
+        let buffer = &mut buffer[..max.min(N)];
         let room = buffer.len();
         let mut take = Some(take);
         self.read.attempt(|| {

@@ -17,6 +17,7 @@ use rustls::{ServerConfig, ServerConnection};
 use crate::http::{ConnectionInfo, TlsInfo};
 use crate::link::{Link, last_words};
 use crate::listener;
+use crate::reactor::SHORT_READ;
 use crate::server::{Protocols, Server};
 use crate::socket::Listening;
 
@@ -123,7 +124,7 @@ impl Session {
     pub(crate) fn poll_handshake(&mut self, link: &Link) -> Poll<io::Result<()>> {
         while self.tls.is_handshaking() {
             ready!(self.poll_send(link))?;
-            if ready!(self.poll_fill(link))? == 0 {
+            if ready!(self.poll_fill(link, SHORT_READ))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
         }
@@ -156,14 +157,14 @@ impl Session {
             if let Poll::Ready(Err(error)) = self.poll_send(link) {
                 return Poll::Ready(Err(error));
             }
-            if ready!(self.poll_fill(link))? == 0 {
+            if ready!(self.poll_fill(link, max))? == 0 {
                 return Poll::Ready(Ok(0));
             }
         }
     }
 
-    /// Gives rustls more of what the client has sent. 0: there is no more.
-    fn poll_fill(&mut self, link: &Link) -> Poll<io::Result<usize>> {
+    /// Gives rustls more of what the client has sent, about as much as `max`. 0: there is no more.
+    fn poll_fill(&mut self, link: &Link, max: usize) -> Poll<io::Result<usize>> {
         if let Some(error) = &self.broken {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, error.clone())));
         }
@@ -175,7 +176,7 @@ impl Session {
             if !link.take_call() {
                 return Poll::Pending;
             }
-            ready!(link.poll_read_plain(usize::MAX, |bytes| fed = self.feed(link, bytes)))?
+            ready!(link.poll_read_plain(max.max(SHORT_READ), |bytes| fed = self.feed(link, bytes)))?
         } else {
             let unread = std::mem::take(&mut self.unread);
             fed = self.feed(link, &unread);

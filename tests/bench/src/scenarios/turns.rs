@@ -58,6 +58,9 @@ impl Peer {
     }
 }
 
+/// After the warm-up: a server goes on with what it was asked last, since who has closed a connection may still read.
+const REST: Duration = Duration::from_millis(500);
+
 /// Medians of a contender's rounds; errors are their sum.
 #[derive(Clone, Copy)]
 pub(super) struct Medians {
@@ -131,6 +134,7 @@ impl Turns<'_> {
             self.asked.once(&server)?;
         }
         load::run(&server, self.asked, 1, self.pin)?;
+        std::thread::sleep(REST);
         let (load, peak) = watching_rss(&server, || load::run(&server, self.asked, options.seconds, self.pin))?;
         let kib = peak.saturating_sub(before) as f64 / f64::from(self.asked.connections);
         Ok([load.requests_per_second, load.p99_ms, load.errors as f64, kib])

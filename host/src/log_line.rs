@@ -68,7 +68,10 @@ impl LogFormat {
         let AccessLine { revision, id, status, bytes_in, bytes_out, peak_memory, outcome, .. } = access;
         let (method, path, client_id) = (cut(access.method), cut(access.path), access.client_id.map(cut));
         let time = now();
-        let (queued, wall, cpu) = (access.queued.as_millis(), access.wall.as_micros(), access.cpu.as_micros());
+        // Printing a number of 128 bits takes as long as all the others.
+        let short = |number: u128| u64::try_from(number).unwrap_or(u64::MAX);
+        let [queued, wall, cpu] =
+            [access.queued.as_millis(), access.wall.as_micros(), access.cpu.as_micros()].map(short);
         match self {
             Self::Text => {
                 let (handler, path) = (Escaped::word(access.handler), Escaped::word(&path));

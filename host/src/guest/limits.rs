@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use wasmtime::ResourceLimiter;
 
 use super::{
+    cpu_clock,
     memory_budget::MemoryBudget,
     watch::{CutBy, Watch},
 };
@@ -127,7 +128,7 @@ pub(crate) struct Clock {
 impl Clock {
     pub(crate) fn start(limits: &Limits, watch: Arc<Watch>) -> Self {
         let wants_cpu = limits.measure_cpu || limits.cpu.is_some();
-        let cpu_started = wants_cpu.then(thread_cpu_time);
+        let cpu_started = wants_cpu.then(cpu_clock::used);
         if let Some(cpu) = cpu_started {
             watch.started(cpu);
         }
@@ -211,14 +212,8 @@ impl Clock {
 
     /// CPU time used on this thread since the start; zero if it is not measured.
     fn cpu(&self) -> Duration {
-        self.cpu_started.map_or(Duration::ZERO, |started| thread_cpu_time().saturating_sub(started))
+        self.cpu_started.map_or(Duration::ZERO, |started| cpu_clock::used().saturating_sub(started))
     }
-}
-
-/// CPU time of the calling thread: a system call of 0.2 µs, so it is read only when a limit or a log wants it.
-pub(crate) fn thread_cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// One request's linear memories and tables. Dropped when its guest has none any more: then others may have it.

@@ -20,6 +20,7 @@ mod code;
 mod concurrent;
 mod config_store;
 mod core_module;
+mod cpu_clock;
 mod denials;
 mod descriptors;
 mod destination;

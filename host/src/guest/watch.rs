@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use super::limits::{Cut, thread_cpu_time};
+use super::{cpu_clock, limits::Cut};
 
 /// One request, as others see it. Made by whoever runs it ([`Exchange::watch`](super::Exchange::watch)).
 #[derive(Debug, Default)]
@@ -179,7 +179,7 @@ impl Watch {
 
     fn need_start(&self) {
         if cfg!(target_os = "linux") && self.thread.load(Ordering::Relaxed) == 0 {
-            self.started(thread_cpu_time());
+            self.started(cpu_clock::used());
         }
     }
 
@@ -315,7 +315,7 @@ mod tests {
         let _ = watch.check();
         let used = || watch.cpu().expect("this thread is there");
         let before = used();
-        while thread_cpu_time()
+        while cpu_clock::used()
             < before + Duration::from_millis(50) + Duration::from_nanos(watch.cpu_started.load(Ordering::Relaxed))
         {
         }

@@ -13,7 +13,7 @@
 //! | `places`, `told` | how many of a connection's requests are queued; what became of its answers |
 //! | `upload`, `body`, `outgoing`, `http` | what arrives before a handler starts; bodies for blocking code, hyper's end of them, the types both speak |
 //! | `workers`, `seats`, `lanes`, `wait`, `monitor` | the threads; who may run and what next; whose turn it is; giving up a seat; the thread that ticks |
-//! | `reactor`, `timer`, `readiness`, `run_state`, `parker` | events, deadlines, and the three small state machines |
+//! | `reactor`, `timer`, `readiness`, `run_state`, `parker` | events, deadlines, and the three small state machines; how often a thread has slept |
 
 mod body;
 mod connection;

@@ -19,7 +19,7 @@ use astra_server::{Body, Executor};
 use http::{Request, Response, uri::Scheme};
 use http_body_util::BodyExt as _;
 
-/// As the binary has it.
+/// The binary's, but for its settings.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -70,7 +70,7 @@ pub(crate) fn read_answer(reader: &mut impl BufRead) -> Result<Answer> {
         Some(length) => read_body(reader, &mut answer.body, length)?,
         // What is neither one nor the other, the hosts here do not send.
         None => {
-            while let size @ 1.. = u64::from_str_radix(&line(reader)?, 16)? {
+            while let size @ 1.. = chunk_size(reader)? {
                 read_body(reader, &mut answer.body, size)?;
                 ensure!(line(reader)?.is_empty(), "a chunk is not what it says it is");
             }
@@ -80,13 +80,20 @@ pub(crate) fn read_answer(reader: &mut impl BufRead) -> Result<Answer> {
     Ok(answer)
 }
 
-fn line(reader: &mut impl BufRead) -> Result<String> {
+/// A line of a head, without its end.
+pub(crate) fn line(reader: &mut impl BufRead) -> Result<String> {
     let mut line = String::new();
     reader.read_line(&mut line).context("cannot receive")?;
     match line.strip_suffix("\r\n") {
         Some(line) => Ok(line.to_owned()),
         None => bail!("cut: {line:?}"),
     }
+}
+
+/// What a chunk begins with: how long it is; 0 is the end.
+pub(crate) fn chunk_size(reader: &mut impl BufRead) -> Result<u64> {
+    let size = line(reader)?;
+    u64::from_str_radix(&size, 16).with_context(|| format!("not a chunk: {size:?}"))
 }
 
 fn read_body(reader: &mut impl BufRead, body: &mut Vec<u8>, length: u64) -> Result<()> {

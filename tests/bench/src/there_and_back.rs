@@ -1,10 +1,12 @@
 //! A body that is posted to an echo and comes back at the same time, of any size: it is sent by a thread of its own, and looked at on the way.
 
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+
+use crate::http1::{chunk_size, line};
 
 /// Sends `bytes` bytes and reads as many back; their values are checked on the way.
 pub(crate) fn there_and_back(addr: SocketAddr, bytes: u64) -> Result<()> {
@@ -61,23 +63,15 @@ fn receive(stream: TcpStream, bytes: u64, block: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn head(reader: &mut impl Read) -> Result<String> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        reader.read_exact(&mut byte).context("no answer")?;
-        head.extend(byte);
+/// Up to and without the empty line.
+fn head(reader: &mut impl BufRead) -> Result<String> {
+    let mut head = String::new();
+    loop {
+        let line = line(reader)?;
+        if line.is_empty() {
+            return Ok(head);
+        }
+        head.push_str(&line);
+        head.push('\n');
     }
-    Ok(String::from_utf8_lossy(&head).into_owned())
-}
-
-fn chunk_size(reader: &mut impl Read) -> Result<u64> {
-    let mut line = Vec::new();
-    while !line.ends_with(b"\r\n") {
-        let mut byte = [0];
-        reader.read_exact(&mut byte).context("cut between chunks")?;
-        line.extend(byte);
-    }
-    let size = std::str::from_utf8(&line)?.trim_end();
-    u64::from_str_radix(size, 16).with_context(|| format!("not a chunk: {size:?}"))
 }

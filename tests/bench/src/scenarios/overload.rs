@@ -1,16 +1,16 @@
 //! More than can be served: guests that burn a millisecond of CPU time each, asked for at a fixed rate, first half and then four times of what
 //! can be served. The answers that can be given are to be given still, and the rest is to be refused at once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 
 use super::idle::raise_descriptors;
+use super::turns::{most, watching_rss};
 use crate::contenders::Contenders;
 use crate::folder::Folder;
 use crate::load::{self, get};
-use crate::open_loop::{OpenLoop, Outcome};
+use crate::open_loop::OpenLoop;
 use crate::report::{Figure, Report, median};
 use crate::server::{Contender, Server};
 use crate::{Options, Pin};
@@ -55,7 +55,9 @@ fn run(contender: &Contender, options: &Options, pin: Pin, report: &mut Report) 
         load::run(&server, get(&path, 32), 1, pin)?;
         let capacity = load::run(&server, get(&path, 32), options.seconds, pin)?.requests_per_second;
         let half = at(capacity / 2.0).run()?;
-        let (over, memory) = watched(&server, || at(capacity * OVERLOAD).run())?;
+        let (over, memory) = watching_rss(&server, || at(capacity * OVERLOAD).run())?;
+        let third = memory.len() / 3;
+        let (early, late) = (most(&memory[..third]), most(&memory[memory.len() - third..]));
         // Whoever comes then is served.
         server.ask(&path)?;
 
@@ -73,8 +75,8 @@ fn run(contender: &Contender, options: &Options, pin: Pin, report: &mut Report) 
             over.percentile_ms(503, 99),
             over.percentile_ms(200, 99),
             over.late as f64,
-            memory.late / memory.early,
-            memory.late / 1024.0,
+            late / early,
+            late / 1024.0,
         ];
         for (figure, value) in figures.iter_mut().zip(values) {
             figure.rounds.push(value);
@@ -108,33 +110,6 @@ const NAMES: [&str; 12] = [
     MEMORY,
     "RSS MiB",
 ];
-
-/// The most resident memory in the first and in the last third, in KiB.
-struct Memory {
-    early: f64,
-    late: f64,
-}
-
-/// Looks at the server's memory meanwhile.
-fn watched(server: &Server, load: impl FnOnce() -> Result<Outcome>) -> Result<(Outcome, Memory)> {
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let watching = scope.spawn(|| -> Result<Vec<u64>> {
-            let mut seen = Vec::new();
-            while !is_over.load(Ordering::Relaxed) {
-                seen.push(server.rss()?);
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Ok(seen)
-        });
-        let outcome = load();
-        is_over.store(true, Ordering::Relaxed);
-        let seen = watching.join().map_err(|_| anyhow!("a panic"))??;
-        let third = seen.len() / 3;
-        let most = |part: &[u64]| part.iter().max().copied().unwrap_or_default() as f64;
-        Ok((outcome?, Memory { early: most(&seen[..third]), late: most(&seen[seen.len() - third..]) }))
-    })
-}
 
 /// Turns of the guest's loop that take a millisecond.
 pub(super) fn turns_a_millisecond(server: &Server) -> Result<u64> {

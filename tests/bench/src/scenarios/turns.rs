@@ -1,10 +1,11 @@
 //! Contenders under load, which take turns: in each round every one is started, warmed up, loaded and stopped.
 
 use std::slice;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use super::NO_WASMTIME;
 use crate::load::{self, Asked};
@@ -134,26 +135,34 @@ impl Turns<'_> {
             self.asked.once(&server)?;
         }
         load::run(&server, self.asked, 1, self.pin)?;
-        std::thread::sleep(REST);
-        let (load, peak) = watching_rss(&server, || load::run(&server, self.asked, options.seconds, self.pin))?;
-        let kib = peak.saturating_sub(before) as f64 / f64::from(self.asked.connections);
+        thread::sleep(REST);
+        let (load, seen) = watching_rss(&server, || load::run(&server, self.asked, options.seconds, self.pin))?;
+        let kib = (most(&seen) - before as f64).max(0.0) / f64::from(self.asked.connections);
         Ok([load.requests_per_second, load.p99_ms, load.errors as f64, kib])
     }
 }
 
-/// Runs `work` and reads the server's memory meanwhile; returns the most there was, in KiB.
-fn watching_rss<T>(server: &Server, work: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
-    let (done, most) = (AtomicBool::new(false), AtomicU64::new(0));
-    let result = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::SeqCst) {
-                most.fetch_max(server.rss().unwrap_or(0), Ordering::SeqCst);
-                std::thread::sleep(Duration::from_millis(100));
+/// Runs `work` and looks at the server's resident memory meanwhile, every 50 ms: what there was, in KiB.
+pub(super) fn watching_rss<T>(server: &Server, work: impl FnOnce() -> Result<T>) -> Result<(T, Vec<u64>)> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watching = scope.spawn(|| -> Result<Vec<u64>> {
+            let mut seen = Vec::new();
+            while !is_over.load(Ordering::Relaxed) {
+                seen.push(server.rss()?);
+                thread::sleep(Duration::from_millis(50));
             }
+            Ok(seen)
         });
         let result = work();
-        done.store(true, Ordering::SeqCst);
-        result
-    });
-    Ok((result?, most.into_inner()))
+        is_over.store(true, Ordering::Relaxed);
+        let seen = watching.join().map_err(|_| anyhow!("a panic"))?;
+        // Where both fail, the work knows better why.
+        Ok((result?, seen?))
+    })
+}
+
+/// The most of what was seen.
+pub(super) fn most(seen: &[u64]) -> f64 {
+    seen.iter().max().copied().unwrap_or_default() as f64
 }

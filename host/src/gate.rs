@@ -125,11 +125,6 @@ impl Gate {
         }
     }
 
-    /// Whether somebody wants to know what CPU time requests take.
-    pub(crate) fn measures_cpu(&self) -> bool {
-        self.log.as_ref().is_some_and(Log::has_access_lines)
-    }
-
     /// Admits a module, or `loaded`, the same that has been admitted before and only has to answer the probe.
     ///
     /// # Errors

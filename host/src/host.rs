@@ -255,8 +255,6 @@ impl HostBuilder {
         }
         for handler in &mut config.handlers {
             handler.grants.check()?;
-            // Reading the CPU clock may cost system calls: only for those who want to see it.
-            handler.limits.measure_cpu = log.as_ref().is_some_and(Log::has_access_lines);
         }
         let router = Arc::new(config.router()?);
         let certificates = Certificates::new(&config.server.tls)?;

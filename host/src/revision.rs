@@ -89,8 +89,7 @@ impl Revision {
 
     /// Whether it was made with these settings.
     pub(crate) fn has_settings(&self, config: &HandlerConfig) -> bool {
-        let limits = Limits { measure_cpu: self.limits.measure_cpu, ..config.limits.clone() };
-        **self.granted == config.grants && self.limits == limits && self.counts_5xx == counts_5xx(config)
+        **self.granted == config.grants && self.limits == config.limits && self.counts_5xx == counts_5xx(config)
     }
 
     /// Starts a request on it.

@@ -52,6 +52,30 @@ fn a_request_by_any_method_arrives_as_it_was_made() {
 }
 
 #[test]
+fn a_body_is_framed_by_what_is_known_when_its_head_is_sent() {
+    let origin = Origin::http(|request| {
+        let framed = ["content-length", "transfer-encoding"].map(|name| request.headers().get(name));
+        let framed = framed.map(|value| value.map_or("-", |value| value.to_str().expect("ASCII"))).join(" ");
+        text(format!("{framed} {}", String::from_utf8_lossy(request.body())))
+    });
+    asking("frames_its_bodies").expect_lines(
+        &format!("/?http://{}", origin.address),
+        &[
+            "Method::Post none: 200 0 - ",
+            "Method::Post empty, before: 200 0 - ",
+            "Method::Post before: 200 4 - some",
+            "Method::Post empty, after: 200 - chunked ",
+            "Method::Post after: 200 - chunked some",
+            "Method::Get none: 200 - - ",
+            "Method::Get empty, before: 200 - - ",
+            "Method::Get before: 200 4 - some",
+            "Method::Get empty, after: 200 - - ",
+            "Method::Get after: 200 - chunked some",
+        ],
+    );
+}
+
+#[test]
 fn no_path_is_the_empty_one_and_goes_out_as_a_slash() {
     let origin = Origin::http(|request| text(request.uri().to_string()));
     asking("asks_without_a_path").expect_lines(

@@ -66,7 +66,6 @@ pub use crate::exchange::{Admission, Client, Exchange, Handler, Refused, Respond
 pub use crate::executor::Executor;
 pub use crate::http::{ConnectionInfo, Request, Response, ResponseBuilder, Service, TlsInfo};
 pub use crate::lanes::Lane;
-pub use crate::parker::sleeps;
 pub use crate::server::{Handle, ListeningSocket, Server, Sockets};
 pub use crate::slot::Gone;
 pub use crate::tcp_stream::TcpStream;

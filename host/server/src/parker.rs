@@ -1,27 +1,11 @@
 //! Puts one thread to sleep until somebody unparks it. A flag of its own makes it immune to the wake-ups that other users of
 //! `std::thread::park` cause.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::task::Wake;
 use std::time::Instant;
 
 use crate::sync::{AtomicBool, Ordering, Thread, current, park, park_timeout};
-
-thread_local! {
-    static SLEEPS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// How often the server has put the calling thread to sleep. While that stays the same, the thread has run since, but for what the system let others run
-/// in between, and for what its handler has waited for by itself (files).
-pub fn sleeps() -> u64 {
-    SLEEPS.get()
-}
-
-/// The calling thread is about to sleep.
-pub(crate) fn note_sleep() {
-    SLEEPS.set(SLEEPS.get() + 1);
-}
 
 /// Belongs to the thread that made it; everyone else only unparks.
 #[derive(Debug)]
@@ -38,7 +22,6 @@ impl Parker {
     /// Sleeps until `unpark` was called since the last `park` or `take` (possibly before this call).
     pub(crate) fn park(&self) {
         while !self.take() {
-            note_sleep();
             park();
         }
     }
@@ -56,7 +39,6 @@ impl Parker {
             let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
                 return false;
             };
-            note_sleep();
             park_timeout(left);
         }
     }

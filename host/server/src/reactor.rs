@@ -16,7 +16,6 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use rustix::net::RecvFlags;
 use slab::Slab;
 
-use crate::parker::note_sleep;
 use crate::readiness::Readiness;
 use crate::socket::Socket;
 use crate::sync::lock;
@@ -215,9 +214,6 @@ impl Reactor {
                 Some(Duration::from_millis(first.saturating_sub(self.timers.now())))
             }
         };
-        if wait {
-            note_sleep();
-        }
         let result = poll.poll(events, timeout);
         self.asleep_until.store(0, Ordering::SeqCst);
         match result {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use crate::parker::{Parker, note_sleep};
+use crate::parker::Parker;
 use crate::slot::Slot;
 use crate::sync::lock;
 use crate::timer::{Millis, Sleep};
@@ -137,7 +137,6 @@ pub fn blocking<R>(f: impl FnOnce() -> R) -> R {
     // What `f` does to its own connection goes to the run queue: this thread will not poll it before `f` returns.
     let _blocks = Blocks { slot: &slot, nested: slot.blocks.swap(true, Ordering::Relaxed) };
     let _left = Left::new(&workers, &worker, false);
-    note_sleep();
     f()
 }
 

@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use crate::exchange::{Queued, contained};
 use crate::lanes::{Held, Nanos, Turn};
 use crate::monitor::TICK;
-use crate::parker::note_sleep;
 use crate::reactor::Reactor;
 use crate::run_state::RunState;
 use crate::seats::{Bounds, Call, Done, Member, Pace, Role, Seats, Step};
@@ -482,7 +481,6 @@ impl Workers {
                     Done::Reacted(self.reactor.poll(wait))
                 }
                 Step::Rest => {
-                    note_sleep();
                     std::thread::sleep(TICK);
                     Done::Polled
                 }

@@ -53,6 +53,7 @@ pub(crate) fn wait<F: Future>(answer: &mut Answer, clock: &mut Clock, future: F)
 }
 
 fn wait_parked<F: Future>(answer: &Answer, clock: &mut Clock, future: Pin<&mut F>) -> Result<F::Output, Cut> {
+    clock.show_cpu();
     let watch = Arc::clone(clock.watch());
     let mut future = pin!(watch.or_cut(future));
     let phase = answer.phase();

@@ -92,6 +92,7 @@ pub(crate) fn run<R>(store: &mut Store<State>, call: impl AsyncFnOnce(&Accessor<
 
 /// All of the guest's tasks wait: what there is of its answer goes out. Until when it may rest.
 fn rest(state: &mut State) -> Result<Option<(Instant, Cut)>, Cut> {
+    state.clock.show_cpu();
     state.answer.send_out();
     let phase = state.answer.phase();
     match state.is_alone() {

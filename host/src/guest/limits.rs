@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use wasmtime::ResourceLimiter;
 
 use super::{
-    cpu_clock,
+    cpu_time::CpuTime,
     memory_budget::MemoryBudget,
     watch::{CutBy, Watch},
 };
@@ -46,8 +46,6 @@ pub struct Limits {
     pub hostcall_bytes: usize,
     /// Random bytes that one call may ask for.
     pub random_bytes: u64,
-    /// Whether [`Report::cpu`](super::Report::cpu) is wanted: it costs two system calls a request.
-    pub measure_cpu: bool,
 }
 
 impl Default for Limits {
@@ -60,7 +58,6 @@ impl Default for Limits {
             handles: 4096,
             hostcall_bytes: 8 << 20,
             random_bytes: 1 << 20,
-            measure_cpu: true,
         }
     }
 }
@@ -117,7 +114,7 @@ pub(crate) struct Clock {
     deadline: Duration,
     stream_deadline: Option<Duration>,
     cpu_limit: Option<Duration>,
-    cpu_started: Option<Duration>,
+    cpu: CpuTime,
     /// When the response was first seen complete.
     completed: Option<Instant>,
     /// When the client was first seen gone after that.
@@ -127,17 +124,13 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn start(limits: &Limits, watch: Arc<Watch>) -> Self {
-        let wants_cpu = limits.measure_cpu || limits.cpu.is_some();
-        let cpu_started = wants_cpu.then(cpu_clock::used);
-        if let Some(cpu) = cpu_started {
-            watch.started(cpu);
-        }
+        let started = Instant::now();
         Self {
-            started: Instant::now(),
+            started,
             deadline: limits.deadline,
             stream_deadline: limits.stream_deadline,
             cpu_limit: limits.cpu,
-            cpu_started,
+            cpu: CpuTime::start(started),
             completed: None,
             left: None,
             watch,
@@ -199,20 +192,21 @@ impl Clock {
             return Err(cut);
         }
         match self.cpu_limit {
-            Some(limit) if self.cpu() >= limit => Err(Cut::Cpu),
+            Some(limit) if self.cpu.used() >= limit => Err(Cut::Cpu),
             _ => Ok(()),
         }
     }
 
-    /// The request has ended: its CPU time, zero if it is not measured.
-    pub(crate) fn end(&self) -> Duration {
-        self.watch.ended();
-        self.cpu()
+    /// The request has run for a tick, or is about to wait: from now on its CPU time can be seen from outside. To be called before its thread
+    /// sleeps.
+    pub(crate) fn show_cpu(&mut self) {
+        self.watch.started(self.cpu.from());
     }
 
-    /// CPU time used on this thread since the start; zero if it is not measured.
-    fn cpu(&self) -> Duration {
-        self.cpu_started.map_or(Duration::ZERO, |started| cpu_clock::used().saturating_sub(started))
+    /// The request has ended: its CPU time.
+    pub(crate) fn end(&mut self) -> Duration {
+        self.watch.ended();
+        self.cpu.used()
     }
 }
 

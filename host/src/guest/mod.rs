@@ -5,7 +5,7 @@
 //! order a request meets them: `module.rs`, `core_module.rs`, `draft.rs` and `load_error.rs` (what is in a file),
 //! `engine.rs`, `linker.rs` and `cache.rs` (wasmtime), `runtime.rs` (Tokio), `loaded_module.rs`, `code.rs` and
 //! `program.rs` (file to something that can be instantiated), `instance.rs` and `concurrent.rs` (one request),
-//! `limits.rs`, `cpu_clock.rs`, `memory_budget.rs`, `descriptors.rs`, `grants.rs`, `granted.rs`, `denials.rs`, `destination.rs` and
+//! `limits.rs`, `cpu_time.rs`, `memory_budget.rs`, `descriptors.rs`, `grants.rs`, `granted.rs`, `denials.rs`, `destination.rs` and
 //! `network.rs` (what it may do), `stdio.rs`, `wakers.rs`, `monotonic.rs`, `sockets.rs`, `config_store.rs`, `opening.rs`,
 //! `listing.rs`, `heads.rs`, `http.rs`, `outgoing_handler.rs`, `http03.rs`, `outgoing_client.rs`, `cgi.rs` and `preview1.rs` (what each kind of
 //! guest is given), `resolver.rs` and `outbound/` (what it asks of others), `blocking.rs` (where guests wait),
@@ -20,7 +20,7 @@ mod code;
 mod concurrent;
 mod config_store;
 mod core_module;
-mod cpu_clock;
+mod cpu_time;
 mod denials;
 mod descriptors;
 mod destination;

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use super::{cpu_clock, limits::Cut};
+use super::limits::Cut;
 
 /// One request, as others see it. Made by whoever runs it ([`Exchange::watch`](super::Exchange::watch)).
 #[derive(Debug, Default)]
@@ -111,9 +111,8 @@ impl Watch {
         }
     }
 
-    /// CPU time so far. Unless it is measured anyway (`Limits::measure_cpu`) it counts from the first tick or wait, and
-    /// there is none before that, which is no more than two milliseconds. None on other systems than Linux, and none
-    /// once the request has ended.
+    /// CPU time so far. None before the first tick or wait, which is no more than two milliseconds, nor once the request has ended, nor on other
+    /// systems than Linux.
     pub fn cpu(&self) -> Option<Duration> {
         let thread = self.thread.load(Ordering::Acquire);
         if thread == 0 {
@@ -125,7 +124,7 @@ impl Watch {
         Some(Duration::from_nanos(now.saturating_sub(self.cpu_started.load(Ordering::Relaxed))))
     }
 
-    /// The request starts on this thread, which has used so much CPU time.
+    /// The request runs on this thread, which had used so much CPU time at its start.
     pub(crate) fn started(&self, cpu: Duration) {
         #[cfg(target_os = "linux")]
         {
@@ -146,7 +145,6 @@ impl Watch {
     /// # Errors
     /// It was cut.
     pub(crate) fn check(&self) -> Result<(), Cut> {
-        self.need_start();
         self.signal().cut.map_or(Ok(()), |by| Err(by.into()))
     }
 
@@ -156,7 +154,6 @@ impl Watch {
     /// # Errors
     /// It was cut.
     pub(crate) async fn or_cut<F: Future>(&self, mut future: Pin<&mut F>) -> Result<F::Output, Cut> {
-        self.need_start();
         let _parked = Parked { watch: self, around: self.signal().parked.take() };
         poll_fn(|cx| {
             let mut signal = self.signal();
@@ -175,12 +172,6 @@ impl Watch {
             polled.map(Ok)
         })
         .await
-    }
-
-    fn need_start(&self) {
-        if cfg!(target_os = "linux") && self.thread.load(Ordering::Relaxed) == 0 {
-            self.started(cpu_clock::used());
-        }
     }
 
     fn signal(&self) -> MutexGuard<'_, Signal> {
@@ -230,10 +221,11 @@ mod tests {
         future::{pending, ready},
         sync::{Arc, atomic::AtomicBool},
         task::Context,
+        time::Instant,
     };
 
     use super::*;
-    use crate::guest::wakers::tests::Counts;
+    use crate::guest::{cpu_time::CpuTime, wakers::tests::Counts};
 
     #[test]
     fn a_cut_wakes_who_is_parked_and_no_one_else() {
@@ -312,13 +304,10 @@ mod tests {
     fn cpu_time_is_that_of_the_request() {
         let watch = Watch::default();
         assert_eq!(watch.cpu(), None, "not known yet");
-        let _ = watch.check();
+        let mut time = CpuTime::start(Instant::now());
+        watch.started(time.from());
         let used = || watch.cpu().expect("this thread is there");
-        let before = used();
-        while cpu_clock::used()
-            < before + Duration::from_millis(50) + Duration::from_nanos(watch.cpu_started.load(Ordering::Relaxed))
-        {
-        }
+        while time.used() < Duration::from_millis(50) {}
         // Seen from another thread, the kernel's count may be some ticks old.
         assert!(std::thread::scope(|scope| scope.spawn(used).join().expect("reads")) > Duration::from_millis(10));
         watch.started(Duration::MAX);

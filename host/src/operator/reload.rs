@@ -70,7 +70,6 @@ impl Operator {
         let mut keys: Vec<String> = differ.into_iter().map(|key| format!("`server.{key}`")).collect();
         for handler in &mut config.handlers {
             handler.grants.check().map_err(HostError::from)?;
-            handler.limits.measure_cpu = inner.gate.measures_cpu();
             if handler.limits.memory > inner.gate.engine.max_memory() {
                 keys.push(format!("`limits.memory` of handler `{}` to more than any had at the start", handler.name));
             }

@@ -15,7 +15,10 @@ use std::{
 
 use astra_server::Executor;
 use bytes::Bytes;
-use http::{HeaderName, Method, Request, Response, StatusCode};
+use http::{
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -55,6 +58,7 @@ const IDLE: Duration = Duration::from_secs(30);
 const MOST_IDLE: usize = 1024;
 /// The most that a connection buffers, a response's head included.
 const BUFFER: usize = 128 * 1024;
+const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 /// What a stream of HTTP/2 and all of a connection's may send that nobody has read yet.
 const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
 
@@ -133,6 +137,7 @@ impl Client {
             None => Box::pin(std::future::ready(Err(Error::ConfigurationError))),
             Some(connections) => {
                 let executor = self.connector.executor.clone();
+                let request = outgoing(request);
                 Box::pin(exchange(executor, connections, request, connection.clone(), options, permits))
             }
         };
@@ -183,13 +188,15 @@ impl Sending {
 async fn exchange(
     executor: Executor,
     connections: Connections,
-    request: Request<WasiBody>,
+    (mut request, mut ended): (Request<Outgoing>, Ended),
     connection: CaptureConnection,
     options: RequestOptions,
     permits: Permits,
 ) -> Result<(Response<WasiBody>, Ended), Error> {
     let (authority, begun) = (request.uri().authority().cloned(), Instant::now());
-    let (request, mut ended) = outgoing(request).await;
+    if request.body().framing == Framing::Unsettled {
+        settle(&mut request).await;
+    }
     let mut responding = pin!(connections.client.request(request));
     let mut is_connected = false;
     let mut timer = pin!(executor.sleep_until(begun + options.connect_timeout.unwrap_or(CONNECT)));
@@ -231,6 +238,19 @@ struct Outgoing {
     first: Option<Frame<Bytes>>,
     rest: WasiBody,
     ended: Option<oneshot::Sender<Result<(), Error>>>,
+    framing: Framing,
+}
+
+/// What the head says of its body (RFC 9112 §6). It depends on what the guest did before it sent the head, and not on how far the guest has
+/// come when that goes out: hyper is told of neither length nor end but here.
+#[derive(Clone, Copy, PartialEq)]
+enum Framing {
+    /// There may be none: to be known with the first of it.
+    Unsettled,
+    /// Its length, or nothing where there is none.
+    Length,
+    /// In chunks; hyper takes that out of a head of HTTP/2.
+    Chunked,
 }
 
 /// The guest has not finished its body.
@@ -238,21 +258,44 @@ struct Outgoing {
 #[error("the request's body was broken off")]
 struct BrokenOff;
 
+fn outgoing(request: Request<WasiBody>) -> (Request<Outgoing>, Ended) {
+    let (tell, ended) = oneshot::channel();
+    let (mut head, rest) = request.into_parts();
+    let means_one = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+    let framing = match rest.size_hint().exact() {
+        _ if head.headers.contains_key(CONTENT_LENGTH) => Framing::Length,
+        // Where one is meant, servers want to hear that there is none (RFC 9110 §8.6).
+        Some(0) if !means_one => Framing::Length,
+        Some(length) => {
+            head.headers.insert(CONTENT_LENGTH, length.into());
+            Framing::Length
+        }
+        None if means_one => Framing::Chunked,
+        None => Framing::Unsettled,
+    };
+    if framing == Framing::Chunked {
+        head.headers.insert(TRANSFER_ENCODING, CHUNKED);
+    }
+    let body = Outgoing { first: None, rest, ended: Some(tell), framing };
+    (Request::from_parts(head, body), ended)
+}
+
 /// What most often has no body waits until it is known whether there is one: many guests finish theirs only after they have sent the head,
 /// and some servers do not take a `GET` with an empty body in chunks.
-async fn outgoing(request: Request<WasiBody>) -> (Request<Outgoing>, Ended) {
-    let (tell, ended) = oneshot::channel();
-    let (head, rest) = request.into_parts();
-    let mut body = Outgoing { first: None, rest, ended: Some(tell) };
-    let may_have_none = matches!(head.method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
-    if may_have_none && !body.rest.is_end_stream() && !head.headers.contains_key(http::header::CONTENT_LENGTH) {
-        match body.rest.frame().await {
-            Some(Ok(frame)) => body.first = Some(frame),
-            Some(Err(error)) => body.end(Err(error)),
-            None => body.end(Ok(())),
+async fn settle(request: &mut Request<Outgoing>) {
+    let body = request.body_mut();
+    body.framing = Framing::Chunked;
+    match body.rest.frame().await {
+        Some(Ok(frame)) => body.first = Some(frame),
+        Some(Err(error)) => body.end(Err(error)),
+        None => {
+            body.end(Ok(()));
+            body.framing = Framing::Length;
         }
     }
-    (Request::from_parts(head, body), ended)
+    if body.framing == Framing::Chunked {
+        request.headers_mut().insert(TRANSFER_ENCODING, CHUNKED);
+    }
 }
 
 impl Outgoing {
@@ -273,7 +316,13 @@ impl Body for Outgoing {
             return Poll::Ready(Some(Ok(first)));
         }
         Poll::Ready(match ready!(Pin::new(&mut self.rest).poll_frame(cx)) {
-            Some(Ok(frame)) => Some(Ok(frame)),
+            Some(Ok(frame)) => {
+                // After trailers nobody asks again.
+                if frame.is_trailers() {
+                    self.end(Ok(()));
+                }
+                Some(Ok(frame))
+            }
             Some(Err(error)) => {
                 self.end(Err(error));
                 Some(Err(BrokenOff))
@@ -286,17 +335,11 @@ impl Body for Outgoing {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.rest.is_end_stream()
+        self.framing == Framing::Length && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let mut hint = self.rest.size_hint();
-        let first = self.first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
-        if let Some(upper) = hint.upper() {
-            hint.set_upper(upper + first);
-        }
-        hint.set_lower(hint.lower() + first);
-        hint
+        if self.framing == Framing::Length { self.rest.size_hint() } else { SizeHint::default() }
     }
 }
 

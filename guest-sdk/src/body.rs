@@ -57,6 +57,12 @@ pub(crate) trait Source {
         }
     }
 
+    /// The same, to the host.
+    #[cfg(target_family = "wasm")]
+    fn pass_on(&mut self, to: &mut crate::wasm::Outgoing<'_>) -> io::Result<()> {
+        self.send(to)
+    }
+
     /// How it is to be read by who must not wait for it alone.
     #[cfg(target_family = "wasm")]
     fn kind(&mut self) -> Kind<'_> {

@@ -23,7 +23,7 @@ use wasip2::http::types::{
 
 pub(crate) use fetch::{Pending, start};
 pub(crate) use incoming::Incoming;
-pub(crate) use outgoing::send_body;
+pub(crate) use outgoing::{Outgoing, send_body};
 
 use crate::{Body, IntoResponse, Request, Response, response::with_status};
 

@@ -3,7 +3,10 @@
 //! Both bodies move in one loop, so that neither end waits for ever for the other. In WASI 0.2 what is made of a resource has to be dropped
 //! before it: pollables before streams, streams before bodies.
 
-use std::{fmt, io};
+use std::{
+    fmt,
+    io::{self, Write as _},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, header::CONTENT_LENGTH, uri::Scheme};
@@ -15,10 +18,12 @@ use wasip2::{
             Scheme as WasiScheme, http_error_code,
         },
     },
-    io::{poll::poll, streams::InputStream},
+    io::{error::Error as HostError, poll::poll, streams::InputStream},
 };
 
-use super::{Incoming, as_resource, fetch_codes::failure, fields_from, headers_from, number, upload::Upload};
+use super::{
+    Incoming, as_resource, fetch_codes::failure, fields_from, headers_from, number, outgoing::Outgoing, upload::Upload,
+};
 use crate::{
     Body, FetchError, Request, Response, WaitedFor,
     body::{Source, failed},
@@ -36,7 +41,10 @@ pub(crate) fn start(request: Request) -> Result<Pending, FetchError> {
         fields.push((CONTENT_LENGTH.as_str().to_owned(), number(length)));
     }
     let outgoing = OutgoingRequest::new(as_resource(&fields).ok_or(FetchError::Limit("the request's headers"))?);
-    outgoing.set_method(&method_from(&head.method)).map_err(|()| FetchError::Invalid("method"))?;
+    // It is one for `GET`.
+    if head.method != Method::GET {
+        outgoing.set_method(&method_from(&head.method)).map_err(|()| FetchError::Invalid("method"))?;
+    }
     let scheme = head.uri.scheme().map(|scheme| match scheme {
         scheme if *scheme == Scheme::HTTPS => WasiScheme::Https,
         scheme if *scheme == Scheme::HTTP => WasiScheme::Http,
@@ -91,6 +99,9 @@ pub(crate) struct Pending {
 
 impl Pending {
     pub(crate) fn wait(mut self) -> Result<Response, FetchError> {
+        if self.upload.is_none() {
+            self.future.subscribe().block();
+        }
         let answer = loop {
             let can_send = Upload::advance(&mut self.upload)?;
             match self.future.get() {
@@ -146,26 +157,31 @@ impl Source for Exchange {
                         poll(&[can_send, &can_read]);
                     }
                 }
-                Err(Some(error)) => {
-                    let told = http_error_code(&error).map(|code| failure(code, WaitedFor::NextBytes));
-                    return Err(told.unwrap_or_else(|| FetchError::Failed(error.to_debug_string())).into());
-                }
-                Err(None) => return Err(FetchError::Incomplete.into()),
+                Err(error) => return Err(unreadable(error)),
             }
         }
     }
 
-    fn send(&mut self, to: &mut dyn io::Write) -> io::Result<()> {
-        loop {
+    fn pass_on(&mut self, to: &mut Outgoing<'_>) -> io::Result<()> {
+        // As long as there is something to send, that must not wait for this.
+        while self.upload.is_some() {
             let chunk = self.read().inspect_err(failed)?;
             if chunk.is_empty() {
                 return Ok(());
             }
             to.write_all(&chunk)?;
         }
+        self.incoming.splice_all(to, unreadable).inspect_err(failed)
     }
 
     fn trailers(&mut self) -> io::Result<HeaderMap> {
         self.incoming.trailers()
     }
+}
+
+/// Why reading the response has failed; without an error of the host's it had before.
+fn unreadable(error: Option<HostError>) -> io::Error {
+    let Some(error) = error else { return FetchError::Incomplete.into() };
+    let told = http_error_code(&error).map(|code| failure(code, WaitedFor::NextBytes));
+    told.unwrap_or_else(|| FetchError::Failed(error.to_debug_string())).into()
 }

@@ -9,11 +9,20 @@ use wasip2::{
     io::{
         error::Error as HostError,
         poll::Pollable,
-        streams::{InputStream, StreamError},
+        streams::{InputStream, OutputStream, StreamError},
     },
 };
 
+use super::outgoing::{Outgoing, broken};
 use crate::body::{CHUNK, Kind, Source};
+
+/// Why a body did not get from one stream to the other.
+pub(super) enum Unspliced {
+    /// Reading it failed; without an error of the host's it was taken, or failed, before.
+    From(Option<HostError>),
+    /// Who is to have it takes no more.
+    To(StreamError),
+}
 
 /// Opened when it is first read: most handlers never do, and every call into the host costs.
 pub(crate) enum Incoming {
@@ -31,10 +40,13 @@ impl Source for Incoming {
             match self.next(InputStream::blocking_read) {
                 Ok(None) => {} // allowed, and no end
                 Ok(Some(chunk)) => return Ok(chunk),
-                Err(Some(error)) => return Err(io::Error::other(error.to_debug_string())),
-                Err(None) => return Err(io::ErrorKind::BrokenPipe.into()),
+                Err(error) => return Err(unreadable(error)),
             }
         }
+    }
+
+    fn pass_on(&mut self, to: &mut Outgoing<'_>) -> io::Result<()> {
+        self.splice_all(to, unreadable)
     }
 
     fn kind(&mut self) -> Kind<'_> {
@@ -65,24 +77,72 @@ impl Incoming {
         &mut self,
         read: fn(&InputStream, u64) -> Result<Vec<u8>, StreamError>,
     ) -> Result<Option<Bytes>, Option<HostError>> {
+        Ok(match self.step(|stream| read(stream, CHUNK as u64))? {
+            Some(chunk) => Some(chunk.into()).filter(|chunk: &Bytes| !chunk.is_empty()),
+            None => Some(Bytes::new()),
+        })
+    }
+
+    /// One call of `splice`, which says how to: what it moves to `to` never comes into the guest. How many bytes, `None` at the end.
+    pub(super) fn splice(
+        &mut self,
+        to: &OutputStream,
+        splice: fn(&OutputStream, &InputStream, u64) -> Result<u64, StreamError>,
+    ) -> Result<Option<u64>, Unspliced> {
+        let mut refused = None;
+        let moved = self.step(|from| match splice(to, from, CHUNK as u64) {
+            // Whose error it is: a stream that is broken stays so.
+            Err(error) if to.check_write().is_err() => {
+                refused = Some(error);
+                Err(StreamError::Closed)
+            }
+            moved => moved,
+        });
+        match refused {
+            Some(error) => Err(Unspliced::To(error)),
+            None => moved.map_err(Unspliced::From),
+        }
+    }
+
+    /// Moves all of it, and waits for it.
+    pub(super) fn splice_all(
+        &mut self,
+        to: &Outgoing<'_>,
+        unreadable: fn(Option<HostError>) -> io::Error,
+    ) -> io::Result<()> {
+        loop {
+            match self.splice(to.0, OutputStream::blocking_splice) {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(()),
+                Err(Unspliced::From(error)) => return Err(unreadable(error)),
+                Err(Unspliced::To(error)) => return Err(broken(error)),
+            }
+        }
+    }
+
+    /// What `take` makes of the stream; `None` at its end.
+    fn step<T>(
+        &mut self,
+        take: impl FnOnce(&InputStream) -> Result<T, StreamError>,
+    ) -> Result<Option<T>, Option<HostError>> {
         self.open()?;
         match self {
-            Self::Open(stream, _) => match read(stream, CHUNK as u64) {
-                Ok(chunk) => return Ok(Some(chunk.into()).filter(|chunk: &Bytes| !chunk.is_empty())),
+            Self::Open(stream, _) => match take(stream) {
+                Ok(taken) => return Ok(Some(taken)),
                 Err(StreamError::Closed) => {}
                 Err(StreamError::LastOperationFailed(error)) => {
                     *self = Self::Failed;
                     return Err(Some(error));
                 }
             },
-            Self::Ended(_) => return Ok(Some(Bytes::new())),
+            Self::Ended(_) => return Ok(None),
             _ => return Err(None),
         }
         if let Self::Open(stream, body) = std::mem::replace(self, Self::Failed) {
             drop(stream);
             *self = Self::Ended(IncomingBody::finish(body));
         }
-        Ok(Some(Bytes::new()))
+        Ok(None)
     }
 
     /// What to wait for before [`next`](Self::next) has something to read, once it had nothing. To be dropped before `self`.
@@ -104,4 +164,9 @@ impl Incoming {
         *self = Self::Open(stream, body);
         Ok(())
     }
+}
+
+/// However the host puts it; without an error of its own it was taken, or failed, before.
+fn unreadable(error: Option<HostError>) -> io::Error {
+    error.map_or_else(|| io::ErrorKind::BrokenPipe.into(), |error| io::Error::other(error.to_debug_string()))
 }

@@ -22,7 +22,7 @@ pub(crate) fn send_body(mut body: Body, sink: OutgoingBody) -> io::Result<()> {
         let mut stream = Outgoing(&stream);
         stream.write_all(&body.bytes)?;
         if let Some(source) = &mut body.source {
-            source.send(&mut stream)?;
+            source.pass_on(&mut stream)?;
         }
     }
     let trailers = body.take_trailers()?;
@@ -34,7 +34,8 @@ pub(super) fn trailers_from(trailers: &HeaderMap) -> Option<Fields> {
     if trailers.is_empty() { None } else { as_resource(&fields_from(trailers)) }
 }
 
-pub(super) struct Outgoing<'a>(pub(super) &'a OutputStream);
+/// What is written goes to the host.
+pub(crate) struct Outgoing<'a>(pub(super) &'a OutputStream);
 
 impl Write for Outgoing<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -59,6 +60,6 @@ impl Write for Outgoing<'_> {
 }
 
 /// However the host puts it: nobody takes these bytes any more.
-fn broken(_: StreamError) -> io::Error {
+pub(super) fn broken(_: StreamError) -> io::Error {
     io::ErrorKind::BrokenPipe.into()
 }

@@ -7,12 +7,13 @@ use wasip2::{
     http::types::{OutgoingBody, http_error_code},
     io::{
         poll::Pollable,
-        streams::{InputStream, OutputStream, StreamError},
+        streams::{OutputStream, StreamError},
     },
 };
 
 use super::{
     fetch_codes::failure,
+    incoming::Unspliced,
     outgoing::{Outgoing, trailers_from},
 };
 use crate::{Body, FetchError, WaitedFor, body::Kind};
@@ -65,11 +66,15 @@ impl Upload {
                             return Ok(Progress::Done);
                         }
                     }
-                    Some(Kind::Incoming(incoming)) => match incoming.next(InputStream::read) {
-                        Ok(Some(end)) if end.is_empty() => return Ok(Progress::Done),
-                        Ok(Some(chunk)) => self.body.bytes = chunk,
-                        Ok(None) => return Ok(incoming.subscribe().map_or(Progress::Done, Progress::Waits)),
-                        Err(error) => {
+                    Some(Kind::Incoming(incoming)) => match incoming.splice(&self.stream, OutputStream::splice) {
+                        Ok(Some(1..)) => continue,
+                        Ok(None) => return Ok(Progress::Done),
+                        Ok(Some(0)) => match self.stream.check_write() {
+                            Ok(1..) => return Ok(incoming.subscribe().map_or(Progress::Done, Progress::Waits)),
+                            _ => return Ok(Progress::Waits(self.stream.subscribe())),
+                        },
+                        Err(Unspliced::To(error)) => return unwanted(error),
+                        Err(Unspliced::From(error)) => {
                             let text =
                                 error.map_or_else(|| "it was taken before".into(), |error| error.to_debug_string());
                             return Err(FetchError::Body(io::Error::other(text)));

@@ -43,7 +43,6 @@ fn main() {
     let engine = Engine::new(&options).expect("an engine");
     let module = LoadedModule::open(&engine, &module).expect("a module that can be served");
     let granted = Arc::new(Granted::new(&"alone".into(), Grants::default(), &Executor::default()));
-    // As without an access log.
     let (limits, output) = (Limits::default(), Arc::new(Nowhere));
     let _entered = engine.runtime().enter();
     let mut rounds: Vec<f64> = (0..seconds)

@@ -4,7 +4,11 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener},
     path::PathBuf,
-    sync::{Arc, Barrier, mpsc},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
 };
 
 use http::{Version, header};
@@ -209,6 +213,47 @@ fn uploads_arrive_whole_however_they_are_made() {
 }
 
 #[test]
+fn an_upload_that_reaches_nobody_fails_for_that() {
+    let closed = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("it is bound");
+    let host = any_of_ours();
+    for how in ["get", "stream", "reader", "memory"] {
+        let answer = host.get(Http::One, &format!("/{how}?http://{closed}/"));
+        assert!(answer.status == 502 && answer.text().starts_with("Refused: "), "{how}: {}", answer.text());
+    }
+}
+
+#[test]
+fn an_upload_in_chunks_is_whole_behind_an_answer_of_http_1_0() {
+    let connections = Arc::<AtomicUsize>::default();
+    let count = Arc::clone(&connections);
+    let origin = raw(move |mut stream| {
+        count.fetch_add(1, Ordering::SeqCst);
+        loop {
+            let head = head(&mut stream)?;
+            let mut bytes = 0;
+            if head.contains("transfer-encoding: chunked") {
+                let mut seen = Vec::new();
+                let mut buffer = [0; 4096];
+                while !seen.ends_with(b"\r\n0\r\n\r\n") {
+                    let length = stream.read(&mut buffer)?;
+                    seen.extend_from_slice(&buffer[..length]);
+                    bytes += buffer[..length].iter().filter(|byte| **byte == b's').count();
+                }
+            }
+            let told = bytes.to_string();
+            let length = told.len();
+            write!(stream, "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: {length}\r\n\r\n{told}")?;
+        }
+    });
+    let host = any_of_ours();
+    assert_eq!(asked(&host, "get", origin), "0");
+    for _ in 0..3 {
+        assert_eq!(asked(&host, "stream", origin), "1048576");
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 4, "none of its connections is used again");
+}
+
+#[test]
 fn an_upload_that_breaks_off_never_looks_whole() {
     let (tell, told) = mpsc::channel();
     let origin = raw(move |mut stream| {
@@ -405,6 +450,33 @@ fn tls_trusts_the_roots_of_its_rule_and_speaks_http2_where_the_server_does() {
     let host = configured(&certificates.scratch, &rule).start();
     let answer = host.get(Http::One, &format!("/get?{url}/"));
     assert!(answer.status == 502 && answer.text().starts_with("Tls("), "another's certificate: {}", answer.text());
+}
+
+#[test]
+fn a_body_is_whole_over_http2_however_it_is_made() {
+    let certificates = Certificates::new();
+    let origin = Origin::https(certificates.server("localhost", false), |request| {
+        let length =
+            request.headers().get(header::CONTENT_LENGTH).map_or("-", |length| length.to_str().expect("digits"));
+        text(format!("{:?} {length} {}", request.version(), String::from_utf8_lossy(request.body())))
+    });
+    let url = format!("https://localhost:{}", origin.address.port());
+    let rule = format!("{{ url = \"{url}\", private = true, roots = \"{}\" }}", certificates.roots().display());
+    Host::with("frames_its_bodies").flag("--outbound", &rule).start().expect_lines(
+        &format!("/?{url}"),
+        &[
+            "Method::Post none: 200 HTTP/2.0 0 ",
+            "Method::Post empty, before: 200 HTTP/2.0 0 ",
+            "Method::Post before: 200 HTTP/2.0 4 some",
+            "Method::Post empty, after: 200 HTTP/2.0 - ",
+            "Method::Post after: 200 HTTP/2.0 - some",
+            "Method::Get none: 200 HTTP/2.0 - ",
+            "Method::Get empty, before: 200 HTTP/2.0 - ",
+            "Method::Get before: 200 HTTP/2.0 4 some",
+            "Method::Get empty, after: 200 HTTP/2.0 - ",
+            "Method::Get after: 200 HTTP/2.0 - some",
+        ],
+    );
 }
 
 #[test]

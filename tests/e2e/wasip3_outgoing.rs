@@ -83,6 +83,10 @@ fn what_goes_wrong_has_its_code_and_a_guest_that_passes_it_on_its_status() {
         ] {
             assert_eq!(asked(&host, version, "asks", address), format!("ErrorCode::{code}"));
         }
+        for how in ["posts", "puts", "posts-nothing"] {
+            let told = asked(&host, version, how, closed);
+            assert!(told.starts_with("ErrorCode::ConnectionRefused; "), "{how}: {told}");
+        }
     }
     host.expect(&format!("/outgoing/passes?http://{closed}/"), 502, "bad_gateway");
     host.expect("/outgoing/passes?http://127.0.0.2:1/", 502, "bad_gateway");

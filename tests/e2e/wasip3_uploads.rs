@@ -186,6 +186,11 @@ fn trailers_go_both_ways() {
         assert_eq!(answer, r#"200 ab, [("x-sum", "3")]; sent: Ok(())"#);
         let all = told.recv_timeout(PATIENCE).expect("a request has come");
         assert!(all.ends_with("\r\n\r\n3\r\nabc\r\n0\r\nx-sum: 3\r\n\r\n"), "{all}");
+        // Also where there is nothing before them.
+        let answer = asked(&host, version, "deletes-with-trailers", origin);
+        assert_eq!(answer, r#"200 ab, [("x-sum", "3")]; sent: Ok(())"#);
+        let all = told.recv_timeout(PATIENCE).expect("a request has come");
+        assert!(all.ends_with("\r\n\r\n0\r\nx-sum: 3\r\n\r\n"), "{all}");
     }
 }
 

@@ -34,14 +34,17 @@ use crate::{
 pub(crate) fn start(request: Request) -> Result<Pending, FetchError> {
     let (head, body) = request.into_parts();
     let mut fields = fields_from(&head.headers);
-    // Without one the host can only send chunks, and some servers take none.
-    if let Some(length @ 1..) = body.length()
+    // Without one the host can only send chunks, and some servers take none. Where a body is meant they want to hear that there is none (RFC
+    // 9110 section 8.6).
+    let means_one = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+    if let Some(length) = body.length()
+        && (length > 0 || means_one)
         && !head.headers.contains_key(CONTENT_LENGTH)
     {
         fields.push((CONTENT_LENGTH.as_str().to_owned(), number(length)));
     }
     let outgoing = OutgoingRequest::new(as_resource(&fields).ok_or(FetchError::Limit("the request's headers"))?);
-    // It is one for `GET`.
+    // A new request's is GET.
     if head.method != Method::GET {
         outgoing.set_method(&method_from(&head.method)).map_err(|()| FetchError::Invalid("method"))?;
     }
@@ -99,6 +102,7 @@ pub(crate) struct Pending {
 
 impl Pending {
     pub(crate) fn wait(mut self) -> Result<Response, FetchError> {
+        // It is not there yet: one call less.
         if self.upload.is_none() {
             self.future.subscribe().block();
         }
@@ -163,7 +167,7 @@ impl Source for Exchange {
     }
 
     fn pass_on(&mut self, to: &mut Outgoing<'_>) -> io::Result<()> {
-        // As long as there is something to send, that must not wait for this.
+        // As long as there is something to send, nothing may wait for the response alone.
         while self.upload.is_some() {
             let chunk = self.read().inspect_err(failed)?;
             if chunk.is_empty() {

@@ -91,17 +91,19 @@ impl Incoming {
     ) -> Result<Option<u64>, Unspliced> {
         let mut refused = None;
         let moved = self.step(|from| match splice(to, from, CHUNK as u64) {
-            // Whose error it is: a stream that is broken stays so.
+            // Whose error it is: a stream that is broken stays so. (On some hosts not one that has been given more than its content-length.)
             Err(error) if to.check_write().is_err() => {
                 refused = Some(error);
                 Err(StreamError::Closed)
             }
             moved => moved,
         });
-        match refused {
-            Some(error) => Err(Unspliced::To(error)),
-            None => moved.map_err(Unspliced::From),
+        if let Some(error) = refused {
+            // It has not come to its end.
+            *self = Self::Failed;
+            return Err(Unspliced::To(error));
         }
+        moved.map_err(Unspliced::From)
     }
 
     /// Moves all of it, and waits for it.

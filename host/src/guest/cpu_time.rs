@@ -2,8 +2,8 @@
 //!
 //! The kernel has a clock for each thread, but each look at it is a system call, and two of them are a tenth of what a short request costs. So a
 //! request that takes less than a millisecond and waits for nothing is told by the clock on the wall, and for the others the start is reckoned
-//! back from the first look. What is told is never less than the thread has used, nor more by a millisecond: by what others were let run
-//! before that look.
+//! back from the first look. If the kernel has let others run before that, their time is told as the request's: less than a millisecond. What is
+//! told is never less than the thread has used, but for the microsecond that lies between the readings of two clocks.
 
 use std::{
     cell::Cell,
@@ -12,27 +12,6 @@ use std::{
 
 /// A look that is no older serves others.
 const FRESH: Duration = Duration::from_millis(1);
-
-/// What the clock of this thread has said, and when.
-#[derive(Clone, Copy)]
-struct Look {
-    used: Duration,
-    at: Instant,
-}
-
-thread_local! {
-    static LAST: Cell<Option<Look>> = const { Cell::new(None) };
-}
-
-impl Look {
-    fn now() -> Self {
-        let at = Instant::now();
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        let look = Self { used: Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32), at };
-        LAST.set(Some(look));
-        look
-    }
-}
 
 /// CPU time of the calling thread, since a request has started on it.
 pub(crate) struct CpuTime {
@@ -67,6 +46,27 @@ impl CpuTime {
     fn reckon(&mut self, now: Look) -> Duration {
         let ran = now.at - self.started;
         *self.from.get_or_insert_with(|| now.used.saturating_sub(ran).max(self.least))
+    }
+}
+
+/// What the clock of this thread has said, and when.
+#[derive(Clone, Copy)]
+struct Look {
+    used: Duration,
+    at: Instant,
+}
+
+thread_local! {
+    static LAST: Cell<Option<Look>> = const { Cell::new(None) };
+}
+
+impl Look {
+    fn now() -> Self {
+        let at = Instant::now();
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let look = Self { used: Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32), at };
+        LAST.set(Some(look));
+        look
     }
 }
 

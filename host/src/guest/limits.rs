@@ -197,8 +197,7 @@ impl Clock {
         }
     }
 
-    /// The request has run for a tick, or is about to wait: from now on its CPU time can be seen from outside. To be called before its thread
-    /// sleeps.
+    /// The request has run for a tick, or is about to wait: from now on its CPU time can be seen from outside, and time is not taken for it.
     pub(crate) fn show_cpu(&mut self) {
         self.watch.started(self.cpu.from());
     }

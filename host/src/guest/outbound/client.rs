@@ -16,7 +16,7 @@ use std::{
 use astra_server::Executor;
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Method, Request, Response, StatusCode,
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 use http_body::{Body, Frame, SizeHint};
@@ -151,7 +151,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// How sending a request's body has ended, if it has.
+/// How sending a request's body has ended; nothing if it did not get that far.
 type Ended = oneshot::Receiver<Result<(), Error>>;
 type Responding = Pin<Box<dyn Future<Output = Result<(Response<WasiBody>, Ended), Error>> + Send>>;
 
@@ -193,10 +193,10 @@ async fn exchange(
     options: RequestOptions,
     permits: Permits,
 ) -> Result<(Response<WasiBody>, Ended), Error> {
-    let (authority, begun) = (request.uri().authority().cloned(), Instant::now());
     if request.body().framing == Framing::Unsettled {
-        settle(&mut request).await;
+        settle(&mut request).await?;
     }
+    let (authority, begun) = (request.uri().authority().cloned(), Instant::now());
     let mut responding = pin!(connections.client.request(request));
     let mut is_connected = false;
     let mut timer = pin!(executor.sleep_until(begun + options.connect_timeout.unwrap_or(CONNECT)));
@@ -220,6 +220,12 @@ async fn exchange(
             error::of_request(&failed, trouble.as_ref().and_then(Trouble::error))
         }
     })?;
+    // hyper would speak HTTP/1.0 to it from now on, which knows no chunks, and leave out the bodies that need some.
+    if response.version() == Version::HTTP_10
+        && let Some(connected) = connection.connection_metadata().as_ref()
+    {
+        connected.poison();
+    }
     // Nobody has asked for another protocol.
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Error::HttpUpgradeFailed);
@@ -242,7 +248,7 @@ struct Outgoing {
 }
 
 /// What the head says of its body (RFC 9112 §6). It depends on what the guest did before it sent the head, and not on how far the guest has
-/// come when that goes out: hyper is told of neither length nor end but here.
+/// come when that goes out: hyper hears of length and end only from what is of [`Length`](Self::Length).
 #[derive(Clone, Copy, PartialEq)]
 enum Framing {
     /// There may be none: to be known with the first of it.
@@ -282,20 +288,19 @@ fn outgoing(request: Request<WasiBody>) -> (Request<Outgoing>, Ended) {
 
 /// What most often has no body waits until it is known whether there is one: many guests finish theirs only after they have sent the head,
 /// and some servers do not take a `GET` with an empty body in chunks.
-async fn settle(request: &mut Request<Outgoing>) {
+///
+/// # Errors
+/// The guest has broken it off: there is nothing to ask.
+async fn settle(request: &mut Request<Outgoing>) -> Result<(), Error> {
     let body = request.body_mut();
-    body.framing = Framing::Chunked;
-    match body.rest.frame().await {
-        Some(Ok(frame)) => body.first = Some(frame),
-        Some(Err(error)) => body.end(Err(error)),
-        None => {
-            body.end(Ok(()));
-            body.framing = Framing::Length;
-        }
-    }
-    if body.framing == Framing::Chunked {
+    body.first = body.rest.frame().await.transpose()?;
+    if body.first.is_some() {
+        body.framing = Framing::Chunked;
         request.headers_mut().insert(TRANSFER_ENCODING, CHUNKED);
+    } else {
+        body.framing = Framing::Length;
     }
+    Ok(())
 }
 
 impl Outgoing {
@@ -312,10 +317,11 @@ impl Body for Outgoing {
     type Error = BrokenOff;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(Ok(first)));
-        }
-        Poll::Ready(match ready!(Pin::new(&mut self.rest).poll_frame(cx)) {
+        let frame = match self.first.take() {
+            Some(first) => Some(Ok(first)),
+            None => ready!(Pin::new(&mut self.rest).poll_frame(cx)),
+        };
+        Poll::Ready(match frame {
             Some(Ok(frame)) => {
                 // After trailers nobody asks again.
                 if frame.is_trailers() {
@@ -345,9 +351,10 @@ impl Body for Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        // Whoever knows the length need not look for the end.
-        let is_whole = self.is_end_stream() || self.size_hint().exact() == Some(0);
-        self.end(if is_whole { Ok(()) } else { Err(Error::ConnectionTerminated) });
+        // Whoever knows the length need not look for the end. Why another one goes no further is not the body's to say.
+        if self.is_end_stream() || self.size_hint().exact() == Some(0) {
+            self.end(Ok(()));
+        }
     }
 }
 

@@ -38,7 +38,8 @@ pub(crate) async fn answer(how: &str, url: &str, request: Request) -> Result<Res
         "posts" => send(to(url, &Method::Post, Fields::new(), Some(megabyte()), no_trailers(), None)).await,
         "puts" => send(to(url, &Method::Put, length(MEGABYTE), Some(megabyte()), no_trailers(), None)).await,
         "posts-nothing" => send(to(url, &Method::Post, Fields::new(), None, no_trailers(), None)).await,
-        "sends-trailers" => send(with_trailers(url)).await,
+        "sends-trailers" => send(with_trailers(url, &Method::Post, Some(stream("abc")))).await,
+        "deletes-with-trailers" => send(with_trailers(url, &Method::Delete, None)).await,
         "leaves" => leaves(url).await,
         "breaks-off" => breaks_off(url).await,
         "traps" => traps(url).await,
@@ -87,7 +88,9 @@ fn megabyte() -> StreamReader<u8> {
     let (mut writer, reader) = wit_stream::new();
     spawn_local(async move {
         for _ in 0..MEGABYTE / 4096 {
-            writer.write_all(vec![b's'; 4096]).await;
+            if !writer.write_all(vec![b's'; 4096]).await.is_empty() {
+                return; // nobody reads it
+            }
         }
     });
     reader
@@ -146,14 +149,14 @@ fn copied(url: &str, request: Request) -> Request {
     to(url, &method, Fields::new(), Some(reader), trailers, None).0
 }
 
-fn with_trailers(url: &str) -> (Request, Sent) {
+fn with_trailers(url: &str, method: &Method, contents: Option<StreamReader<u8>>) -> (Request, Sent) {
     let (trailers, trailers_rx) = wit_future::new(|| Ok(None));
     let fields = Fields::from_list(&[("trailer".to_owned(), b"x-sum".to_vec())]).expect("a field");
     spawn_local(async move {
         let fields = Fields::from_list(&[("x-sum".to_owned(), b"3".to_vec())]).expect("a field");
         let _ = trailers.write(Ok(Some(fields))).await;
     });
-    to(url, &Method::Post, fields, Some(stream("abc")), trailers_rx, None)
+    to(url, method, fields, contents, trailers_rx, None)
 }
 
 /// Writes its body when the answer has begun, and waits for nothing then.

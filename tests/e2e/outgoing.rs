@@ -382,6 +382,11 @@ impl Certificates {
         self.scratch.join("roots.pem")
     }
 
+    /// A rule for a server with a certificate of ours, and what else it says.
+    fn rule(&self, url: &str, rest: &str) -> String {
+        format!("{{ url = \"{url}\", private = true, roots = \"{}\"{rest} }}", self.roots().display())
+    }
+
     /// Files with a certificate for `name` and its key.
     fn issue(&self, name: &str) -> (PathBuf, PathBuf) {
         let key = KeyPair::generate().expect("a key");
@@ -429,8 +434,7 @@ fn tls_trusts_the_roots_of_its_rule_and_speaks_http2_where_the_server_does() {
         text(format!("{:?} {} {is_told_twice}", request.version(), request.uri().authority().expect("is told")))
     });
     let url = format!("https://localhost:{}", origin.address.port());
-    let roots = certificates.roots();
-    let rule = format!("{{ url = \"{url}\", private = true, roots = \"{}\" }}", roots.display());
+    let rule = certificates.rule(&url, "");
     let host = configured(&certificates.scratch, &rule).start();
     let answer = host.get(Http::One, &format!("/get?{url}/"));
     assert_eq!(answer.text(), format!("HTTP/2.0 localhost:{} false", origin.address.port()));
@@ -446,7 +450,7 @@ fn tls_trusts_the_roots_of_its_rule_and_speaks_http2_where_the_server_does() {
 
     let other = Origin::https(certificates.server("other.test", false), |_| text("never"));
     let url = format!("https://localhost:{}", other.address.port());
-    let rule = format!("{{ url = \"{url}\", private = true, roots = \"{}\" }}", roots.display());
+    let rule = certificates.rule(&url, "");
     let host = configured(&certificates.scratch, &rule).start();
     let answer = host.get(Http::One, &format!("/get?{url}/"));
     assert!(answer.status == 502 && answer.text().starts_with("Tls("), "another's certificate: {}", answer.text());
@@ -461,7 +465,7 @@ fn a_body_is_whole_over_http2_however_it_is_made() {
         text(format!("{:?} {length} {}", request.version(), String::from_utf8_lossy(request.body())))
     });
     let url = format!("https://localhost:{}", origin.address.port());
-    let rule = format!("{{ url = \"{url}\", private = true, roots = \"{}\" }}", certificates.roots().display());
+    let rule = certificates.rule(&url, "");
     Host::with("frames_its_bodies").flag("--outbound", &rule).start().expect_lines(
         &format!("/?{url}"),
         &[
@@ -485,12 +489,11 @@ fn a_client_certificate_is_shown_to_those_who_want_one() {
     let origin = Origin::https(certificates.server("localhost", true), |_| text("known"));
     let url = format!("https://localhost:{}", origin.address.port());
     let (certificate, key) = certificates.issue("client");
-    let of_rule = format!("url = \"{url}\", private = true, roots = \"{}\"", certificates.roots().display());
-    let (certificate, key) = (certificate.display(), key.display());
-    let rule = format!("{{ {of_rule}, certificate = \"{certificate}\", key = \"{key}\" }}");
+    let of_client = format!(", certificate = \"{}\", key = \"{}\"", certificate.display(), key.display());
+    let rule = certificates.rule(&url, &of_client);
     let host = configured(&certificates.scratch, &rule).start();
     assert_eq!(host.get(Http::One, &format!("/get?{url}/")).text(), "known");
-    let host = configured(&certificates.scratch, &format!("{{ {of_rule} }}")).start();
+    let host = configured(&certificates.scratch, &certificates.rule(&url, "")).start();
     let answer = host.get(Http::One, &format!("/get?{url}/"));
     assert!(answer.text().contains("CertificateRequired"), "the server's alert: {}", answer.text());
 }

@@ -102,19 +102,17 @@ pub(crate) struct Pending {
 
 impl Pending {
     pub(crate) fn wait(mut self) -> Result<Response, FetchError> {
-        // It is not there yet: one call less.
-        if self.upload.is_none() {
-            self.future.subscribe().block();
-        }
         let answer = loop {
             let can_send = Upload::advance(&mut self.upload)?;
-            match self.future.get() {
+            if can_send.is_none() {
+                self.future.subscribe().block();
+            }
+            if let Some(taken) = self.future.get() {
                 // Asked once only, so it was not taken before.
-                Some(taken) => break taken.unwrap_or(Err(ErrorCode::InternalError(None))),
-                None => match &can_send {
-                    Some(can_send) => drop(poll(&[can_send, &self.future.subscribe()])),
-                    None => self.future.subscribe().block(),
-                },
+                break taken.unwrap_or(Err(ErrorCode::InternalError(None)));
+            }
+            if let Some(can_send) = &can_send {
+                poll(&[can_send, &self.future.subscribe()]);
             }
         };
         let incoming = answer.map_err(|code| failure(code, WaitedFor::FirstByte))?;

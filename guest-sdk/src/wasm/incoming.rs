@@ -77,10 +77,11 @@ impl Incoming {
         &mut self,
         read: fn(&InputStream, u64) -> Result<Vec<u8>, StreamError>,
     ) -> Result<Option<Bytes>, Option<HostError>> {
-        Ok(match self.step(|stream| read(stream, CHUNK as u64))? {
-            Some(chunk) => Some(chunk.into()).filter(|chunk: &Bytes| !chunk.is_empty()),
-            None => Some(Bytes::new()),
-        })
+        let Some(stream) = self.stream()? else { return Ok(Some(Bytes::new())) };
+        match read(stream, CHUNK as u64) {
+            Ok(chunk) => Ok(Some(chunk.into()).filter(|chunk: &Bytes| !chunk.is_empty())),
+            Err(error) => self.end(error).map(|()| Some(Bytes::new())),
+        }
     }
 
     /// One call of `splice`, which says how to: what it moves to `to` never comes into the guest. How many bytes, `None` at the end.
@@ -89,21 +90,13 @@ impl Incoming {
         to: &OutputStream,
         splice: fn(&OutputStream, &InputStream, u64) -> Result<u64, StreamError>,
     ) -> Result<Option<u64>, Unspliced> {
-        let mut refused = None;
-        let moved = self.step(|from| match splice(to, from, CHUNK as u64) {
+        let Some(from) = self.stream().map_err(Unspliced::From)? else { return Ok(None) };
+        match splice(to, from, CHUNK as u64) {
+            Ok(moved) => Ok(Some(moved)),
             // Whose error it is: a stream that is broken stays so. (On some hosts not one that has been given more than its content-length.)
-            Err(error) if to.check_write().is_err() => {
-                refused = Some(error);
-                Err(StreamError::Closed)
-            }
-            moved => moved,
-        });
-        if let Some(error) = refused {
-            // It has not come to its end.
-            *self = Self::Failed;
-            return Err(Unspliced::To(error));
+            Err(error) if to.check_write().is_err() => Err(Unspliced::To(error)),
+            Err(error) => self.end(error).map(|()| None).map_err(Unspliced::From),
         }
-        moved.map_err(Unspliced::From)
     }
 
     /// Moves all of it, and waits for it.
@@ -122,29 +115,28 @@ impl Incoming {
         }
     }
 
-    /// What `take` makes of the stream; `None` at its end.
-    fn step<T>(
-        &mut self,
-        take: impl FnOnce(&InputStream) -> Result<T, StreamError>,
-    ) -> Result<Option<T>, Option<HostError>> {
+    /// What there is to read from; `None` at the end.
+    fn stream(&mut self) -> Result<Option<&InputStream>, Option<HostError>> {
         self.open()?;
         match self {
-            Self::Open(stream, _) => match take(stream) {
-                Ok(taken) => return Ok(Some(taken)),
-                Err(StreamError::Closed) => {}
-                Err(StreamError::LastOperationFailed(error)) => {
-                    *self = Self::Failed;
-                    return Err(Some(error));
-                }
-            },
-            Self::Ended(_) => return Ok(None),
-            _ => return Err(None),
+            Self::Open(stream, _) => Ok(Some(stream)),
+            Self::Ended(_) => Ok(None),
+            _ => Err(None),
         }
-        if let Self::Open(stream, body) = std::mem::replace(self, Self::Failed) {
-            drop(stream);
-            *self = Self::Ended(IncomingBody::finish(body));
+    }
+
+    /// The stream has said that it is at its end, or has failed.
+    fn end(&mut self, error: StreamError) -> Result<(), Option<HostError>> {
+        match (std::mem::replace(self, Self::Failed), error) {
+            (_, StreamError::LastOperationFailed(error)) => return Err(Some(error)),
+            (Self::Open(stream, body), StreamError::Closed) => {
+                drop(stream);
+                *self = Self::Ended(IncomingBody::finish(body));
+            }
+            // Only what is open says so.
+            (other, StreamError::Closed) => *self = other,
         }
-        Ok(None)
+        Ok(())
     }
 
     /// What to wait for before [`next`](Self::next) has something to read, once it had nothing. To be dropped before `self`.

@@ -16,7 +16,7 @@ use std::{
 use astra_server::Executor;
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 use http_body::{Body, Frame, SizeHint};
@@ -58,7 +58,6 @@ const IDLE: Duration = Duration::from_secs(30);
 const MOST_IDLE: usize = 1024;
 /// The most that a connection buffers, a response's head included.
 const BUFFER: usize = 128 * 1024;
-const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 /// What a stream of HTTP/2 and all of a connection's may send that nobody has read yet.
 const WINDOWS: (u32, u32) = (256 * 1024, 1024 * 1024);
 
@@ -276,12 +275,9 @@ fn outgoing(request: Request<WasiBody>) -> (Request<Outgoing>, Ended) {
             head.headers.insert(CONTENT_LENGTH, length.into());
             Framing::Length
         }
-        None if means_one => Framing::Chunked,
+        None if means_one => in_chunks(&mut head.headers),
         None => Framing::Unsettled,
     };
-    if framing == Framing::Chunked {
-        head.headers.insert(TRANSFER_ENCODING, CHUNKED);
-    }
     let body = Outgoing { first: None, rest, ended: Some(tell), framing };
     (Request::from_parts(head, body), ended)
 }
@@ -292,15 +288,16 @@ fn outgoing(request: Request<WasiBody>) -> (Request<Outgoing>, Ended) {
 /// # Errors
 /// The guest has broken it off: there is nothing to ask.
 async fn settle(request: &mut Request<Outgoing>) -> Result<(), Error> {
+    let first = request.body_mut().rest.frame().await.transpose()?;
+    let framing = if first.is_some() { in_chunks(request.headers_mut()) } else { Framing::Length };
     let body = request.body_mut();
-    body.first = body.rest.frame().await.transpose()?;
-    if body.first.is_some() {
-        body.framing = Framing::Chunked;
-        request.headers_mut().insert(TRANSFER_ENCODING, CHUNKED);
-    } else {
-        body.framing = Framing::Length;
-    }
+    (body.first, body.framing) = (first, framing);
     Ok(())
+}
+
+fn in_chunks(headers: &mut HeaderMap) -> Framing {
+    headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    Framing::Chunked
 }
 
 impl Outgoing {

@@ -1,4 +1,4 @@
-//! What a fresh guest costs without a server: `cargo bench -p astra-host --bench alone -- MODULE.wasm [SECONDS] [scan]`.
+//! What a fresh guest costs without a server: `cargo bench -p astra-host --bench alone -- MODULE.wasm [SECONDS] [copy|scan]`.
 //!
 //! One thread runs requests through [`guest::run`] one after the other, each in an instance of its own, and takes their bodies. Prints the
 //! time of one in microseconds: the median of as many rounds as there are seconds, and the fastest.
@@ -36,9 +36,9 @@ impl GuestOutput for Nowhere {
 fn main() {
     // Cargo adds `--bench`.
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
-    let module = arguments.next().map(PathBuf::from).expect("usage: alone MODULE.wasm [SECONDS] [scan]");
+    let module = arguments.next().map(PathBuf::from).expect("usage: alone MODULE.wasm [SECONDS] [copy|scan]");
     let seconds: u32 = arguments.next().map_or(5, |seconds| seconds.parse().expect("SECONDS is a number"));
-    let reset = if arguments.next().as_deref() == Some("scan") { Reset::Scan } else { Reset::Copy };
+    let reset = arguments.next().map(|how| if how == "copy" { Reset::Copy } else { Reset::Scan });
     let options = EngineOptions { reset, cache: CacheMode::Off, ..EngineOptions::default() };
     let engine = Engine::new(&options).expect("an engine");
     let module = LoadedModule::open(&engine, &module).expect("a module that can be served");

@@ -230,7 +230,7 @@ fn read_server(table: &mut Table<'_>) -> Server {
         clients: clients::read(table),
         max_workers: table.value("max_workers", count(config::WORKERS)).unwrap_or(DEFAULT_MAX_WORKERS),
         memory_budget: table.value("memory_budget", size(1 << 20..=64 << 40)),
-        reset: table.value("reset", choice([("copy", Reset::Copy), ("scan", Reset::Scan)])).unwrap_or(Reset::Copy),
+        reset: table.value("reset", choice([("copy", Reset::Copy), ("scan", Reset::Scan)])),
         cache: if table.flag("cache", true) { CacheMode::On } else { CacheMode::Off },
         trust_precompiled: table.flag("trust_precompiled", false),
         health: table.value("health", plain_path),

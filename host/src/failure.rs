@@ -80,7 +80,7 @@ pub enum FailureKind {
     MethodNotAllowed,
     /// No route matches.
     NotFound,
-    /// All workers, queue places or instance slots are taken, or all memory for guests or of the machine.
+    /// All workers, queue places or stacks for guests are taken, or all memory for guests or of the machine.
     Overload,
     /// The host itself failed: a bug, or the machine is out of something.
     Host,

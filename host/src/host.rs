@@ -46,8 +46,8 @@ const QUEUE: usize = 1024;
 /// How long a request may wait for a worker.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Instances the pool keeps beyond one for each worker.
-const SPARE_INSTANCES: u32 = 16;
+/// Stacks for guests of WASI 0.3 beyond one for each worker.
+const SPARE_STACKS: u32 = 16;
 
 /// How long a host waits for the one before it to let go of the state directory.
 const HANDOVER: Duration = Duration::from_secs(2);
@@ -580,8 +580,7 @@ impl RunningHost {
 /// The sandbox that a configuration asks for.
 pub(crate) fn engine_options(config: &Config) -> EngineOptions {
     EngineOptions {
-        instances: config.server.max_workers.saturating_add(SPARE_INSTANCES),
-        handlers: u32::try_from(config.handlers.len()).unwrap_or(u32::MAX),
+        stacks: config.server.max_workers.saturating_add(SPARE_STACKS),
         max_memory: config.handlers.iter().map(|handler| handler.limits.memory).max().unwrap_or_default(),
         memory_budget: config.server.memory_budget,
         reset: config.server.reset,

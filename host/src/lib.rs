@@ -78,6 +78,15 @@
 //! those of clients, and its socket is on the same reactor; a guest's worker polls its exchange itself once that is on a
 //! connection. Only raw sockets, and the threads for look-ups, are Tokio's.
 //!
+//! # Memories
+//!
+//! wasmtime's pool is not used. Its two ways to make a memory fresh are to copy all of it back, and to ask the kernel which pages were
+//! written in a way that misses some (bytecodealliance/wasmtime#14357). Here a module is parted at load: what its memory starts with
+//! becomes an image (`guest/memory/image.rs`), the rest is compiled. Each module has memories of its own, which are mapped from the image, lent
+//! to one guest after the other, and between them made fresh page by page (`guest/memory/slot.rs`). So what a request costs does not depend on
+//! how much memory its guest has, but on how much it writes. Tables and instances are allocated anew. This is where most of this crate's `unsafe` is;
+//! the rest are stacks for guests of WASI 0.3 (`guest/stacks.rs`) and machine code that the operator trusts (`guest/loaded_module.rs`).
+//!
 //! # Swapping without dropping
 //!
 //! A request reads one pointer, pins the revision it found, and looks whether the pointer is still the same; a swap
@@ -147,8 +156,7 @@
 //!
 //! A handler may be swapped while an earlier revision of it still drains, up to 16 of them: a fix need not wait for
 //! somebody's stream. A revision is a module *with its settings*: a reload that changes grants or limits makes a new
-//! one of the same loaded module. Free pool slots keep their memory only up to a number that goes with the cores and
-//! handlers, not all of them, so that modules that come and go leave nothing behind. Over a Unix socket there is no
+//! one of the same loaded module. Over a Unix socket there is no
 //! reset, so the end of a cut HTTP/1.0 response without a length looks like a whole one.
 
 pub mod cli;

@@ -2,7 +2,7 @@
 
 use std::{env, ffi::OsString, fs, iter, os::unix::fs::PermissionsExt, path::PathBuf};
 
-use crate::harness::{BOTH, Client, Ended, Host, Http, Scratch, Setup, guest};
+use crate::harness::{Client, Ended, Host, Http, Scratch, Setup, guest};
 
 /// `run` with a module made from text.
 fn run_text(dir: &Scratch, wat: &str) -> Ended {
@@ -121,19 +121,6 @@ fn the_soft_limit_on_open_files_is_raised_to_the_hard_one() {
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("Linux has it");
     let numbers: Vec<&str> = line.split_whitespace().skip(3).take(2).collect();
     assert_eq!(numbers[0], numbers[1], "{line}");
-}
-
-#[test]
-fn guests_can_be_reset_by_scanning() {
-    let host = Host::with("router").flag("--reset", "scan");
-    // Refused where the machine has paging space, and then it says why.
-    let swaps = fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1);
-    if !swaps {
-        let host = host.start();
-        for version in BOTH {
-            assert_eq!(host.get(version, "/books/2").status, 200);
-        }
-    }
 }
 
 #[test]
@@ -318,7 +305,7 @@ fn an_export_of_the_right_name_and_the_wrong_type_is_refused() {
 #[test]
 fn a_module_that_wants_more_memory_than_it_may_have_is_told_which_flag_to_raise() {
     let dir = Scratch::new();
-    let text = format!("(component (core module $m (memory 1024)) (core instance (instantiate $m)) {HANDLER})");
+    let text = r#"(module (memory (export "memory") 1024) (func (export "_start")))"#;
     let path = dir.file("app.wasm", wat::parse_str(text).expect("valid text"));
     Setup::run(path).flag("--max-memory", "1MiB").end().expect_complaint(1, &["max-memory"]);
 }

@@ -111,7 +111,7 @@ pub(super) struct ServerFlags {
     /// Requests that run or wait in a guest at once [default: 1024]
     #[arg(long, value_name = "N")]
     max_workers: Option<String>,
-    /// How a guest's memory is made fresh: copied back, or found by scanning (can be faster, see README) [default: copy]
+    /// How a guest's memory is made fresh: all of it, or the pages that the kernel says were written [default: scan where the kernel can]
     #[arg(long, value_enum, value_name = "HOW")]
     reset: Option<ResetFlag>,
     /// Compile the module anew and keep nothing on disk
@@ -504,9 +504,10 @@ impl ServerFlags {
             server.drain = config::duration("--drain", text, config::DRAIN)?;
             config.handlers[0].drain = server.drain;
         }
-        if self.reset == Some(ResetFlag::Scan) {
-            server.reset = Reset::Scan;
-        }
+        server.reset = self.reset.map(|reset| match reset {
+            ResetFlag::Copy => Reset::Copy,
+            ResetFlag::Scan => Reset::Scan,
+        });
         if self.no_cache {
             server.cache = CacheMode::Off;
         }

@@ -60,7 +60,7 @@ pub struct ServerConfig {
     /// would need more is answered 503.
     pub memory_budget: Option<u64>,
     /// How a guest's memory is made fresh again.
-    pub reset: Reset,
+    pub reset: Option<Reset>,
     /// Whether compiled modules are kept on disk.
     pub cache: CacheMode,
     /// Whether a `.cwasm` may be loaded: it is machine code and can do anything this process can.
@@ -366,7 +366,7 @@ impl Default for ServerConfig {
             clients: ClientLimits::default(),
             max_workers: DEFAULT_MAX_WORKERS,
             memory_budget: None,
-            reset: Reset::Copy,
+            reset: None,
             cache: CacheMode::On,
             trust_precompiled: false,
             health: None,

@@ -48,13 +48,11 @@ impl ConfigFile {
             Some(bytes) => out.size("memory_budget", bytes),
             None => out.comment("memory_budget: 70 % of what the control group or the machine has"),
         }
-        out.quoted(
-            "reset",
-            match server.reset {
-                Reset::Copy => "copy",
-                Reset::Scan => "scan",
-            },
-        );
+        match server.reset {
+            Some(Reset::Copy) => out.quoted("reset", "copy"),
+            Some(Reset::Scan) => out.quoted("reset", "scan"),
+            None => out.comment("reset: \"scan\" where the kernel can, \"copy\" where not"),
+        }
         out.raw("cache", server.cache == CacheMode::On);
         out.raw("trust_precompiled", server.trust_precompiled);
         match &server.health {

@@ -165,7 +165,7 @@ fn every_key_is_read() {
         http2_max_control_frames: 500,
     };
     assert_eq!(server.clients, clients);
-    assert_eq!((server.reset, server.cache, server.trust_precompiled), (Reset::Scan, CacheMode::Off, true));
+    assert_eq!((server.reset, server.cache, server.trust_precompiled), (Some(Reset::Scan), CacheMode::Off, true));
     assert_eq!(server.health.as_deref(), Some("/healthz"));
     assert_eq!((server.drain, server.state.clone()), (5 * SECOND, Some("/var/lib/astra".into())));
     assert_eq!((server.compile.timeout, server.compile.memory), (10 * SECOND, 1 << 30));

@@ -1,11 +1,10 @@
 //! wasmtime, set up for one purpose: many short lives of few guests.
 //!
-//! Epochs for deadlines, a pool of instance slots whose memory is copy-on-write images, and a cache of compiled code.
-//! There are two [`World`]s: guests of WASI 0.2 need no fibers (`concurrency_support(false)` and plain `call`), which
+//! Epochs for deadlines, memories of our own (`memory/`), and a cache of compiled code. There are two [`World`]s: guests of WASI 0.2 need no fibers (`concurrency_support(false)` and plain `call`), which
 //! are half of what a short request costs; those of WASI 0.3 do, and theirs is made when the first of them is loaded.
 //! An [`Engine`] also owns the one Tokio runtime, with one worker, that wasmtime-wasi's files need (its clock too, for
 //! guests that outlive their clients); workers enter it for their life and never block in it. All of it is made at
-//! start-up and shared by all threads; the pool's shape is fixed then.
+//! start-up and shared by all threads.
 
 use std::{
     num::NonZeroUsize,
@@ -18,18 +17,17 @@ use std::{
 };
 
 use astra_server::Executor;
-use wasmtime::{
-    Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, component::Linker,
-};
+use wasmtime::{Cache, CacheConfig, Config, InstanceAllocationStrategy, component::Linker};
 
 use super::{
     cache,
     instance::State,
-    limits::{TABLE_ENTRIES, TABLES},
     linker,
+    memory::{self, Memories},
     memory_budget::MemoryBudget,
     preview1,
     runtime::Runtime,
+    stacks::Stacks,
 };
 
 /// The stack that a guest may use, in bytes.
@@ -38,35 +36,21 @@ const WASM_STACK: usize = 512 * 1024;
 /// The stack that a guest of WASI 0.3 has, of which it may use [`WASM_STACK`].
 const GUEST_AND_HOST_STACK: usize = WASM_STACK + 512 * 1024;
 
-/// Fewer slots than this and wasmtime does not divide its pools among threads.
-const MIN_INSTANCES: u32 = 128;
-/// A component is several core instances, each with a table or two: a Rust guest has three, a composed one more.
-const CORE_INSTANCES_EACH: u32 = 20;
-const MEMORIES_EACH: u32 = 2;
-const TABLES_EACH: u32 = 6;
-/// Memory of a free slot that stays mapped and is copied back from the image, rather than unmapped and faulted in
-/// again; of a smaller guest, all of it. Python starts with 12.3 MiB, JavaScript with 9.1: unmapping a part of that,
-/// with the interrupts to other cores that it takes, cost half of their rates.
-const MEMORY_KEPT: u64 = 16 << 20;
-const TABLE_KEPT: usize = 128 << 10;
-
 /// How exactly deadlines are kept where nobody is served yet.
 const TRIAL_TICK: Duration = Duration::from_millis(5);
 
 /// How an [`Engine`] is made.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Guests that can run or wait at a time; at least 128 are made.
-    pub instances: u32,
-    /// Handlers at the start: each keeps some slots for itself between requests.
-    pub handlers: u32,
+    /// Stacks that guests of WASI 0.3 can have at a time. Each needs one for each of its calls that is going on.
+    pub stacks: u32,
     /// Most bytes that any linear memory can have.
     pub max_memory: u64,
     /// Most bytes of linear memory that all guests may have together; by default 70 % of what the control group or the
     /// machine has.
     pub memory_budget: Option<u64>,
-    /// How a slot is made fresh.
-    pub reset: Reset,
+    /// How a memory is made fresh; by default by [`Scan`](Reset::Scan) where the kernel can.
+    pub reset: Option<Reset>,
     /// Whether compiled code is kept.
     pub cache: CacheMode,
     /// What runs guests' requests to others: the server's whose workers run the guests.
@@ -76,11 +60,10 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
-            instances: 1024,
-            handlers: 1,
+            stacks: 1024,
             max_memory: 128 << 20,
             memory_budget: None,
-            reset: Reset::Copy,
+            reset: None,
             cache: CacheMode::On,
             executor: Executor::default(),
         }
@@ -92,8 +75,7 @@ impl Default for EngineOptions {
 pub enum Reset {
     /// All of it is copied back from the module's image. The time grows with the guest's memory.
     Copy,
-    /// The kernel is asked which pages were written (Linux 6.7). Faster, but wasmtime 48 misses pages that are swapped
-    /// out or just being moved: the next request could see them (bytecodealliance/wasmtime#14357).
+    /// The kernel is asked which pages were written (Linux 6.7), and those are copied back.
     Scan,
 }
 
@@ -110,11 +92,6 @@ pub enum CacheMode {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// `reset = "scan"` on a machine with paging space.
-    #[error(
-        "`reset = \"scan\"` is refused because paging space is in use (/proc/swaps): a page that is swapped out would be seen by the next request; use `copy`"
-    )]
-    ScanWithSwap,
     /// `reset = "scan"` on a kernel that cannot.
     #[error("`reset = \"scan\"` needs Linux 6.7 or newer; use `copy`")]
     ScanUnsupported,
@@ -139,6 +116,7 @@ struct Inner {
     /// One compilation at a time: each uses all cores, and the cache's counters belong to one of them.
     compiling: Mutex<()>,
     memory: MemoryBudget,
+    memories: Memories,
     notes: Vec<String>,
 }
 
@@ -160,23 +138,26 @@ pub(crate) enum Calls {
 }
 
 impl Engine {
-    /// Makes the engine, its pool and its runtime.
+    /// Makes the engine and its runtime.
     ///
     /// # Errors
-    /// The options cannot be had on this machine. A cache or a pool that cannot be had is a [note](Self::notes), not an
-    /// error.
+    /// The options cannot be had on this machine. A cache that cannot be had is a [note](Self::notes), not an error.
     pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
-        if options.reset == Reset::Scan {
-            check_scan(&std::fs::read_to_string("/proc/swaps").unwrap_or_default())?;
-        }
+        let scan = match options.reset {
+            Some(Reset::Copy) => false,
+            Some(Reset::Scan) if !memory::can_scan() => return Err(EngineError::ScanUnsupported),
+            Some(Reset::Scan) => true,
+            None => memory::can_scan(),
+        };
         let mut notes = Vec::new();
         let cache = open_cache(options.cache, &mut notes);
         let memory = options.memory_budget.map_or_else(MemoryBudget::of_this_machine, MemoryBudget::new);
-        let blocking = World::new(Calls::Blocking, options, &memory, cache.clone(), &mut notes)?;
+        let memories = Memories::new(memory.limit(), scan);
+        let blocking = World::new(Calls::Blocking, options, &memories, cache.clone()).map_err(EngineError::Wasmtime)?;
         let runtime = Runtime::start().map_err(EngineError::Runtime)?;
         let compiling = Mutex::new(());
         let (concurrent, options) = (OnceLock::new(), options.clone());
-        Ok(Self(Arc::new(Inner { blocking, concurrent, options, runtime, cache, compiling, memory, notes })))
+        Ok(Self(Arc::new(Inner { blocking, concurrent, options, runtime, cache, compiling, memory, memories, notes })))
     }
 
     /// Lets a millisecond pass for running guests: they are asked about their deadlines. To be called every millisecond
@@ -230,16 +211,13 @@ impl Engine {
         if calls == Calls::Blocking {
             return Ok(&self.0.blocking);
         }
-        // Under the lock only one is made: its pool takes terabytes of address space.
+        // Under the lock only one is made.
         let _one_at_a_time = self.0.compiling.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(world) = self.0.concurrent.get() {
             return Ok(world);
         }
-        let mut notes = Vec::new();
-        let world = World::new(calls, &self.0.options, &self.0.memory, self.0.cache.clone(), &mut notes)?;
-        for note in notes {
-            log::warn!("for WASI 0.3, {note}");
-        }
+        let world = World::new(calls, &self.0.options, &self.0.memories, self.0.cache.clone());
+        let world = world.map_err(EngineError::Wasmtime)?;
         Ok(self.0.concurrent.get_or_init(|| world))
     }
 
@@ -253,6 +231,10 @@ impl Engine {
 
     pub(crate) fn memory(&self) -> &MemoryBudget {
         &self.0.memory
+    }
+
+    pub(crate) fn memories(&self) -> &Memories {
+        &self.0.memories
     }
 
     pub(crate) fn max_memory(&self) -> u64 {
@@ -279,17 +261,6 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// `swaps` is what /proc/swaps says: a heading, then a line for each paging space.
-fn check_scan(swaps: &str) -> Result<(), EngineError> {
-    if swaps.lines().skip(1).any(|line| !line.trim().is_empty()) {
-        return Err(EngineError::ScanWithSwap);
-    }
-    if !PoolingAllocationConfig::is_pagemap_scan_available() {
-        return Err(EngineError::ScanUnsupported);
-    }
-    Ok(())
-}
-
 fn open_cache(mode: CacheMode, notes: &mut Vec<String>) -> Option<Cache> {
     if mode == CacheMode::Off {
         return None;
@@ -304,42 +275,17 @@ fn open_cache(mode: CacheMode, notes: &mut Vec<String>) -> Option<Cache> {
 }
 
 impl World {
-    fn new(
-        calls: Calls,
-        options: &EngineOptions,
-        memory: &MemoryBudget,
-        cache: Option<Cache>,
-        notes: &mut Vec<String>,
-    ) -> Result<Self, EngineError> {
-        let wasmtime = start(calls, options, memory, cache, notes)?;
-        let linker = linker::new(&wasmtime, calls).map_err(EngineError::Wasmtime)?;
-        let modules = preview1::linker(&wasmtime).map_err(EngineError::Wasmtime)?;
+    fn new(calls: Calls, options: &EngineOptions, memories: &Memories, cache: Option<Cache>) -> wasmtime::Result<Self> {
+        let mut config = config(calls, cache);
+        config.with_host_memory(Arc::new(memories.clone()));
+        if calls == Calls::Concurrent {
+            config.with_host_stack(Arc::new(Stacks::new(options.stacks)));
+        }
+        let wasmtime = wasmtime::Engine::new(&config)?;
+        let linker = linker::new(&wasmtime, calls)?;
+        let modules = preview1::linker(&wasmtime)?;
         Ok(Self { wasmtime, linker, modules })
     }
-}
-
-/// With a pool if the address space for it is to be had, else without.
-fn start(
-    calls: Calls,
-    options: &EngineOptions,
-    memory: &MemoryBudget,
-    cache: Option<Cache>,
-    notes: &mut Vec<String>,
-) -> Result<wasmtime::Engine, EngineError> {
-    let mut config = config(calls, cache);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(calls, options, memory)));
-    let refused = match wasmtime::Engine::new(&config) {
-        Ok(engine) => return Ok(engine),
-        Err(error) => error,
-    };
-    config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
-    let engine = wasmtime::Engine::new(&config).map_err(EngineError::Wasmtime)?;
-    notes.push(format!(
-        "instances are allocated one by one, which is several times slower: the address space for {} slots is refused ({:#}); lower `max-workers` or raise `ulimit -v`",
-        options.instances.max(MIN_INSTANCES),
-        refused,
-    ));
-    Ok(engine)
 }
 
 /// An engine that makes machine code for all the others and runs none: the same settings, without what only running
@@ -359,10 +305,8 @@ fn config(calls: Calls, cache: Option<Cache>) -> Config {
     config
         .epoch_interruption(true)
         .max_wasm_stack(WASM_STACK)
-        .memory_init_cow(true)
-        // Images in memory, not in the page cache of a file: the first touch of a page never waits for a disk.
-        .force_memory_init_memfd(true)
-        .memory_guaranteed_dense_image_size(256 << 20)
+        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+        .memory_init_cow(false) // ours are
         // Function names in traps come from the name section; addresses would double the compiled code's tables.
         .generate_address_map(false)
         .wasm_backtrace_max_frames(NonZeroUsize::new(20))
@@ -372,69 +316,9 @@ fn config(calls: Calls, cache: Option<Cache>) -> Config {
     config
 }
 
-fn pool(calls: Calls, options: &EngineOptions, memory: &MemoryBudget) -> PoolingAllocationConfig {
-    let instances = options.instances.max(MIN_INSTANCES);
-    let warm_slots = warm_slots(options.handlers).min(instances);
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(CORE_INSTANCES_EACH))
-        .total_memories(instances.saturating_mul(MEMORIES_EACH))
-        .total_tables(instances.saturating_mul(TABLES_EACH))
-        .max_core_instances_per_component(CORE_INSTANCES_EACH * 10)
-        .max_memories_per_component(MEMORIES_EACH * 2)
-        .max_tables_per_component(TABLES)
-        // Of fibers: a system call for each, which is a quarter of the time that a start takes.
-        .total_stacks(if calls == Calls::Concurrent { instances } else { 0 })
-        .max_component_instance_size(16 << 20)
-        .max_core_instance_size(16 << 20)
-        .max_tables_per_module(8)
-        .max_memories_per_module(MEMORIES_EACH)
-        .table_elements(TABLE_ENTRIES)
-        .max_memory_size(usize::try_from(options.max_memory).unwrap_or(usize::MAX))
-        .max_unused_warm_slots(warm_slots)
-        .linear_memory_keep_resident(memory_kept(memory.limit(), warm_slots))
-        .table_keep_resident(TABLE_KEPT)
-        .pagemap_scan(match options.reset {
-            Reset::Copy => Enabled::No,
-            Reset::Scan => Enabled::Yes,
-        });
-    pool
-}
-
-/// Free slots that keep their memory before a module that has none free takes another's. A module's own come first in
-/// any case: this is what modules that come and go leave behind, 128 KiB a slot, so it is not the number of all slots.
-/// And not so few that handlers which take turns take each other's slots each time.
-pub(super) fn warm_slots(handlers: u32) -> u32 {
-    let cores = thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(u32::MAX));
-    cores.saturating_mul(2).saturating_mul(handlers.max(4))
-}
-
-/// What a free slot keeps, in bytes: so much that in as many slots as keep theirs it is a tenth of what all guests may have, whatever
-/// they make of it. It is not counted in the budget. After a time with more guests at once than that, there are more such slots.
-fn memory_kept(budget: u64, warm_slots: u32) -> usize {
-    let share = budget / 10 / u64::from(warm_slots.max(1));
-    // Both fit: the most is 16 MiB. Whole pages, of any size in use.
-    usize::try_from(share.min(MEMORY_KEPT) & !0xffff).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn free_slots_keep_a_tenth_at_the_most() {
-        assert_eq!(memory_kept(u64::MAX, 16), 16 << 20);
-        assert_eq!(memory_kept(16 << 30, 16), 16 << 20);
-        assert_eq!(memory_kept(400 << 20, 16), 5 << 19);
-        assert_eq!(memory_kept(1 << 20, 16), 0);
-    }
-
-    #[test]
-    fn scanning_is_refused_where_there_is_paging_space() {
-        let swaps = "Filename Type Size Used Priority\n/dev/sda2 partition 2097148 0 -2\n";
-        assert!(matches!(check_scan(swaps), Err(EngineError::ScanWithSwap)));
-        assert!(!matches!(check_scan("Filename Type Size Used Priority\n"), Err(EngineError::ScanWithSwap)));
-    }
 
     #[test]
     fn an_engine_starts_with_its_defaults() {

@@ -14,10 +14,7 @@ use std::{
 
 use astra_server::Gone;
 use http::{Response, uri::Scheme};
-use wasmtime::{
-    PoolConcurrencyLimitError, Result, Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace,
-    component::ResourceTable,
-};
+use wasmtime::{Result, Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace, component::ResourceTable};
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, clocks::WasiClocksCtx, p1::WasiP1Ctx};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
@@ -39,6 +36,7 @@ use super::{
     network::Network,
     outbound::Hooks,
     program::Program,
+    stacks::NoStack,
     stdio::GuestOutput,
     watch::Watch,
 };
@@ -327,13 +325,14 @@ fn call(
             open_dirs(store)?;
             let (request, outparam) =
                 wasi_http::handles(store.data_mut(), request, scheme).map_err(CallError::Request)?;
-            let guest = program.instantiate(&mut *store).map_err(CallError::Guest)?;
+            let guest = module.instantiating(|| program.instantiate(&mut *store)).map_err(CallError::Guest)?;
             guest.wasi_http_incoming_handler().call_handle(store, request, outparam).map_err(CallError::Guest)
         }
         Program::Http03(program) => {
             open_dirs(store)?;
             let request = http03::request(store.data_mut(), request, scheme).map_err(CallError::Request)?;
-            let guest = concurrent::instantiate(store, async |store| program.instantiate_async(store).await);
+            let make = async |store: &mut Store<State>| program.instantiate_async(store).await;
+            let guest = module.instantiating(|| concurrent::instantiate(store, make));
             let guest = guest.map_err(CallError::Guest)?;
             concurrent::run(store, async |store| http03::call(&guest, store, request).await).map_err(CallError::Guest)
         }
@@ -341,7 +340,7 @@ fn call(
             prepare_cgi(store, request, scheme, gateway)?;
             let builder = store.data_mut().wasi_builder();
             store.data_mut().preview1 = Some(builder.map_err(CallError::Grants)?.build_p1().into());
-            let instance = program.instantiate(&mut *store).map_err(CallError::Guest)?;
+            let instance = module.instantiating(|| program.instantiate(&mut *store)).map_err(CallError::Guest)?;
             let start = instance.get_typed_func::<(), ()>(&mut *store, "_start").map_err(CallError::Guest)?;
             let ended = start.call(&mut *store, ());
             end_cgi(store, ended.map(Ok))
@@ -349,14 +348,15 @@ fn call(
         Program::Cgi(program) => {
             prepare_cgi(store, request, scheme, gateway)?;
             store.data_mut().make_wasi().map_err(CallError::Grants)?;
-            let guest = program.instantiate(&mut *store).map_err(CallError::Guest)?;
+            let guest = module.instantiating(|| program.instantiate(&mut *store)).map_err(CallError::Guest)?;
             let ended = guest.wasi_cli_run().call_run(&mut *store);
             end_cgi(store, ended)
         }
         Program::Cgi03(program) => {
             prepare_cgi(store, request, scheme, gateway)?;
             store.data_mut().make_wasi().map_err(CallError::Grants)?;
-            let guest = concurrent::instantiate(store, async |store| program.instantiate_async(store).await);
+            let make = async |store: &mut Store<State>| program.instantiate_async(store).await;
+            let guest = module.instantiating(|| concurrent::instantiate(store, make));
             let guest = guest.map_err(CallError::Guest)?;
             let ended = concurrent::run(store, async |store| guest.wasi_cli_run().call_run(store).await);
             end_cgi(store, ended)
@@ -407,7 +407,7 @@ fn end(mut store: Store<State>, result: Result<(), CallError>) -> Report {
         let has_sockets = !store.data().grants().network.tcp.is_empty();
         blocking::settle(&mut store.data_mut().table, has_sockets);
     }
-    let mut state = store.into_data(); // the instance and its memory go back to the pool here
+    let mut state = store.into_data(); // the instance ends here, and its memory is made fresh
     if let Some(stdio) = &state.stdio {
         stdio.finish();
     }
@@ -490,8 +490,8 @@ fn classify(error: &wasmtime::Error, state: &State, complete: bool) -> Option<Fa
         };
         return failure(kind, format_args!("{cut}{}", Frames(error)));
     }
-    if let Some(full) = error.downcast_ref::<PoolConcurrencyLimitError>() {
-        return failure(FailureKind::Overload, format_args!("no instance slot is free: {full}"));
+    if let Some(full) = error.downcast_ref::<NoStack>() {
+        return failure(FailureKind::Overload, format_args!("{full}"));
     }
     let reason = error.downcast_ref::<Trap>().map(Trap::to_string);
     let reason = reason.unwrap_or_else(|| shortened(error.root_cause(), DETAIL));

@@ -14,14 +14,19 @@ use wasmtime::ResourceLimiter;
 
 use super::{
     cpu_time::CpuTime,
+    memory::NO_MEMORY,
     memory_budget::MemoryBudget,
     watch::{CutBy, Watch},
 };
 
 /// Entries that a table may have. Interpreters compiled to Wasm have tens of thousands.
-pub(crate) const TABLE_ENTRIES: usize = 100_000;
+const TABLE_ENTRIES: usize = 100_000;
 /// Tables that one guest may have, which may be many core instances.
-pub(crate) const TABLES: u32 = 60;
+const TABLES: usize = 60;
+/// Linear memories that one guest may have, each of which takes as much address space as 32 bits reach.
+const MEMORIES: usize = 4;
+/// Core instances that one guest may be: a Rust guest is three, a composed one more.
+const INSTANCES: usize = 200;
 /// What an entry takes, in bytes: a pointer.
 const ENTRY: u64 = 8;
 
@@ -263,10 +268,11 @@ impl Memory {
     }
 }
 
-/// Whether the kernel has no more memory, which is no fault of a guest's. wasmtime says so in two ways.
+/// Whether the kernel has no more memory, which is no fault of a guest's. wasmtime says so in two ways, and passes on what we say.
 pub(crate) fn is_of_machine(error: &wasmtime::Error) -> bool {
     let kind = error.downcast_ref().map(io::Error::kind);
-    kind == Some(io::ErrorKind::OutOfMemory) || error.downcast_ref() == Some(&Errno::NOMEM)
+    let ours = error.downcast_ref::<String>().is_some_and(|text| text == NO_MEMORY);
+    ours || kind == Some(io::ErrorKind::OutOfMemory) || error.downcast_ref() == Some(&Errno::NOMEM)
 }
 
 impl Drop for Memory {
@@ -281,14 +287,21 @@ impl ResourceLimiter for Memory {
         Ok(self.take(self.last))
     }
 
-    /// No more than the pool's slots have (`engine.rs`): there may be no pool.
     fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current) as u64;
         Ok(desired <= TABLE_ENTRIES && self.take(more.saturating_mul(ENTRY)))
     }
 
     fn tables(&self) -> usize {
-        TABLES as usize
+        TABLES
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES
+    }
+
+    fn instances(&self) -> usize {
+        INSTANCES
     }
 
     fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -359,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_no_more_entries_than_a_slot_and_is_memory() {
+    fn a_table_has_no_more_entries_than_allowed_and_is_memory() {
         let host = MemoryBudget::new(1 << 20);
         let mut memory = Memory::new(1 << 20, &host);
         assert!(memory.table_growing(0, TABLE_ENTRIES, None).expect("never an error"));

@@ -139,7 +139,7 @@ pub enum LoadError {
         /// Why not.
         source: EngineError,
     },
-    /// It needs more than an instance slot has.
+    /// Its memory starts with more than any may have.
     #[error("`{}` does not fit: {reason}; raise `{key}`", path.display())]
     DoesNotFit {
         /// The file.

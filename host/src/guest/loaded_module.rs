@@ -20,6 +20,7 @@ use super::{
     instance::{self, State},
     limits::Limits,
     load_error::LoadError,
+    memory::{self, Slots},
     memory_budget::MemoryBudget,
     module::{self, Kind, ModuleFile, ModuleInfo},
     program::Program,
@@ -29,11 +30,15 @@ use crate::compiler::{CompileError, Compiler, MachineCode};
 
 /// How long the first instance may take to start.
 const GATE: Duration = Duration::from_secs(10);
+/// What a precompiled module ends with if its memory's data stands behind its machine code: before this its length, eight bytes.
+const DATA_BEHIND: &[u8] = b"astra-host:data";
 
 /// One loaded, immutable module.
 pub struct LoadedModule {
     engine: Engine,
     program: Program,
+    /// For the memory of its instances, if it is known what that starts with.
+    slots: Option<Arc<Slots>>,
     info: ModuleInfo,
     compiled: Compiled,
     code_size: u64,
@@ -84,38 +89,47 @@ impl LoadedModule {
         let path = path.as_path();
         info.require_served(path)?;
         let world = |calls| engine.world(calls).map_err(|source| LoadError::Engine { path: path.to_owned(), source });
-        let (code, world, compiled) = match info.kind {
+        // Of what is malformed no data is taken: compiling says what is wrong with it.
+        let split = |module| memory::split(module).ok().flatten();
+        let (code, world, compiled, split) = match info.kind {
             Kind::Precompiled if trust_precompiled => {
+                let (machine_code, data) = precompiled_parts(&bytes);
                 let blocking = world(Calls::Blocking)?;
-                let (code, world) = match deserialize(blocking, &bytes) {
+                let (code, world) = match deserialize(blocking, machine_code) {
                     Ok(code) => (code, blocking),
                     // It does not say which world it is for; each refuses what is for the other.
                     Err(_) => {
                         let concurrent = world(Calls::Concurrent)?;
-                        let code = deserialize(concurrent, &bytes);
+                        let code = deserialize(concurrent, machine_code);
                         let misfit =
                             |error| misfit(path, &error, |path, reason| LoadError::Precompiled { path, reason });
                         (code.map_err(misfit)?, concurrent)
                     }
                 };
-                (code, world, Compiled::Precompiled)
+                (code, world, Compiled::Precompiled, split(data))
             }
             Kind::Precompiled => return Err(LoadError::Untrusted { path: path.to_owned() }),
             _ => {
-                let world = world(info.kind.calls())?;
+                let (world, split) = (world(info.kind.calls())?, split(&bytes));
+                let module = split.as_ref().map_or(&*bytes, |split| &*split.module);
                 let (code, compiled) = match compiler {
-                    Some(compiler) => compile_apart(world, path, &bytes, compiler)?,
-                    None => compile(engine, world, path, &info.kind, &bytes)?,
+                    Some(compiler) => compile_apart(world, path, module, compiler)?,
+                    None => compile(engine, world, path, &info.kind, module)?,
                 };
-                (code, world, compiled)
+                (code, world, compiled, split)
             }
         };
+        let slots = split.map(|split| engine.memories().of_module(&split.memory)).transpose();
+        let slots = slots.map_err(|error| {
+            let reason = format!("there is no memory for its data: {error}");
+            LoadError::Instantiate { path: path.to_owned(), reason }
+        })?;
         if info.kind == Kind::Precompiled {
             info.imports = code.imports(&world.wasmtime);
         }
         let program = link(world, path, &code, compiled)?;
         let code_size = code.size();
-        let module = Self { engine: engine.clone(), program, info, compiled, code_size };
+        let module = Self { engine: engine.clone(), program, slots, info, compiled, code_size };
         module.try_once(path)?;
         Ok(module)
     }
@@ -152,14 +166,19 @@ impl LoadedModule {
         &self.program
     }
 
-    /// The gate: one instance, made and thrown away. It also makes the memory's image, so that the first request is warm.
+    /// Makes an instance on this thread, which gets its memory from the module's own.
+    pub(crate) fn instantiating<R>(&self, instantiate: impl FnOnce() -> R) -> R {
+        Slots::during(self.slots.as_ref(), instantiate)
+    }
+
+    /// The gate: one instance, made and thrown away.
     fn try_once(&self, path: &Path) -> Result<(), LoadError> {
         let limits = Limits { deadline: GATE, memory: self.engine.max_memory(), ..Limits::default() };
         let respond = Box::new(|_| ());
         let granted = Arc::new(Granted::new(&"".into(), Grants::default(), self.executor()));
         let state = State::new(self.memory(), &granted, &limits, Arc::new(Silence), Arc::default(), false, respond);
         let mut store = instance::store(self.engine(), state);
-        let result = self.engine.while_ticking(|| self.program.try_once(&mut store));
+        let result = self.engine.while_ticking(|| self.instantiating(|| self.program.try_once(&mut store)));
         result.map_err(|error| misfit(path, &error, |path, reason| LoadError::Instantiate { path, reason }))
     }
 }
@@ -182,11 +201,31 @@ pub fn precompile(engine: &Engine, path: &Path) -> Result<Vec<u8>, LoadError> {
     info.require_served(path)?;
     let world = engine.world(info.kind.calls());
     let world = world.map_err(|source| LoadError::Engine { path: path.to_owned(), source })?;
+    let split = memory::split(&bytes).ok().flatten();
+    let module = split.as_ref().map_or(&*bytes, |split| &*split.module);
     let compiled = match info.kind {
-        Kind::CommandModule => world.wasmtime.precompile_module(&bytes),
-        _ => world.wasmtime.precompile_component(&bytes),
+        Kind::CommandModule => world.wasmtime.precompile_module(module),
+        _ => world.wasmtime.precompile_component(module),
     };
-    compiled.map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))
+    let mut parts =
+        compiled.map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))?;
+    if let Some(split) = split {
+        let data = split.data_module(&bytes);
+        parts.extend_from_slice(&data);
+        parts.extend_from_slice(&(data.len() as u64).to_le_bytes());
+        parts.extend_from_slice(DATA_BEHIND);
+    }
+    Ok(parts)
+}
+
+/// Machine code, and the module behind it that has its data, which is nothing if there is none.
+fn precompiled_parts(file: &[u8]) -> (&[u8], &[u8]) {
+    let parts = || {
+        let (rest, length) = file.strip_suffix(DATA_BEHIND)?.split_last_chunk()?;
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        rest.split_at_checked(rest.len().checked_sub(length)?)
+    };
+    parts().unwrap_or((file, &[]))
 }
 
 /// What the process that [`Compiler`] starts does with a module: machine code for this version of us, with the settings of all our
@@ -250,16 +289,13 @@ fn link(world: &World, path: &Path, code: &Code, compiled: Compiled) -> Result<P
     })
 }
 
-/// What to say when wasmtime refuses a module: the key to change if it only does not fit into the pool's slots, `other` if not.
+/// What to say when wasmtime refuses a module: the key to change if it only wants more memory than it may have, `other` if not.
 fn misfit(path: &Path, error: &wasmtime::Error, other: fn(PathBuf, String) -> LoadError) -> LoadError {
     let (path, reason) = (path.to_owned(), format!("{error:#}"));
-    // wasmtime has no types for these; its pool says which maximum was exceeded.
-    let too_large = reason.contains("minimum byte size") || reason.contains("memory minimum size");
-    let too_many = error.is::<wasmtime::PoolConcurrencyLimitError>();
-    match (too_large, too_many) {
-        (true, _) => LoadError::DoesNotFit { path, reason, key: "max-memory" },
-        (_, true) => LoadError::DoesNotFit { path, reason, key: "max-workers" },
-        _ => other(path, reason),
+    // wasmtime has no type for it.
+    match reason.contains("memory minimum size") {
+        true => LoadError::DoesNotFit { path, reason, key: "max-memory" },
+        false => other(path, reason),
     }
 }
 

@@ -3,7 +3,7 @@
 //! An [`Engine`] is made once, a [`LoadedModule`] once for each revision of a handler, and [`run`] takes one request
 //! through a fresh instance of it on the calling thread, which must have entered [`Engine::runtime`]. The files, in the
 //! order a request meets them: `module.rs`, `core_module.rs`, `draft.rs` and `load_error.rs` (what is in a file),
-//! `engine.rs`, `linker.rs` and `cache.rs` (wasmtime), `runtime.rs` (Tokio), `loaded_module.rs`, `code.rs` and
+//! `engine.rs`, `linker.rs` and `cache.rs` (wasmtime), `memory/` and `stacks.rs` (what it runs guests in), `runtime.rs` (Tokio), `loaded_module.rs`, `code.rs` and
 //! `program.rs` (file to something that can be instantiated), `instance.rs` and `concurrent.rs` (one request),
 //! `limits.rs`, `cpu_time.rs`, `memory_budget.rs`, `descriptors.rs`, `grants.rs`, `granted.rs`, `denials.rs`, `destination.rs` and
 //! `network.rs` (what it may do), `stdio.rs`, `wakers.rs`, `monotonic.rs`, `sockets.rs`, `config_store.rs`, `opening.rs`,
@@ -37,6 +37,7 @@ mod linker;
 mod listing;
 mod load_error;
 mod loaded_module;
+mod memory;
 mod memory_budget;
 mod module;
 mod monotonic;
@@ -50,6 +51,7 @@ mod program;
 mod resolver;
 mod runtime;
 mod sockets;
+mod stacks;
 mod stdio;
 #[cfg(test)]
 mod tests;

@@ -182,7 +182,7 @@ const COMPONENT: &str = r#"(component
 fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     ENGINE.get_or_init(|| {
-        let options = EngineOptions { instances: 128, cache: CacheMode::Off, ..EngineOptions::default() };
+        let options = EngineOptions { cache: CacheMode::Off, ..EngineOptions::default() };
         let engine = Engine::new(&options).expect("an engine");
         let ticking = engine.clone();
         std::thread::spawn(move || {
@@ -413,12 +413,7 @@ fn a_guest_that_is_refused_memory_and_traps_went_over_its_memory() {
 #[test]
 fn a_guest_for_which_the_host_has_no_memory_is_told_to_come_again() {
     let grow = "(if (i32.eq (memory.grow (i32.const 100)) (i32.const -1)) (then unreachable))";
-    let options = EngineOptions {
-        instances: 128,
-        memory_budget: Some(2 << 20),
-        cache: CacheMode::Off,
-        ..EngineOptions::default()
-    };
+    let options = EngineOptions { memory_budget: Some(2 << 20), cache: CacheMode::Off, ..EngineOptions::default() };
     let engine = Engine::new(&options).expect("an engine");
     let module = load_into(&engine, &COMPONENT.replace("BODY", grow)).expect("a handler");
     let expect_refusal = || {
@@ -430,6 +425,21 @@ fn a_guest_for_which_the_host_has_no_memory_is_told_to_come_again() {
     expect_refusal(); // when it grows
     assert!(engine.memory().take(2 << 20), "what guests had is free again");
     expect_refusal(); // when it starts
+}
+
+#[test]
+fn a_guest_that_reads_past_its_memory_traps() {
+    let module = guest(
+        "(drop (memory.grow (i32.const 1))) (drop (i32.load (i32.const 131068))) (drop (i32.load (i32.const 131069)))",
+    );
+    // The second has the memory of the first, which had grown.
+    for _ in 0..2 {
+        let ended = run_in(engine(), &module, Method::GET, &Limits::default());
+        let failure = ended.report.outcome.failure().expect("failed");
+        assert_eq!(failure.kind(), FailureKind::Trap);
+        assert!(failure.to_string().contains("out of bounds memory access"), "{failure}");
+    }
+    assert!(get("(drop (i32.load (i32.const 65533)))").kind() == Some(FailureKind::Trap));
 }
 
 #[test]

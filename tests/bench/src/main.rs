@@ -67,7 +67,7 @@ pub(crate) struct Options {
     /// Seconds of the `hostile` scenario
     #[arg(long, default_value_t = 60)]
     hostile_seconds: u32,
-    /// Guests of the `isolation` scenario, in each setting; a tenth of them where pages are scanned
+    /// Guests of the `isolation` scenario, in each setting; a tenth of them where all of a memory is copied back
     #[arg(long, default_value_t = 10_000_000)]
     isolation_guests: u64,
     /// Where to write the figures

@@ -88,7 +88,7 @@ pub(crate) fn tls(options: &Options, contenders: &Contenders, report: &mut Repor
 pub(crate) fn hello(options: &Options, contenders: &Contenders, report: &mut Report) -> Result<()> {
     let ours = [
         contenders.astra_host("astra-host", "hello", &[]),
-        contenders.astra_host("astra-host scan", "hello", &["--reset", "scan"]),
+        contenders.astra_host("astra-host copy", "hello", &["--reset", "copy"]),
     ];
     let [native, ..] = contenders.native();
     let peers = [

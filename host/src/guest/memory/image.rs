@@ -1,0 +1,172 @@
+//! What the memory of a module's instances starts with: a file in memory that is mapped copy-on-write by each of them.
+//!
+//! Made once for a module that is loaded, on the thread that loads it. Never changes: it is sealed.
+
+use std::{io, ops::Range, os::fd::OwnedFd, ptr, slice};
+
+use rustix::{
+    fs,
+    mm::{self, MapFlags, ProtFlags},
+    param::page_size,
+};
+
+use super::data_segments::InitialMemory;
+
+/// The first bytes of a linear memory.
+pub(crate) struct Image {
+    /// Bytes that the memory has at its start. Those that the image does not have are zero.
+    size: usize,
+    /// Whole pages, from the first byte of any segment to the last of any; none if there is no segment.
+    range: Range<usize>,
+    file: Option<OwnedFd>,
+    /// The same, to copy from.
+    copy: *const u8,
+}
+
+// SAFETY: `copy` points to memory that nobody writes to, and that is there until the image is dropped.
+#[allow(unsafe_code, reason = "for a pointer to what is only read")]
+unsafe impl Send for Image {}
+// SAFETY: as above.
+#[allow(unsafe_code, reason = "for a pointer to what is only read")]
+unsafe impl Sync for Image {}
+
+impl Image {
+    /// # Errors
+    /// There is no memory for it.
+    pub(crate) fn new(memory: &InitialMemory<'_>) -> io::Result<Self> {
+        let segments = || memory.segments.iter().filter(|(_, bytes)| !bytes.is_empty());
+        let start = segments().map(|(offset, _)| *offset).min().unwrap_or(0);
+        let end = segments().map(|(offset, bytes)| offset + bytes.len()).max().unwrap_or(0);
+        let range = start / page_size() * page_size()..end.next_multiple_of(page_size());
+        let mut image = Self { size: memory.size, range, file: None, copy: ptr::null() };
+        if !image.range.is_empty() {
+            let file = anonymous_file(image.range.len())?;
+            for (offset, bytes) in segments() {
+                write_all_at(&file, bytes, offset - image.range.start)?;
+            }
+            seal(&file)?;
+            image.copy = image.map(&file)?;
+            image.file = Some(file);
+        }
+        Ok(image)
+    }
+
+    /// Bytes that a memory has at its start.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Where in the memory, and which file, if any, is to be mapped.
+    pub(crate) fn file(&self) -> Option<(Range<usize>, &OwnedFd)> {
+        self.file.as_ref().map(|file| (self.range.clone(), file))
+    }
+
+    /// Where in the memory, and what: all bytes that are not zero for sure.
+    pub(crate) fn bytes(&self) -> (Range<usize>, &[u8]) {
+        if self.range.is_empty() {
+            return (0..0, &[]);
+        }
+        // SAFETY: so many bytes are mapped there until the image is dropped, and nobody can write to them.
+        #[allow(unsafe_code, reason = "memory that the kernel gave us")]
+        let bytes = unsafe { slice::from_raw_parts(self.copy, self.range.len()) };
+        (self.range.clone(), bytes)
+    }
+
+    fn map(&self, file: &OwnedFd) -> io::Result<*const u8> {
+        let (anywhere, length) = (ptr::null_mut(), self.range.len());
+        // SAFETY: the kernel chooses a place where nothing is.
+        #[allow(unsafe_code, reason = "mmap")]
+        let mapped = unsafe { mm::mmap(anywhere, length, ProtFlags::READ, MapFlags::PRIVATE, file, 0) }?;
+        Ok(mapped.cast_const().cast())
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            // SAFETY: it was mapped by `map`, with this length, and who had `bytes` is gone. It cannot fail but for bad arguments.
+            #[allow(unsafe_code, reason = "munmap")]
+            let _ = unsafe { mm::munmap(self.copy.cast_mut().cast(), self.range.len()) };
+        }
+    }
+}
+
+fn write_all_at(file: &OwnedFd, mut bytes: &[u8], offset: usize) -> io::Result<()> {
+    let mut offset = offset as u64;
+    while !bytes.is_empty() {
+        let written = rustix::io::pwrite(file, bytes, offset)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn anonymous_file(length: usize) -> io::Result<OwnedFd> {
+    let flags = fs::MemfdFlags::CLOEXEC | fs::MemfdFlags::ALLOW_SEALING;
+    let file = fs::memfd_create("guest memory", flags)?;
+    fs::ftruncate(&file, length as u64)?;
+    Ok(file)
+}
+
+#[cfg(target_os = "linux")]
+fn seal(file: &OwnedFd) -> io::Result<()> {
+    use fs::SealFlags;
+    Ok(fs::fcntl_add_seals(file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::WRITE | SealFlags::SEAL)?)
+}
+
+/// A file without a name.
+#[cfg(not(target_os = "linux"))]
+fn anonymous_file(length: usize) -> io::Result<OwnedFd> {
+    use std::{
+        env, process,
+        sync::atomic::{AtomicU64, Ordering},
+    };
+    static FILES: AtomicU64 = AtomicU64::new(0);
+    let name = format!("astra-host-{}-{}", process::id(), FILES.fetch_add(1, Ordering::Relaxed));
+    let path = env::temp_dir().join(name);
+    let flags = fs::OFlags::RDWR | fs::OFlags::CREATE | fs::OFlags::EXCL | fs::OFlags::CLOEXEC;
+    let file = fs::open(&path, flags, fs::Mode::RUSR | fs::Mode::WUSR)?;
+    fs::unlink(&path)?;
+    fs::ftruncate(&file, length as u64)?;
+    Ok(file)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn seal(_file: &OwnedFd) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_what_the_segments_say_the_later_ones_over_the_earlier() {
+        let page = page_size();
+        let segments = vec![(page + 3, &b"hello"[..]), (page + 5, b"LLO"), (2 * page, b"x"), (9 * page, b"")];
+        let image = Image::new(&InitialMemory { size: 16 * page, segments }).expect("there is memory");
+        let (range, bytes) = image.bytes();
+        assert_eq!((image.size(), range), (16 * page, page..3 * page));
+        assert_eq!(&bytes[..10], b"\0\0\0heLLO\0\0");
+        assert_eq!((bytes[page], bytes.iter().filter(|byte| **byte != 0).count()), (b'x', 6));
+    }
+
+    #[test]
+    fn a_memory_without_segments_has_no_file() {
+        let image = Image::new(&InitialMemory { size: 0, segments: Vec::new() }).expect("nothing is needed");
+        assert!(image.file().is_none() && image.bytes() == (0..0, &[]));
+    }
+
+    #[test]
+    fn nobody_can_write_to_an_image() {
+        let image = Image::new(&InitialMemory { size: 65536, segments: vec![(0, b"a")] }).expect("there is memory");
+        let (_, file) = image.file().expect("there is a segment");
+        if cfg!(target_os = "linux") {
+            assert_eq!(rustix::io::pwrite(file, b"b", 0), Err(rustix::io::Errno::PERM));
+        }
+    }
+}

@@ -84,7 +84,8 @@
 //! written in a way that misses some (bytecodealliance/wasmtime#14357). Here a module is parted at load: what its memory starts with
 //! becomes an image (`guest/memory/image.rs`), the rest is compiled. Each module has memories of its own, which are mapped from the image, lent
 //! to one guest after the other, and between them made fresh page by page (`guest/memory/slot.rs`). So what a request costs does not depend on
-//! how much memory its guest has, but on how much it writes. Tables and instances are allocated anew. This is where most of this crate's `unsafe` is;
+//! how much memory its guest has, but on how much it and those before it write. Tables and instances are allocated anew, and how large an instance may
+//! be is looked at when its module is loaded (`guest/instance_size.rs`). This is where most of this crate's `unsafe` is;
 //! the rest are stacks for guests of WASI 0.3 (`guest/stacks.rs`) and machine code that the operator trusts (`guest/loaded_module.rs`).
 //!
 //! # Swapping without dropping

@@ -2,7 +2,7 @@
 //! directory), and reading one that is no longer than it should be. Blocks on the disk, and on nothing else.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io::{self, Read as _},
     path::Path,
 };
@@ -13,9 +13,15 @@ pub(crate) const UNFINISHED: &str = ".unfinished-";
 /// Makes or replaces the file. When this returns it is on the disk, under its name.
 ///
 /// # Errors
-/// `write` fails, or the file cannot be made or renamed, and nothing has changed; or the disk fails after that.
+/// `write` fails, or the file cannot be made or renamed, or something else has its name (a device), and nothing has changed; or the disk
+/// fails after that.
 pub(crate) fn write(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+    if let Ok(found) = fs::symlink_metadata(path)
+        && !found.is_symlink()
+    {
+        require_file(&found)?;
+    }
     let unfinished = path.with_file_name(format!("{UNFINISHED}{}-{}", name.to_string_lossy(), std::process::id()));
     let written = File::create_new(&unfinished)
         .and_then(|mut file| write(&mut file).and_then(|()| file.sync_all()))
@@ -40,16 +46,20 @@ const MOST: u64 = 1 << 20;
 /// # Errors
 /// It is longer, something else (opening a pipe would wait for its other end), or cannot be read.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let found = fs::metadata(path)?;
-    if !found.is_file() {
-        let found = if found.is_dir() { "it is a directory" } else { "it is a pipe, a socket or a device" };
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, found));
-    }
+    require_file(&fs::metadata(path)?)?;
     let mut bytes = Vec::new();
     match File::open(path)?.take(MOST + 1).read_to_end(&mut bytes)? as u64 {
         0..=MOST => Ok(bytes),
         _ => Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 1MiB")),
     }
+}
+
+fn require_file(found: &Metadata) -> io::Result<()> {
+    if found.is_file() {
+        return Ok(());
+    }
+    let found = if found.is_dir() { "it is a directory" } else { "it is a pipe, a socket or a device" };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, found))
 }
 
 #[cfg(test)]
@@ -69,7 +79,14 @@ mod tests {
         assert_eq!(half.expect_err("is passed on").kind(), io::ErrorKind::StorageFull);
         assert_eq!(fs::read(&path).expect("reads"), b"new");
         assert!(write(&dir.join("none/app.cwasm"), |_| Ok(())).is_err());
-        assert_eq!(fs::read_dir(&dir).expect("lists").count(), 1);
+        let socket = dir.join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("binds");
+        assert_eq!(
+            write(&socket, |_| Ok(())).expect_err("is no file").to_string(),
+            "it is a pipe, a socket or a device"
+        );
+        assert!(!fs::metadata(&socket).expect("is there").is_file());
+        assert_eq!(fs::read_dir(&dir).expect("lists").count(), 2);
         fs::remove_dir_all(&dir).expect("removes");
     }
 

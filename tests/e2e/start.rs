@@ -311,6 +311,15 @@ fn a_module_that_wants_more_memory_than_it_may_have_is_told_which_flag_to_raise(
 }
 
 #[test]
+fn a_module_whose_instances_would_take_too_much_beside_their_memory_is_refused() {
+    let elements = "0 ".repeat((16 << 20) / 16);
+    let text = format!(r#"(module (memory (export "memory") 1) (func (export "_start")) (elem func {elements}))"#);
+    let dir = Scratch::new();
+    let path = dir.file("app.wasm", wat::parse_str(text).expect("valid text"));
+    Setup::run(path).end().expect_complaint(1, &["app.wasm", "16 MiB", "segments"]);
+}
+
+#[test]
 fn a_port_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();

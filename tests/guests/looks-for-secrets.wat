@@ -6,7 +6,7 @@
 ;;   t e writes the secret and traps, or exits
 ;;   l w writes the secret and loops, or waits, for ever
 ;;   m b g   changes one byte of its memory, one entry of its table or one global, and looks: that it would find something
-;; A large letter does the same with more memory and more of a table than a free slot keeps.
+;; A large letter does the same with more memory and more of a table than is kept for the next guest.
 (module
   (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))

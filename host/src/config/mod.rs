@@ -59,7 +59,7 @@ pub struct ServerConfig {
     /// Linear memory of all guests together, in bytes; by default 70 % of what the control group or the machine has. A guest that
     /// would need more is answered 503.
     pub memory_budget: Option<u64>,
-    /// How a guest's memory is made fresh again.
+    /// How a guest's memory is made fresh again; by scanning where the kernel can, if nothing is said.
     pub reset: Option<Reset>,
     /// Whether compiled modules are kept on disk.
     pub cache: CacheMode,

@@ -1,10 +1,11 @@
 //! wasmtime, set up for one purpose: many short lives of few guests.
 //!
-//! Epochs for deadlines, memories of our own (`memory/`), and a cache of compiled code. There are two [`World`]s: guests of WASI 0.2 need no fibers (`concurrency_support(false)` and plain `call`), which
-//! are half of what a short request costs; those of WASI 0.3 do, and theirs is made when the first of them is loaded.
-//! An [`Engine`] also owns the one Tokio runtime, with one worker, that wasmtime-wasi's files need (its clock too, for
-//! guests that outlive their clients); workers enter it for their life and never block in it. All of it is made at
-//! start-up and shared by all threads.
+//! Epochs for deadlines, memories of our own (`memory/`), and a cache of compiled code. There are two [`World`]s: guests
+//! of WASI 0.2 need no fibers (`concurrency_support(false)` and plain `call`), which are half of what a short request
+//! costs; those of WASI 0.3 do (`stacks.rs`), and theirs is made when the first of them is loaded. An [`Engine`] also owns
+//! the one Tokio runtime, with one worker, that wasmtime-wasi's files need (its clock too, for guests that outlive their
+//! clients); workers enter it for their life and never block in it. All of it is made at start-up and shared by all
+//! threads.
 
 use std::{
     num::NonZeroUsize,
@@ -35,6 +36,9 @@ const WASM_STACK: usize = 512 * 1024;
 
 /// The stack that a guest of WASI 0.3 has, of which it may use [`WASM_STACK`].
 const GUEST_AND_HOST_STACK: usize = WASM_STACK + 512 * 1024;
+
+/// What is told where guests' memories cannot be scanned.
+const NO_SCAN: &str = "all of a guest's memory is copied back after each request, which takes longer the more it has: the kernel does not tell what was written, which takes Linux 6.7 or newer, and /proc/self/pagemap";
 
 /// How exactly deadlines are kept where nobody is served yet.
 const TRIAL_TICK: Duration = Duration::from_millis(5);
@@ -92,8 +96,8 @@ pub enum CacheMode {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// `reset = "scan"` on a kernel that cannot.
-    #[error("`reset = \"scan\"` needs Linux 6.7 or newer; use `copy`")]
+    /// `reset = "scan"` where the kernel does not tell what was written.
+    #[error("`reset = \"scan\"` needs Linux 6.7 or newer, and /proc/self/pagemap; use `copy`")]
     ScanUnsupported,
     /// wasmtime refused its configuration.
     #[error("wasmtime cannot be set up: {0:#}")]
@@ -150,6 +154,9 @@ impl Engine {
             None => memory::can_scan(),
         };
         let mut notes = Vec::new();
+        if options.reset.is_none() && !scan {
+            notes.push(NO_SCAN.to_owned());
+        }
         let cache = open_cache(options.cache, &mut notes);
         let memory = options.memory_budget.map_or_else(MemoryBudget::of_this_machine, MemoryBudget::new);
         let memories = Memories::new(memory.limit(), scan);
@@ -323,6 +330,7 @@ mod tests {
     #[test]
     fn an_engine_starts_with_its_defaults() {
         let engine = Engine::new(&EngineOptions { cache: CacheMode::Off, ..EngineOptions::default() });
-        assert_eq!(engine.expect("starts").notes(), &[] as &[String]);
+        let notes = if memory::can_scan() { &[][..] } else { &[NO_SCAN.to_owned()] };
+        assert_eq!(engine.expect("starts").notes(), notes);
     }
 }

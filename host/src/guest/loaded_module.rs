@@ -18,9 +18,10 @@ use super::{
     granted::Granted,
     grants::Grants,
     instance::{self, State},
+    instance_size,
     limits::Limits,
     load_error::LoadError,
-    memory::{self, Slots},
+    memory::{self, ModuleMemories},
     memory_budget::MemoryBudget,
     module::{self, Kind, ModuleFile, ModuleInfo},
     program::Program,
@@ -30,15 +31,14 @@ use crate::compiler::{CompileError, Compiler, MachineCode};
 
 /// How long the first instance may take to start.
 const GATE: Duration = Duration::from_secs(10);
-/// What a precompiled module ends with if its memory's data stands behind its machine code: before this its length, eight bytes.
+/// What a precompiled module ends with: before this stand its memory's data and their length, eight bytes, and before that machine code.
 const DATA_BEHIND: &[u8] = b"astra-host:data";
 
 /// One loaded, immutable module.
 pub struct LoadedModule {
     engine: Engine,
     program: Program,
-    /// For the memory of its instances, if it is known what that starts with.
-    slots: Option<Arc<Slots>>,
+    memories: ModuleMemories,
     info: ModuleInfo,
     compiled: Compiled,
     code_size: u64,
@@ -93,7 +93,11 @@ impl LoadedModule {
         let split = |module| memory::split(module).ok().flatten();
         let (code, world, compiled, split) = match info.kind {
             Kind::Precompiled if trust_precompiled => {
-                let (machine_code, data) = precompiled_parts(&bytes);
+                let parts = precompiled_parts(&bytes).and_then(|(code, data)| Some((code, data_of(data)?)));
+                let (machine_code, data) = parts.ok_or_else(|| LoadError::Precompiled {
+                    path: path.to_owned(),
+                    reason: "it is not as `astra-host compile` has written it".to_owned(),
+                })?;
                 let blocking = world(Calls::Blocking)?;
                 let (code, world) = match deserialize(blocking, machine_code) {
                     Ok(code) => (code, blocking),
@@ -106,10 +110,11 @@ impl LoadedModule {
                         (code.map_err(misfit)?, concurrent)
                     }
                 };
-                (code, world, Compiled::Precompiled, split(data))
+                (code, world, Compiled::Precompiled, data)
             }
             Kind::Precompiled => return Err(LoadError::Untrusted { path: path.to_owned() }),
             _ => {
+                check_instance_size(path, &bytes)?;
                 let (world, split) = (world(info.kind.calls())?, split(&bytes));
                 let module = split.as_ref().map_or(&*bytes, |split| &*split.module);
                 let (code, compiled) = match compiler {
@@ -119,9 +124,8 @@ impl LoadedModule {
                 (code, world, compiled, split)
             }
         };
-        let slots = split.map(|split| engine.memories().of_module(&split.memory)).transpose();
-        let slots = slots.map_err(|error| {
-            let reason = format!("there is no memory for its data: {error}");
+        let memories = engine.memories().of_module(split.as_ref().map(|split| &split.memory)).map_err(|error| {
+            let reason = format!("its memory's first contents cannot be had in a file in memory: {error}");
             LoadError::Instantiate { path: path.to_owned(), reason }
         })?;
         if info.kind == Kind::Precompiled {
@@ -129,7 +133,7 @@ impl LoadedModule {
         }
         let program = link(world, path, &code, compiled)?;
         let code_size = code.size();
-        let module = Self { engine: engine.clone(), program, slots, info, compiled, code_size };
+        let module = Self { engine: engine.clone(), program, memories, info, compiled, code_size };
         module.try_once(path)?;
         Ok(module)
     }
@@ -144,8 +148,8 @@ impl LoadedModule {
         self.compiled
     }
 
-    /// Bytes of machine code, with its tables and the data that the module starts with; the images that memories are copied from are
-    /// about as large as that data and not counted.
+    /// Bytes of machine code, with its tables and the data that the module starts with; the images that memories start with are
+    /// not counted.
     pub fn code_size(&self) -> u64 {
         self.code_size
     }
@@ -168,7 +172,7 @@ impl LoadedModule {
 
     /// Makes an instance on this thread, which gets its memory from the module's own.
     pub(crate) fn instantiating<R>(&self, instantiate: impl FnOnce() -> R) -> R {
-        Slots::during(self.slots.as_ref(), instantiate)
+        self.memories.during(instantiate)
     }
 
     /// The gate: one instance, made and thrown away.
@@ -192,6 +196,20 @@ impl std::fmt::Debug for LoadedModule {
     }
 }
 
+/// What wasmtime allocates for an instance is bounded here, where it is known of which module. What is malformed is left to compiling.
+fn check_instance_size(path: &Path, bytes: &[u8]) -> Result<(), LoadError> {
+    match instance_size::instance_size(bytes) {
+        Ok(size) if size > instance_size::MOST => {
+            let (size, most) = (size >> 20, instance_size::MOST >> 20);
+            let reason = format!(
+                "an instance of it takes {size} MiB beside its memory and tables, for its functions, globals and segments, and may take {most}"
+            );
+            Err(LoadError::Instantiate { path: path.to_owned(), reason })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Compiles a module ahead of time, for `load` with `trust_precompiled` on a machine and host like this one.
 ///
 /// # Errors
@@ -209,23 +227,23 @@ pub fn precompile(engine: &Engine, path: &Path) -> Result<Vec<u8>, LoadError> {
     };
     let mut parts =
         compiled.map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))?;
-    if let Some(split) = split {
-        let data = split.data_module(&bytes);
-        parts.extend_from_slice(&data);
-        parts.extend_from_slice(&(data.len() as u64).to_le_bytes());
-        parts.extend_from_slice(DATA_BEHIND);
-    }
+    let data = split.map_or_else(Vec::new, |split| split.data_module(&bytes));
+    parts.extend_from_slice(&data);
+    parts.extend_from_slice(&(data.len() as u64).to_le_bytes());
+    parts.extend_from_slice(DATA_BEHIND);
     Ok(parts)
 }
 
 /// Machine code, and the module behind it that has its data, which is nothing if there is none.
-fn precompiled_parts(file: &[u8]) -> (&[u8], &[u8]) {
-    let parts = || {
-        let (rest, length) = file.strip_suffix(DATA_BEHIND)?.split_last_chunk()?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-        rest.split_at_checked(rest.len().checked_sub(length)?)
-    };
-    parts().unwrap_or((file, &[]))
+fn precompiled_parts(file: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (rest, length) = file.strip_suffix(DATA_BEHIND)?.split_last_chunk()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    rest.split_at_checked(rest.len().checked_sub(length)?)
+}
+
+/// The data in such a module; `Some(None)` if there is none.
+fn data_of(module: &[u8]) -> Option<Option<memory::Split<'_>>> {
+    if module.is_empty() { Some(None) } else { memory::split(module).ok().flatten().map(Some) }
 }
 
 /// What the process that [`Compiler`] starts does with a module: machine code for this version of us, with the settings of all our
@@ -270,7 +288,7 @@ fn compile(
     Ok((code, compiled))
 }
 
-#[allow(unsafe_code, reason = "machine code cannot be checked; the one exception of this crate")]
+#[allow(unsafe_code, reason = "machine code cannot be checked")]
 fn deserialize(world: &World, bytes: &[u8]) -> wasmtime::Result<Code> {
     // SAFETY: the callers pass only two things. Files for which the operator has said `--trust-precompiled`, that is, that they come
     // unchanged from `astra-host compile`. And what our own program, started by ourselves (`compiler.rs`), has written to a pipe

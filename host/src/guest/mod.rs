@@ -2,7 +2,7 @@
 //!
 //! An [`Engine`] is made once, a [`LoadedModule`] once for each revision of a handler, and [`run`] takes one request
 //! through a fresh instance of it on the calling thread, which must have entered [`Engine::runtime`]. The files, in the
-//! order a request meets them: `module.rs`, `core_module.rs`, `draft.rs` and `load_error.rs` (what is in a file),
+//! order a request meets them: `module.rs`, `core_module.rs`, `draft.rs`, `load_error.rs` and `instance_size.rs` (what is in a file),
 //! `engine.rs`, `linker.rs` and `cache.rs` (wasmtime), `memory/` and `stacks.rs` (what it runs guests in), `runtime.rs` (Tokio), `loaded_module.rs`, `code.rs` and
 //! `program.rs` (file to something that can be instantiated), `instance.rs` and `concurrent.rs` (one request),
 //! `limits.rs`, `cpu_time.rs`, `memory_budget.rs`, `descriptors.rs`, `grants.rs`, `granted.rs`, `denials.rs`, `destination.rs` and
@@ -32,6 +32,7 @@ mod heads;
 mod http;
 mod http03;
 mod instance;
+mod instance_size;
 mod limits;
 mod linker;
 mod listing;

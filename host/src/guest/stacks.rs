@@ -16,6 +16,9 @@ use rustix::{
 };
 use wasmtime::{Result, StackCreator, StackMemory};
 
+/// Most stacks that are kept while no guest has them. Each keeps what its guests have used, a MiB at the most.
+const MOST_FREE: usize = 128;
+
 /// All stacks of an engine.
 pub(crate) struct Stacks(Arc<Inner>);
 
@@ -51,7 +54,7 @@ impl Stacks {
 #[allow(unsafe_code, reason = "wasmtime runs guests on what it gets here")]
 // SAFETY: a stack is whole pages that nobody else has until it is dropped, with a page below that cannot be accessed.
 unsafe impl StackCreator for Stacks {
-    /// It is never asked for zeros (`async_stack_zeroing`), and does not make them.
+    /// It is never asked for zeros (`async_stack_zeroing`), and does not make them; and always for the same size.
     fn new_stack(&self, size: usize, _zeroed: bool) -> Result<Box<dyn StackMemory>> {
         let free = {
             let mut stacks = self.0.stacks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,7 +66,7 @@ unsafe impl StackCreator for Stacks {
         };
         // Counted as in use from here on, which its drop undoes.
         let mut stack = GuestStack { stack: free, stacks: Arc::clone(&self.0) };
-        if stack.stack.is_none() {
+        if stack.stack.as_ref().is_none_or(|stack| stack.length < size + page_size()) {
             stack.stack = Some(Stack::new(size)?);
         }
         Ok(Box::new(stack))
@@ -106,7 +109,9 @@ impl Drop for GuestStack {
     fn drop(&mut self) {
         let mut stacks = self.stacks.stacks.lock().unwrap_or_else(PoisonError::into_inner);
         stacks.in_use -= 1;
-        stacks.free.extend(self.stack.take());
+        if stacks.free.len() < MOST_FREE {
+            stacks.free.extend(self.stack.take());
+        }
     }
 }
 
@@ -140,7 +145,7 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // SAFETY: all of it was mapped by `new`, and nobody runs on it. It cannot fail but for bad arguments.
+        // SAFETY: all of it was mapped by `new`, and nobody runs on it. If the kernel cannot take it apart, it stays, and is nobody's.
         #[allow(unsafe_code, reason = "munmap")]
         let _ = unsafe { mm::munmap(self.start.cast(), self.length) };
     }

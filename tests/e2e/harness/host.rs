@@ -108,7 +108,7 @@ impl Setup {
         self
     }
 
-    /// On one core there is one seat: guests that do not wait have the same thread, and the same slot, one after the other. On Linux.
+    /// On one core there is one seat: guests that do not wait have the same thread, and the same memory, one after the other. On Linux.
     pub(crate) fn on_one_core(mut self) -> Self {
         self.one_core = true;
         self

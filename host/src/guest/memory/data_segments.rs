@@ -9,13 +9,14 @@ use std::ops::Range;
 
 use wasmparser::{
     BinaryReaderError, ComponentAlias, ComponentExternalKind, ComponentOuterAliasKind, ComponentTypeRef, Data,
-    DataKind, DataSectionReader, Encoding, Instance, MemoryType, Operator, Parser, Payload, TypeRef,
+    DataKind, DataSectionReader, Encoding, FunctionBody, Instance, MemoryType, Operator, Parser, Payload, TypeRef,
 };
 
 const PAGE: usize = 64 * 1024;
 /// Section numbers of the binary formats.
 const MEMORY_SECTION: u8 = 5;
 const DATA_SECTION: u8 = 11;
+const DATA_COUNT_SECTION: u8 = 12;
 const CORE_MODULE_SECTION: u8 = 1;
 
 /// What a memory starts with: some bytes of a module.
@@ -44,6 +45,9 @@ struct CoreModule<'a> {
     memories: Vec<MemoryType>,
     memory_section: Range<usize>,
     imports_memory: bool,
+    /// There if a function names segments of data by their numbers, and perhaps also if none does.
+    data_count_section: Option<Range<usize>>,
+    names_data: bool,
     data: Option<DataSectionReader<'a>>,
 }
 
@@ -60,21 +64,28 @@ pub(crate) fn split(file: &[u8]) -> Result<Option<Split<'_>>, BinaryReaderError>
         return Ok(None);
     };
 
-    let (mut segments, mut rest) = (Vec::new(), leb(data.count()));
+    let (mut segments, mut numbered) = (Vec::new(), leb(data.count()));
     for segment in data.clone() {
         let segment = segment?;
         match place(&segment, size)? {
             Place::At(offset) => {
                 segments.push((offset, segment.data));
-                // As much as is left of an active segment once it is written, for whoever names it by its number (bulk memory).
-                rest.extend_from_slice(&[0x00, 0x41, 0x00, 0x0b, 0x00]);
+                // What is left of an active segment once it is written, for whoever names it by its number: nothing, and that is
+                // written nowhere.
+                numbered.extend_from_slice(&[0x01, 0x00]);
             }
-            Place::Passive => rest.extend_from_slice(&file[segment.range]),
+            Place::Passive => numbered.extend_from_slice(&file[segment.range]),
             Place::Unknown => return Ok(None),
         }
     }
     let sections = [(MEMORY_SECTION, module.memory_section), (DATA_SECTION, data.range())];
+    // Where nobody names segments there are none: each costs every instance a little, and Go has 50,000.
+    let (rest, count) = if module.names_data { (numbered, None) } else { (leb(0), module.data_count_section) };
     let mut without = section_replaced(file, DATA_SECTION, data.range(), &rest);
+    if let Some(range) = count {
+        // It stands before the data, so it is where it was.
+        without = section_replaced(&without, DATA_COUNT_SECTION, range, &leb(0));
+    }
     if let Some(range) = module.within {
         let shrunk = range.start..range.end - (file.len() - without.len());
         let module = without[shrunk.clone()].to_vec();
@@ -124,8 +135,8 @@ fn with_the_memory(file: &[u8]) -> Result<Option<CoreModule<'_>>, BinaryReaderEr
                     }
                 }
             }
-            // Modules that come from elsewhere, and count among the component's own.
-            Payload::ComponentAliasSection(reader) if within.len() == 1 => {
+            // Modules that come from elsewhere and count among the component's own, or that others instantiate too.
+            Payload::ComponentAliasSection(reader) => {
                 for alias in reader {
                     if let ComponentAlias::InstanceExport { kind: ComponentExternalKind::Module, .. }
                     | ComponentAlias::Outer { kind: ComponentOuterAliasKind::CoreModule, .. } = alias?
@@ -152,6 +163,16 @@ fn with_the_memory(file: &[u8]) -> Result<Option<CoreModule<'_>>, BinaryReaderEr
                 module.memory_section = reader.range();
                 module.memories = reader.into_iter().collect::<Result<_, _>>()?;
             }
+            Payload::DataCountSection { range, .. } => {
+                let Some(module) = modules.last_mut() else { continue };
+                module.data_count_section = Some(range);
+            }
+            Payload::CodeSectionEntry(body) => {
+                let Some(module) = modules.last_mut() else { continue };
+                if module.data_count_section.is_some() && !module.names_data {
+                    module.names_data = names_data(&body, &file[body.range()])?;
+                }
+            }
             Payload::DataSection(reader) => {
                 let Some(module) = modules.last_mut() else { continue };
                 module.data = Some(reader);
@@ -163,6 +184,29 @@ fn with_the_memory(file: &[u8]) -> Result<Option<CoreModule<'_>>, BinaryReaderEr
     let (Some((index, module)), None) = (with_memory.next(), with_memory.next()) else { return Ok(None) };
     let times = instances.iter().filter(|instance| **instance == index).count();
     Ok((module.within.is_none() || times == 1).then_some(module))
+}
+
+/// Whether a function names a segment of data by its number. `bytes` are its own.
+fn names_data(body: &FunctionBody<'_>, bytes: &[u8]) -> Result<bool, BinaryReaderError> {
+    // All such operators begin like this. Only functions that have these bytes at all, whatever they mean there, are read.
+    let may_be = |pair: &[u8]| match pair {
+        [0xfc, second] => matches!(second & 0x7f, 0x08 | 0x09),
+        [0xfb, second] => matches!(second & 0x7f, 0x09 | 0x12),
+        _ => false,
+    };
+    if !bytes.windows(2).any(may_be) {
+        return Ok(false);
+    }
+    for operator in body.get_operators_reader()? {
+        if let Operator::MemoryInit { .. }
+        | Operator::DataDrop { .. }
+        | Operator::ArrayNewData { .. }
+        | Operator::ArrayInitData { .. } = operator?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Where a segment goes.
@@ -234,7 +278,8 @@ mod tests {
             (memory.size, segments.collect::<Segments>())
         };
         let left = super::split(&split.module).expect("well-formed").expect("it has the sections still");
-        assert!(left.memory.segments.iter().all(|(at, bytes)| (*at, bytes.len()) == (0, 0)));
+        assert_eq!(left.memory.segments, []);
+        assert!(split.module.len() < file.len());
         let module = split.data_module(&file);
         assert_eq!(
             own(&super::split(&module).expect("well-formed").expect("all of it is data").memory),
@@ -277,6 +322,26 @@ mod tests {
     }
 
     #[test]
+    fn segments_that_nobody_names_are_gone_also_where_they_are_counted() {
+        // The second function has the bytes of `memory.init` in a constant.
+        let text = r#"(module (memory 1) (data (i32.const 1) "uno") (data (i32.const 9) "dos")
+            (func (memory.fill (i32.const 0) (i32.const 0) (i32.const 0))) (func (drop (i32.const 0x47c))))"#;
+        let uncounted = binary(text);
+        let code = |payload| match payload {
+            Ok(Payload::CodeSectionStart { range, .. }) => Some(range.start - 2),
+            _ => None,
+        };
+        let code = Parser::new(0).parse_all(&uncounted).find_map(code).expect("it has functions");
+        let counted = [&uncounted[..code], &[DATA_COUNT_SECTION, 1, 2], &uncounted[code..]].concat();
+        wasmparser::validate(&counted).expect("valid");
+        let (counted, uncounted) = (split(&counted).expect("well-formed"), split(&uncounted).expect("well-formed"));
+        let (counted, uncounted) = (counted.expect("simple"), uncounted.expect("simple"));
+        wasmparser::validate(&counted.module).expect("valid without its data");
+        assert_eq!(counted.memory, uncounted.memory);
+        assert_eq!(counted.module.len(), uncounted.module.len() + 3, "but for the count, which is 0");
+    }
+
+    #[test]
     fn lengths_may_be_written_longer_than_they_need_be() {
         let mut file = binary(r#"(module (memory 1) (data (i32.const 1) "one"))"#);
         let [_, (_, data)] = split(&file).expect("well-formed").expect("simple").sections;
@@ -307,6 +372,8 @@ mod tests {
             r#"(component (core module $m (memory 1) (data (i32.const 0) "x")) (core module $n (memory 1))
                 (core instance (instantiate $m)) (core instance (instantiate $n)))"#,
             r#"(component (component (core module $m (memory 1) (data (i32.const 0) "x")) (core instance (instantiate $m))))"#,
+            r#"(component (core module $m (memory 1) (data (i32.const 0) "x")) (core instance (instantiate $m))
+                (component $c (alias outer 1 $m (core module $n)) (core instance (instantiate $n))) (instance (instantiate $c)))"#,
             r#"(component (import "n" (core module $n)) (core module $m (memory 1) (data (i32.const 0) "x"))
                 (core instance (instantiate $m)))"#,
         ] {

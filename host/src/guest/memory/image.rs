@@ -107,7 +107,9 @@ fn write_all_at(file: &OwnedFd, mut bytes: &[u8], offset: usize) -> io::Result<(
 #[cfg(target_os = "linux")]
 fn anonymous_file(length: usize) -> io::Result<OwnedFd> {
     let flags = fs::MemfdFlags::CLOEXEC | fs::MemfdFlags::ALLOW_SEALING;
-    let file = fs::memfd_create("guest memory", flags)?;
+    let create = |flags| fs::memfd_create("guest memory", flags);
+    // Linux before 6.3 does not know that it will never be executed, and newer ones may insist on that.
+    let file = create(flags | fs::MemfdFlags::NOEXEC_SEAL).or_else(|_| create(flags))?;
     fs::ftruncate(&file, length as u64)?;
     Ok(file)
 }

@@ -1,9 +1,9 @@
 //! The linear memories of guests: where they come from, and how one is made fresh for the next guest.
 //!
 //! wasmtime asks [`Memories`] for each memory that it makes, on the worker that makes the instance, and drops it there when the guest has
-//! ended. Each module has [`Slots`] of its own, which know what its memory starts with (`image.rs`): a slot never goes from one module to another, so
-//! it only has to be made what it was, which is done when it comes back (`slot.rs`). Free slots keep what their guests have written to, up
-//! to a tenth of what all guests may have. wasmtime's own pool would copy back all of a memory, or ask the kernel in a way that misses
+//! ended. Each module has slots of its own ([`ModuleMemories`]), which know what its memory starts with (`image.rs`): a slot never goes from
+//! one module to another, so it only has to be made what it was, which is done when it comes back (`slot.rs`). Free slots keep what their
+//! guests have written to, up to a tenth of what all guests may have. wasmtime's own pool would copy back all of a memory, or ask the kernel in a way that misses
 //! pages that are being moved or swapped out (bytecodealliance/wasmtime#14357).
 
 use std::{
@@ -23,7 +23,7 @@ mod page_map;
 mod slot;
 
 use data_segments::InitialMemory;
-pub(crate) use data_segments::split;
+pub(crate) use data_segments::{Split, split};
 use image::Image;
 use page_map::PageMap;
 use slot::Slot;
@@ -39,18 +39,17 @@ pub(crate) fn can_scan() -> bool {
 /// Most bytes that a slot keeps between two guests. What is more is given back, which costs the next guest a page fault a page.
 const MOST_KEPT_EACH: usize = 16 << 20;
 
+/// Most slots that no guest has. Each is some mappings, of which Linux lets a process have 65,530.
+const MOST_FREE: usize = 4096;
+
 thread_local! {
-    /// Whose memory is asked for next on this thread.
-    static NEXT: Cell<Option<Arc<Slots>>> = const { Cell::new(None) };
+    /// Whose memories are asked for next on this thread.
+    static NEXT: Cell<Option<ModuleMemories>> = const { Cell::new(None) };
 }
 
 /// The memories of all guests. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Memories {
-    host: Arc<Host>,
-    /// For memories that no image is known of: of precompiled modules, or of guests with more than one.
-    blank: Arc<Slots>,
-}
+pub(crate) struct Memories(Arc<Host>);
 
 /// What all slots share.
 struct Host {
@@ -58,13 +57,40 @@ struct Host {
     /// Bytes that all free slots may keep, and each.
     most_kept: usize,
     most_kept_each: usize,
-    /// Bytes that they keep now. Changed by whoever takes or brings a slot.
-    kept: AtomicUsize,
-    modules: Mutex<Vec<Weak<Slots>>>,
+    kept: Kept,
+    slots: Mutex<Vec<Weak<Slots>>>,
 }
 
-/// The slots of one module that no guest has.
-pub(crate) struct Slots {
+/// What all free slots are and keep now. Changed by whoever takes or brings one; relaxed, since nothing else is published with the numbers.
+#[derive(Default)]
+struct Kept {
+    slots: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Kept {
+    fn add(&self, slot: &Slot) {
+        self.slots.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(slot.kept(), Ordering::Relaxed);
+    }
+
+    fn remove(&self, slot: &Slot) {
+        self.slots.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(slot.kept(), Ordering::Relaxed);
+    }
+}
+
+/// The memories of one module's instances. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ModuleMemories {
+    /// For the first memory of an instance, if it is known what that starts with.
+    first: Option<Arc<Slots>>,
+    /// For all others, which start with zeros.
+    others: Arc<Slots>,
+}
+
+/// Slots with the same contents, and those of them that no guest has.
+struct Slots {
     host: Arc<Host>,
     image: Option<Image>,
     free: Mutex<Vec<Slot>>,
@@ -74,23 +100,23 @@ impl Memories {
     /// `budget` is what all guests may have, in bytes. With `scan` the kernel is asked what was written, if it can tell.
     pub(crate) fn new(budget: u64, scan: bool) -> Self {
         let most_kept = usize::try_from(budget / 10).unwrap_or(usize::MAX);
-        let host = Arc::new(Host {
+        Self(Arc::new(Host {
             pages: if scan { PageMap::open() } else { None },
             most_kept,
             most_kept_each: MOST_KEPT_EACH.min(most_kept / 8),
-            kept: AtomicUsize::new(0),
-            modules: Mutex::default(),
-        });
-        let blank = Slots::new(&host, None);
-        Self { host, blank }
+            kept: Kept::default(),
+            slots: Mutex::default(),
+        }))
     }
 
-    /// Slots for a module whose instances' memory starts like this.
+    /// Memories for a module, the first of which starts like this, if that is known.
     ///
     /// # Errors
     /// There is no memory for its image.
-    pub(crate) fn of_module(&self, memory: &InitialMemory<'_>) -> io::Result<Arc<Slots>> {
-        Ok(Slots::new(&self.host, Some(Image::new(memory)?)))
+    pub(crate) fn of_module(&self, first: Option<&InitialMemory<'_>>) -> io::Result<ModuleMemories> {
+        let image = first.map(Image::new).transpose()?;
+        let first = image.map(|image| Slots::new(&self.0, Some(image)));
+        Ok(ModuleMemories { first, others: Slots::new(&self.0, None) })
     }
 }
 
@@ -106,7 +132,9 @@ unsafe impl MemoryCreator for Memories {
         reserved: Option<usize>,
         guard: usize,
     ) -> Result<Box<dyn LinearMemory>, String> {
-        let slots = NEXT.take().unwrap_or_else(|| Arc::clone(&self.blank));
+        let mut module = NEXT.take().ok_or("instances are made within `ModuleMemories::during`")?;
+        let slots = module.first.take().unwrap_or_else(|| Arc::clone(&module.others));
+        NEXT.set(Some(module));
         // Without a reservation there would have to be room for any memory, which no limit of ours allows.
         let reserved = reserved.ok_or("memories need a reservation")?;
         match slots.take(minimum, reserved, guard) {
@@ -116,37 +144,39 @@ unsafe impl MemoryCreator for Memories {
     }
 }
 
+impl ModuleMemories {
+    /// Runs `instantiate`, which makes an instance of this module on this thread, and no other.
+    pub(crate) fn during<R>(&self, instantiate: impl FnOnce() -> R) -> R {
+        /// Also when it panics: a module that is gone is kept by nobody.
+        struct End;
+        impl Drop for End {
+            fn drop(&mut self) {
+                NEXT.set(None);
+            }
+        }
+        NEXT.set(Some(self.clone()));
+        let _end = End;
+        instantiate()
+    }
+}
+
 impl Slots {
     fn new(host: &Arc<Host>, image: Option<Image>) -> Arc<Self> {
         let slots = Arc::new(Self { host: Arc::clone(host), image, free: Mutex::default() });
-        let mut modules = host.modules();
-        modules.retain(|module| module.strong_count() > 0);
-        modules.push(Arc::downgrade(&slots));
+        let mut all = host.slots();
+        all.retain(|slots| slots.strong_count() > 0);
+        all.push(Arc::downgrade(&slots));
         slots
     }
 
-    /// Runs `instantiate`; the first memory that it makes on this thread is the one that the image is of.
-    pub(crate) fn during<R>(slots: Option<&Arc<Self>>, instantiate: impl FnOnce() -> R) -> R {
-        NEXT.set(slots.cloned());
-        let instantiated = instantiate();
-        NEXT.set(None);
-        instantiated
-    }
-
     fn take(&self, size: usize, reserved: usize, guard: usize) -> io::Result<Slot> {
-        let free = self.free().pop();
-        // Relaxed: nothing else is published with the number, here and below.
-        self.host.kept.fetch_sub(free.as_ref().map_or(0, Slot::kept), Ordering::Relaxed);
-        let new = || Slot::new(self.image.as_ref(), reserved, guard);
+        let free = self.free().pop().inspect(|slot| self.host.kept.remove(slot));
         // All engines reserve the same. If one did not, its memories would not fit the code.
         let mut slot = match free.filter(|slot| slot.is_of(reserved, guard)) {
             Some(slot) => slot,
-            None => new().or_else(|_| {
-                self.host.give_up_free();
-                new()
-            })?,
+            None => self.host.or_without_free(|| Slot::new(self.image.as_ref(), reserved, guard))?,
         };
-        slot.resize(size)?;
+        self.host.or_without_free(|| slot.begin(size))?;
         Ok(slot)
     }
 
@@ -155,9 +185,9 @@ impl Slots {
             // What could not be made fresh is not used any more.
             return log::warn!("a guest's memory is given back whole: {error}");
         }
-        let kept = self.host.kept.fetch_add(slot.kept(), Ordering::Relaxed) + slot.kept();
+        self.host.kept.add(&slot);
         self.free().push(slot);
-        if kept > self.host.most_kept {
+        if self.host.keeps_too_much() {
             self.host.give_up_free();
         }
     }
@@ -169,23 +199,34 @@ impl Slots {
 
 impl Drop for Slots {
     fn drop(&mut self) {
-        let kept: usize = self.free().iter().map(Slot::kept).sum();
-        self.host.kept.fetch_sub(kept, Ordering::Relaxed);
+        self.free().iter().for_each(|slot| self.host.kept.remove(slot));
     }
 }
 
 impl Host {
+    fn keeps_too_much(&self) -> bool {
+        self.kept.bytes.load(Ordering::Relaxed) > self.most_kept || self.kept.slots.load(Ordering::Relaxed) > MOST_FREE
+    }
+
+    /// Tries it again without the slots that no guest has, if there is no memory for it with them.
+    fn or_without_free<T>(&self, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        attempt().or_else(|_| {
+            self.give_up_free();
+            attempt()
+        })
+    }
+
     /// Gives back all slots that no guest has.
     fn give_up_free(&self) {
-        let modules: Vec<_> = self.modules().iter().filter_map(Weak::upgrade).collect();
-        for module in modules {
-            let free = mem::take(&mut *module.free());
-            self.kept.fetch_sub(free.iter().map(Slot::kept).sum(), Ordering::Relaxed);
+        let all: Vec<_> = self.slots().iter().filter_map(Weak::upgrade).collect();
+        for slots in all {
+            let free = mem::take(&mut *slots.free());
+            free.iter().for_each(|slot| self.kept.remove(slot));
         }
     }
 
-    fn modules(&self) -> MutexGuard<'_, Vec<Weak<Slots>>> {
-        self.modules.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> MutexGuard<'_, Vec<Weak<Slots>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -217,7 +258,7 @@ unsafe impl LinearMemory for GuestMemory {
 
     fn grow_to(&mut self, size: usize) -> Result<()> {
         if let Some(slot) = &mut self.slot {
-            slot.resize(size)?;
+            self.slots.host.or_without_free(|| slot.resize(size))?;
         }
         self.size = size;
         Ok(())

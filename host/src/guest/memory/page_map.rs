@@ -1,9 +1,10 @@
 //! Which pages of a memory were written, as the kernel tells it (`PAGEMAP_SCAN`, Linux 6.7; Documentation/admin-guide/mm/pagemap.rst).
 //!
-//! A page that was written is no page of the file any more that is mapped there, nor the page of zeros that all share: it is anonymous. It
-//! is anonymous wherever it is just then, in memory, swapped out, or on its way elsewhere, which the kernel tells of as swapped; so both
-//! count. (wasmtime 48 asks for those in memory only: bytecodealliance/wasmtime#14357.) Anonymous pages stay what they are until they
-//! are unmapped, so this is all pages that were ever written.
+//! A page that was written is no page of the file any more that is mapped there: it is anonymous, wherever it is just then, in memory,
+//! swapped out, or on its way elsewhere, which the kernel tells of as swapped; so both count. (wasmtime 48 asks for those in memory
+//! only: bytecodealliance/wasmtime#14357.) Anonymous pages stay what they are until they are unmapped, so this is all pages that were
+//! ever written. Where no file is mapped, a page that was only read is the page of zeros that all share; but so may be one in which
+//! the kernel found nothing but zeros (KSM), which is told apart by what belongs there.
 
 use std::{ffi::c_void, fs::File, io, mem::MaybeUninit, ops::Range, ptr};
 
@@ -48,7 +49,7 @@ struct Scan {
 struct PageRegion {
     start: u64,
     end: u64,
-    _categories: u64,
+    categories: u64,
 }
 
 impl PageMap {
@@ -58,11 +59,16 @@ impl PageMap {
         map.tells_the_truth().ok().filter(|truth| *truth).map(|_| map)
     }
 
-    /// Calls `written` with each range of pages that were written, between two addresses that are multiples of the page size, in order.
+    /// Calls `written` with each range of pages that may have been written, between two addresses that are multiples of the page size, in order;
+    /// and with whether it is zeros, shared with everyone.
     ///
     /// # Errors
     /// The kernel's. Not all may have been told then.
-    pub(crate) fn written(&self, addresses: Range<usize>, mut written: impl FnMut(Range<usize>)) -> io::Result<()> {
+    pub(crate) fn written(
+        &self,
+        addresses: Range<usize>,
+        mut written: impl FnMut(Range<usize>, bool),
+    ) -> io::Result<()> {
         let mut found = [MaybeUninit::<PageRegion>::uninit(); RANGES];
         let mut scan = Scan {
             size: size_of::<Scan>() as u64,
@@ -73,10 +79,10 @@ impl PageMap {
             ranges: found.as_mut_ptr().addr() as u64,
             ranges_length: RANGES as u64,
             max_pages: 0,
-            category_inverted: FILE | ZERO,
-            category_mask: FILE | ZERO,
+            category_inverted: FILE,
+            category_mask: FILE,
             category_anyof_mask: PRESENT | SWAPPED,
-            return_mask: 0,
+            return_mask: ZERO,
         };
         while scan.start < scan.end {
             // SAFETY: `Scan` is what the kernel expects of `PAGEMAP_SCAN`, and it writes no more than so many ranges to where `found` is,
@@ -88,7 +94,7 @@ impl PageMap {
                 #[allow(unsafe_code, reason = "so that the array need not be filled first")]
                 let range = unsafe { range.assume_init_ref() };
                 // Addresses of ours are of this size.
-                written(range.start as usize..range.end as usize);
+                written(range.start as usize..range.end as usize, range.categories & ZERO != 0);
             }
             if scan.walk_end <= scan.start {
                 return Err(io::Error::other("the scan of pages does not advance"));
@@ -98,7 +104,7 @@ impl PageMap {
         Ok(())
     }
 
-    /// Whether a page that was written is told, and one that was only read or never touched is not.
+    /// Whether a page that was written is told, one that was only read is told as zeros, and one that nobody has touched is not.
     fn tells_the_truth(&self) -> io::Result<bool> {
         let (page, length) = (page_size(), 4 * page_size());
         let access = ProtFlags::READ | ProtFlags::WRITE;
@@ -109,11 +115,11 @@ impl PageMap {
             ptr::write_volatile(base.cast::<u8>().add(page), 1);
             ptr::read_volatile(base.cast::<u8>().add(2 * page));
             let mut found = Vec::new();
-            let scanned = self.written(base.addr()..base.addr() + length, |range| found.push(range));
+            let scanned = self.written(base.addr()..base.addr() + length, |range, zero| found.push((range, zero)));
             mm::munmap(base, length)?;
             scanned?;
-            let expected = base.addr() + page..base.addr() + 2 * page;
-            Ok(found.len() == 1 && found[0] == expected)
+            let at = |page| base.addr() + page * page_size();
+            Ok(found == [(at(1)..at(2), false), (at(2)..at(3), true)])
         }
     }
 }

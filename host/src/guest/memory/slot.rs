@@ -6,13 +6,18 @@
 
 use std::{io, ops::Range, ptr};
 
-use rustix::mm::{self, Advice, MapFlags, MprotectFlags, ProtFlags};
-use rustix::param::page_size;
+use rustix::{
+    mm::{self, MapFlags, MprotectFlags, ProtFlags},
+    param::page_size,
+};
 
 use super::{image::Image, page_map::PageMap};
 
-/// So often pages are kept before all are given back once: those that only one guest of many has written are not copied back for ever.
-const RENEWED: u32 = 256;
+/// Once so many bytes were copied back, all pages are given back: those that only one guest of many has written are not copied for ever.
+const RENEWED: usize = 128 << 20;
+/// Of what a guest's memory has grown by, so many bytes stay the process's own, for the next that grows. They are not counted while a
+/// guest has the slot that does not.
+pub(super) const MOST_GROWN: usize = 256 << 10;
 
 /// One linear memory's address space, and what is mapped there.
 pub(crate) struct Slot {
@@ -20,18 +25,21 @@ pub(crate) struct Slot {
     base: *mut u8,
     reserved: usize,
     guard: usize,
-    /// Bytes from the first on that can be accessed. Whole pages.
+    /// Bytes that its guest has started with, and that it can access now, from the first on. Whole pages.
+    start: usize,
     accessible: usize,
+    /// Bytes that any guest could access since all was mapped anew. Nothing beyond them was ever written.
+    touched: usize,
     /// Bytes of pages that are the process's own, at most.
     kept: usize,
-    /// Guests that have had it.
-    guests: u32,
+    /// Bytes that were copied back since all was mapped anew.
+    copied: usize,
 }
 
 // SAFETY: the address space is the slot's alone, and does not depend on the thread.
 #[allow(unsafe_code, reason = "for a pointer to what only this has")]
 unsafe impl Send for Slot {}
-// SAFETY: as above; through a shared reference nothing is read or written.
+// SAFETY: as above; through a shared reference no memory is read or written.
 #[allow(unsafe_code, reason = "for a pointer to what only this has")]
 unsafe impl Sync for Slot {}
 
@@ -47,7 +55,7 @@ impl Slot {
         #[allow(unsafe_code, reason = "mmap")]
         let start = unsafe { mm::mmap_anonymous(ptr::null_mut(), whole, ProtFlags::empty(), flags) }?;
         let base = start.cast::<u8>().wrapping_add(guard);
-        let mut slot = Self { base, reserved, guard, accessible: 0, kept: 0, guests: 0 };
+        let mut slot = Self { base, reserved, guard, start: 0, accessible: 0, touched: 0, kept: 0, copied: 0 };
         slot.lay_out(image)?;
         Ok(slot)
     }
@@ -71,6 +79,16 @@ impl Slot {
         self.kept
     }
 
+    /// Lends it to a guest that starts with so many bytes.
+    ///
+    /// # Errors
+    /// As [`resize`](Self::resize).
+    pub(crate) fn begin(&mut self, bytes: usize) -> io::Result<()> {
+        self.resize(bytes)?;
+        self.start = self.accessible;
+        Ok(())
+    }
+
     /// Makes exactly so many bytes accessible, and whole pages of them.
     ///
     /// # Errors
@@ -89,6 +107,7 @@ impl Slot {
             unsafe { mm::mprotect(self.at(from).cast(), to - from, access) }?;
         }
         self.accessible = wanted;
+        self.touched = self.touched.max(wanted);
         Ok(())
     }
 
@@ -98,49 +117,49 @@ impl Slot {
     /// # Errors
     /// Then it must not be used any more.
     pub(crate) fn reset(&mut self, image: Option<&Image>, pages: Option<&PageMap>, most: usize) -> io::Result<()> {
-        self.guests = self.guests.wrapping_add(1);
-        if self.guests.is_multiple_of(RENEWED) {
-            return self.lay_out(image);
-        }
-        let base = self.base.addr();
-        let mut kept = 0;
-        match pages {
-            Some(pages) => pages.written(base..base + self.accessible, |written| {
-                kept += written.len();
-                if kept <= most {
-                    self.restore(written.start - base..written.end - base, image);
-                }
-            })?,
-            None => {
-                kept = self.accessible;
-                if kept <= most {
-                    self.restore(0..kept, image);
-                }
+        let (base, start, accessible, touched) = (self.base.addr(), self.start, self.accessible, self.touched);
+        let (mut kept, mut grown) = (0, 0);
+        let mut written = |range: Range<usize>| {
+            kept += range.len();
+            grown += range.end.saturating_sub(range.start.max(start));
+            if kept <= most {
+                // What is beyond was made zero when it was last accessible.
+                self.restore(range.start.min(accessible)..range.end.min(accessible), image);
             }
+        };
+        match pages {
+            Some(pages) => {
+                let image = image.map_or(0..0, |image| image.bytes().0);
+                pages.written(base..base + touched, |range, zero| {
+                    let range = range.start - base..range.end - base;
+                    // Zeros are what belongs there, but within the image.
+                    written(if zero { intersection(&range, &image) } else { range });
+                })?;
+            }
+            None => written(0..touched),
         }
         self.kept = kept;
-        if kept > most { self.lay_out(image) } else { Ok(()) }
+        self.copied += kept;
+        if kept > most || self.copied > RENEWED {
+            return self.lay_out(image);
+        }
+        if grown > MOST_GROWN {
+            self.kept -= grown;
+            self.unmap(start)
+        } else {
+            self.resize(start)
+        }
     }
 
     /// Maps all of it anew, and gives back what was there: zeros that are not accessible, and the image, which is.
     fn lay_out(&mut self, image: Option<&Image>) -> io::Result<()> {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        if self.accessible > 0 {
-            // SAFETY: within the slot, which no guest has now.
-            #[allow(unsafe_code, reason = "mmap")]
-            unsafe { mm::mmap_anonymous(self.base.cast(), self.accessible, ProtFlags::empty(), flags) }?;
-        }
-        (self.accessible, self.kept) = (0, 0);
-        if cfg!(target_os = "linux") {
-            // A huge page would be written as a whole for one byte, and copied back as a whole. Where there are none it is an error.
-            // SAFETY: it changes nothing that can be seen.
-            #[allow(unsafe_code, reason = "madvise")]
-            let _ = unsafe { mm::madvise(self.base.cast(), self.reserved, Advice::LinuxNoHugepage) };
-        }
+        self.unmap(0)?;
+        (self.kept, self.copied) = (0, 0);
         let Some(image) = image else { return Ok(()) };
         self.resize(image.size())?;
         if let Some((range, file)) = image.file() {
             let access = ProtFlags::READ | ProtFlags::WRITE;
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
             // SAFETY: the image is within its memory's first size, which has just been made accessible.
             #[allow(unsafe_code, reason = "mmap")]
             unsafe { mm::mmap(self.at(range.start).cast(), range.len(), access, flags, file, 0) }?;
@@ -148,8 +167,26 @@ impl Slot {
         Ok(())
     }
 
+    /// Gives back what is beyond this offset: zeros that are not accessible.
+    fn unmap(&mut self, from: usize) -> io::Result<()> {
+        let length = self.touched.saturating_sub(from);
+        if length > 0 {
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+            // SAFETY: within the slot, which no guest has now.
+            #[allow(unsafe_code, reason = "mmap")]
+            unsafe { mm::mmap_anonymous(self.at(from).cast(), length, ProtFlags::empty(), flags) }?;
+        }
+        // A huge page would be written as a whole for one byte, and copied back as a whole. Where there are none it is an error.
+        // SAFETY: it changes nothing that can be seen.
+        #[cfg(target_os = "linux")]
+        #[allow(unsafe_code, reason = "madvise")]
+        let _ = unsafe { mm::madvise(self.base.cast(), self.reserved, mm::Advice::LinuxNoHugepage) };
+        (self.accessible, self.touched) = (from.min(self.accessible), from.min(self.touched));
+        Ok(())
+    }
+
     /// Writes what stood between these two offsets at the start. They are accessible.
-    fn restore(&self, range: Range<usize>, image: Option<&Image>) {
+    fn restore(&mut self, range: Range<usize>, image: Option<&Image>) {
         let (place, bytes) = image.map_or((0..0, &[][..]), Image::bytes);
         // The image's part of the range, empty and within it if there is none; before and after it are zeros.
         let start = place.start.clamp(range.start, range.end);
@@ -172,10 +209,16 @@ impl Slot {
     }
 }
 
+/// What is in both, or nothing somewhere.
+fn intersection(one: &Range<usize>, other: &Range<usize>) -> Range<usize> {
+    let start = one.start.max(other.start);
+    start..one.end.min(other.end).max(start)
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         let start = self.base.wrapping_sub(self.guard);
-        // SAFETY: all of it was mapped by `new`, and nobody has it any more. It cannot fail but for bad arguments.
+        // SAFETY: all of it was mapped by `new`, and nobody has it any more. If the kernel cannot take it apart, it stays, and is nobody's.
         #[allow(unsafe_code, reason = "munmap")]
         let _ = unsafe { mm::munmap(start.cast(), self.reserved + 2 * self.guard) };
     }

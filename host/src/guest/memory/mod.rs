@@ -3,8 +3,8 @@
 //! wasmtime asks [`Memories`] for each memory that it makes, on the worker that makes the instance, and drops it there when the guest has
 //! ended. Each module has slots of its own ([`ModuleMemories`]), which know what its memory starts with (`image.rs`): a slot never goes from
 //! one module to another, so it only has to be made what it was, which is done when it comes back (`slot.rs`). Free slots keep what their
-//! guests have written to, up to a tenth of what all guests may have. wasmtime's own pool would copy back all of a memory, or ask the kernel in a way that misses
-//! pages that are being moved or swapped out (bytecodealliance/wasmtime#14357).
+//! guests have written to, up to a tenth of what all guests may have. wasmtime's own pool would copy back all of a memory, or ask the
+//! kernel in a way that misses pages that are being moved or swapped out (bytecodealliance/wasmtime#14357).
 
 use std::{
     cell::Cell,

@@ -136,11 +136,13 @@ fn a_compiled_module_that_was_damaged_is_refused() {
         let ended = Setup::run(&compiled).arg("--trust-precompiled").end();
         ended.expect_complaint(1, &["hello.cwasm", "astra-host compile"]);
     }
-    let mut other_length = whole.clone();
-    let length = whole.len() - 23;
-    other_length[length] ^= 1;
-    fs::write(&compiled, other_length).expect("ours");
-    Setup::run(&compiled).arg("--trust-precompiled").end().expect_complaint(1, &["hello.cwasm", "astra-host compile"]);
+    for changed in [whole.len() / 3, whole.len() - 55, whole.len() - 30] {
+        let mut other = whole.clone();
+        other[changed] ^= 1;
+        fs::write(&compiled, other).expect("ours");
+        let ended = Setup::run(&compiled).arg("--trust-precompiled").end();
+        ended.expect_complaint(1, &["hello.cwasm", "astra-host compile"]);
+    }
 }
 
 #[test]

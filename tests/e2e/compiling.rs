@@ -8,6 +8,7 @@ use std::{
 };
 
 use rustix::process::Signal;
+use sha2::{Digest as _, Sha256};
 
 use crate::harness::{PATIENCE, Scratch, Setup, guest};
 
@@ -43,7 +44,8 @@ fn machine_code_made_for_a_host_fits_hosts_with_any_settings() {
     let code = made.stdout.strip_prefix(b"compiled\n").expect("says that it was not cached");
     let dir = Scratch::new();
     // As files end that `astra-host compile` has written, without data of its memory's behind the code.
-    let path = dir.file("hello.cwasm", [code, &[0; 8], b"astra-host:data"].concat());
+    let whole = [code, &[0; 8]].concat();
+    let path = dir.file("hello.cwasm", [&whole, &Sha256::digest(&whole)[..], b"astra-host:data"].concat());
     let host =
         Setup::run(&path).arg("--trust-precompiled").flag("--max-memory", "64MiB").flag("--max-workers", "7").start();
     assert_eq!(host.get(crate::harness::Http::One, "/").text(), "Hello World!");

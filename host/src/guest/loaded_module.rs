@@ -11,6 +11,7 @@ use std::{
 };
 
 use astra_server::Executor;
+use sha2::{Digest as _, Sha256};
 
 use super::{
     code::Code,
@@ -31,7 +32,8 @@ use crate::compiler::{CompileError, Compiler, MachineCode};
 
 /// How long the first instance may take to start.
 const GATE: Duration = Duration::from_secs(10);
-/// What a precompiled module ends with: before this stand its memory's data and their length, eight bytes, and before that machine code.
+/// What a precompiled module ends with. Before this stand machine code, its memory's data, their length (eight bytes) and the SHA-256 of
+/// all that.
 const DATA_BEHIND: &[u8] = b"astra-host:data";
 
 /// One loaded, immutable module.
@@ -230,13 +232,18 @@ pub fn precompile(engine: &Engine, path: &Path) -> Result<Vec<u8>, LoadError> {
     let data = split.map_or_else(Vec::new, |split| split.data_module(&bytes));
     parts.extend_from_slice(&data);
     parts.extend_from_slice(&(data.len() as u64).to_le_bytes());
+    parts.extend_from_slice(&Sha256::digest(&parts));
     parts.extend_from_slice(DATA_BEHIND);
     Ok(parts)
 }
 
-/// Machine code, and the module behind it that has its data, which is nothing if there is none.
+/// Machine code, and the module behind it that has its data, which is nothing if there is none; unless the file was damaged.
 fn precompiled_parts(file: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (rest, length) = file.strip_suffix(DATA_BEHIND)?.split_last_chunk()?;
+    let (whole, digest) = file.strip_suffix(DATA_BEHIND)?.split_last_chunk::<32>()?;
+    let (rest, length) = whole.split_last_chunk()?;
+    if Sha256::digest(whole)[..] != digest[..] {
+        return None;
+    }
     let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
     rest.split_at_checked(rest.len().checked_sub(length)?)
 }

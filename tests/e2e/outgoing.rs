@@ -102,7 +102,7 @@ fn what_was_not_granted_is_denied_and_the_log_says_what_would_grant_it() {
             "http://*:*",
             format!("http://127.0.0.1:{port}/"),
             "not public (127.0.0.1)",
-            "http://127.0.0.1:PORT".to_owned(),
+            "outbound = [\"http://127.0.0.1:PORT\"], before `http://*:*`".to_owned(),
         ),
         (
             &*format!("http://localhost:{port}"),

@@ -47,7 +47,8 @@ impl Connector {
         addresses.retain(|address| self.rule.allows(*address));
         if let (true, Some(found)) = (addresses.is_empty(), found) {
             let rule = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-                Ok(_) => format!(r#"outbound = ["{}://{host}:PORT"]"#, self.rule.scheme),
+                // The first rule that names it counts, which is this one.
+                Ok(_) => format!(r#"outbound = ["{}://{host}:PORT"], before `{}`"#, self.rule.scheme, self.rule),
                 Err(_) => format!(r#"outbound = [{{ url = "{}", private = true }}]"#, self.rule),
             };
             self.denials.tell(&format!("a request to {host}, which is not public ({found})"), &rule);

@@ -86,7 +86,8 @@
 //! to one guest after the other, and between them made fresh page by page (`guest/memory/slot.rs`). So what a request costs does not depend on
 //! how much memory its guest has, but on how much it and those before it write. Tables and instances are allocated anew, and how large an instance may
 //! be is looked at when its module is loaded (`guest/instance_size.rs`). This is where most of this crate's `unsafe` is;
-//! the rest are stacks for guests of WASI 0.3 (`guest/stacks.rs`) and machine code that the operator trusts (`guest/loaded_module.rs`).
+//! the rest are stacks for guests of WASI 0.3 (`guest/stacks.rs`), what both are mapped by (`guest/mapping.rs`) and machine code that the operator
+//! trusts (`guest/loaded_module.rs`).
 //!
 //! # Swapping without dropping
 //!

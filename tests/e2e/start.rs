@@ -316,7 +316,9 @@ fn a_module_whose_instances_would_take_too_much_beside_their_memory_is_refused()
     let text = format!(r#"(module (memory (export "memory") 1) (func (export "_start")) (elem func {elements}))"#);
     let dir = Scratch::new();
     let path = dir.file("app.wasm", wat::parse_str(text).expect("valid text"));
-    Setup::run(path).end().expect_complaint(1, &["app.wasm", "16 MiB", "segments"]);
+    for ended in [Setup::run(&path).end(), Setup::bare().arg("compile").arg(&path).end()] {
+        ended.expect_complaint(1, &["app.wasm", "16 MiB", "segments"]);
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ use super::{
     cache,
     instance::State,
     linker,
-    memory::{self, Memories},
+    memory::{Memories, PageMap},
     memory_budget::MemoryBudget,
     preview1,
     runtime::Runtime,
@@ -147,19 +147,19 @@ impl Engine {
     /// # Errors
     /// The options cannot be had on this machine. A cache that cannot be had is a [note](Self::notes), not an error.
     pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
-        let scan = match options.reset {
-            Some(Reset::Copy) => false,
-            Some(Reset::Scan) if !memory::can_scan() => return Err(EngineError::ScanUnsupported),
-            Some(Reset::Scan) => true,
-            None => memory::can_scan(),
-        };
         let mut notes = Vec::new();
-        if options.reset.is_none() && !scan {
-            notes.push(NO_SCAN.to_owned());
-        }
+        let pages = match (options.reset, PageMap::open()) {
+            (Some(Reset::Copy), _) => None,
+            (Some(Reset::Scan), None) => return Err(EngineError::ScanUnsupported),
+            (None, None) => {
+                notes.push(NO_SCAN.to_owned());
+                None
+            }
+            (_, pages) => pages,
+        };
         let cache = open_cache(options.cache, &mut notes);
         let memory = options.memory_budget.map_or_else(MemoryBudget::of_this_machine, MemoryBudget::new);
-        let memories = Memories::new(memory.limit(), scan);
+        let memories = Memories::new(memory.limit(), pages);
         let blocking = World::new(Calls::Blocking, options, &memories, cache.clone()).map_err(EngineError::Wasmtime)?;
         let runtime = Runtime::start().map_err(EngineError::Runtime)?;
         let compiling = Mutex::new(());
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn an_engine_starts_with_its_defaults() {
         let engine = Engine::new(&EngineOptions { cache: CacheMode::Off, ..EngineOptions::default() });
-        let notes = if memory::can_scan() { &[][..] } else { &[NO_SCAN.to_owned()] };
+        let notes = if PageMap::open().is_some() { &[][..] } else { &[NO_SCAN.to_owned()] };
         assert_eq!(engine.expect("starts").notes(), notes);
     }
 }

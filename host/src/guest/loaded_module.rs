@@ -22,7 +22,7 @@ use super::{
     instance_size,
     limits::Limits,
     load_error::LoadError,
-    memory::{self, ModuleMemories},
+    memory::{self, ModuleMemories, Split},
     memory_budget::MemoryBudget,
     module::{self, Kind, ModuleFile, ModuleInfo},
     program::Program,
@@ -91,8 +91,6 @@ impl LoadedModule {
         let path = path.as_path();
         info.require_served(path)?;
         let world = |calls| engine.world(calls).map_err(|source| LoadError::Engine { path: path.to_owned(), source });
-        // Of what is malformed no data is taken: compiling says what is wrong with it.
-        let split = |module| memory::split(module).ok().flatten();
         let (code, world, compiled, split) = match info.kind {
             Kind::Precompiled if trust_precompiled => {
                 let parts = precompiled_parts(&bytes).and_then(|(code, data)| Some((code, data_of(data)?)));
@@ -116,8 +114,7 @@ impl LoadedModule {
             }
             Kind::Precompiled => return Err(LoadError::Untrusted { path: path.to_owned() }),
             _ => {
-                check_instance_size(path, &bytes)?;
-                let (world, split) = (world(info.kind.calls())?, split(&bytes));
+                let (world, split) = (world(info.kind.calls())?, part(path, &bytes)?);
                 let module = split.as_ref().map_or(&*bytes, |split| &*split.module);
                 let (code, compiled) = match compiler {
                     Some(compiler) => compile_apart(world, path, module, compiler)?,
@@ -198,8 +195,9 @@ impl std::fmt::Debug for LoadedModule {
     }
 }
 
-/// What wasmtime allocates for an instance is bounded here, where it is known of which module. What is malformed is left to compiling.
-fn check_instance_size(path: &Path, bytes: &[u8]) -> Result<(), LoadError> {
+/// What there is to do with a file before it is compiled: what wasmtime allocates for an instance is bounded here, and its data taken out.
+/// What is malformed is left to compiling.
+fn part<'a>(path: &Path, bytes: &'a [u8]) -> Result<Option<Split<'a>>, LoadError> {
     match instance_size::instance_size(bytes) {
         Ok(size) if size > instance_size::MOST => {
             let (size, most) = (size >> 20, instance_size::MOST >> 20);
@@ -208,7 +206,7 @@ fn check_instance_size(path: &Path, bytes: &[u8]) -> Result<(), LoadError> {
             );
             Err(LoadError::Instantiate { path: path.to_owned(), reason })
         }
-        _ => Ok(()),
+        _ => Ok(memory::split(bytes).ok().flatten()),
     }
 }
 
@@ -221,7 +219,7 @@ pub fn precompile(engine: &Engine, path: &Path) -> Result<Vec<u8>, LoadError> {
     info.require_served(path)?;
     let world = engine.world(info.kind.calls());
     let world = world.map_err(|source| LoadError::Engine { path: path.to_owned(), source })?;
-    let split = memory::split(&bytes).ok().flatten();
+    let split = part(path, &bytes)?;
     let module = split.as_ref().map_or(&*bytes, |split| &*split.module);
     let compiled = match info.kind {
         Kind::CommandModule => world.wasmtime.precompile_module(module),
@@ -249,7 +247,7 @@ fn precompiled_parts(file: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The data in such a module; `Some(None)` if there is none.
-fn data_of(module: &[u8]) -> Option<Option<memory::Split<'_>>> {
+fn data_of(module: &[u8]) -> Option<Option<Split<'_>>> {
     if module.is_empty() { Some(None) } else { memory::split(module).ok().flatten().map(Some) }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! An [`Engine`] is made once, a [`LoadedModule`] once for each revision of a handler, and [`run`] takes one request
 //! through a fresh instance of it on the calling thread, which must have entered [`Engine::runtime`]. The files, in the
-//! order a request meets them: `module.rs`, `core_module.rs`, `draft.rs`, `load_error.rs` and `instance_size.rs` (what is in a file),
-//! `engine.rs`, `linker.rs` and `cache.rs` (wasmtime), `memory/` and `stacks.rs` (what it runs guests in), `runtime.rs` (Tokio), `loaded_module.rs`, `code.rs` and
-//! `program.rs` (file to something that can be instantiated), `instance.rs` and `concurrent.rs` (one request),
+//! order a request meets them: `module.rs`, `core_module.rs`, `draft.rs`, `load_error.rs` and `instance_size.rs` (what is in a
+//! file), `engine.rs`, `linker.rs` and `cache.rs` (wasmtime), `memory/`, `stacks.rs` and `mapping.rs` (what it runs guests in),
+//! `runtime.rs` (Tokio), `loaded_module.rs`, `code.rs` and `program.rs` (file to something that can be instantiated),
+//! `instance.rs` and `concurrent.rs` (one request),
 //! `limits.rs`, `cpu_time.rs`, `memory_budget.rs`, `descriptors.rs`, `grants.rs`, `granted.rs`, `denials.rs`, `destination.rs` and
 //! `network.rs` (what it may do), `stdio.rs`, `wakers.rs`, `monotonic.rs`, `sockets.rs`, `config_store.rs`, `opening.rs`,
 //! `listing.rs`, `heads.rs`, `http.rs`, `outgoing_handler.rs`, `http03.rs`, `outgoing_client.rs`, `cgi.rs` and `preview1.rs` (what each kind of
@@ -38,6 +39,7 @@ mod linker;
 mod listing;
 mod load_error;
 mod loaded_module;
+mod mapping;
 mod memory;
 mod memory_budget;
 mod module;

@@ -6,7 +6,6 @@
 use std::{
     fmt, io,
     ops::Range,
-    ptr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -15,6 +14,8 @@ use rustix::{
     param::page_size,
 };
 use wasmtime::{Result, StackCreator, StackMemory};
+
+use super::mapping::Mapping;
 
 /// Most stacks that are kept while no guest has them. Each keeps what its guests have used, a MiB at the most.
 const MOST_FREE: usize = 128;
@@ -66,7 +67,7 @@ unsafe impl StackCreator for Stacks {
         };
         // Counted as in use from here on, which its drop undoes.
         let mut stack = GuestStack { stack: free, stacks: Arc::clone(&self.0) };
-        if stack.stack.as_ref().is_none_or(|stack| stack.length < size + page_size()) {
+        if stack.stack.as_ref().is_none_or(|stack| stack.size() < size) {
             stack.stack = Some(Stack::new(size)?);
         }
         Ok(Box::new(stack))
@@ -90,18 +91,15 @@ impl GuestStack {
 // SAFETY: see `Stacks`.
 unsafe impl StackMemory for GuestStack {
     fn top(&self) -> *mut u8 {
-        let stack = self.stack();
-        stack.start.wrapping_add(stack.length)
+        self.stack().top()
     }
 
     fn range(&self) -> Range<usize> {
-        let start = self.stack().start.addr();
-        start + page_size()..start + self.stack().length
+        self.stack().guard().end.addr()..self.stack().top().addr()
     }
 
     fn guard_range(&self) -> Range<*mut u8> {
-        let start = self.stack().start;
-        start..start.wrapping_add(page_size())
+        self.stack().guard()
     }
 }
 
@@ -116,38 +114,29 @@ impl Drop for GuestStack {
 }
 
 /// A page that cannot be accessed, and above it a stack.
-struct Stack {
-    start: *mut u8,
-    length: usize,
-}
-
-// SAFETY: the memory is the stack's alone, and does not depend on the thread.
-#[allow(unsafe_code, reason = "for a pointer to what only this has")]
-unsafe impl Send for Stack {}
-// SAFETY: as above; through a shared reference nothing is read or written.
-#[allow(unsafe_code, reason = "for a pointer to what only this has")]
-unsafe impl Sync for Stack {}
+struct Stack(Mapping);
 
 impl Stack {
     fn new(size: usize) -> io::Result<Self> {
         let length = size.next_multiple_of(page_size()) + page_size();
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: the kernel chooses a place where nothing is.
-        #[allow(unsafe_code, reason = "mmap")]
-        let start = unsafe { mm::mmap_anonymous(ptr::null_mut(), length, access, MapFlags::PRIVATE) }?;
-        let stack = Self { start: start.cast(), length };
+        let mapping = Mapping::anonymous(length, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)?;
         // SAFETY: the first page of what was just mapped.
         #[allow(unsafe_code, reason = "mprotect")]
-        unsafe { mm::mprotect(start, page_size(), MprotectFlags::empty()) }?;
-        Ok(stack)
+        unsafe { mm::mprotect(mapping.start().cast(), page_size(), MprotectFlags::empty()) }?;
+        Ok(Self(mapping))
     }
-}
 
-impl Drop for Stack {
-    fn drop(&mut self) {
-        // SAFETY: all of it was mapped by `new`, and nobody runs on it. If the kernel cannot take it apart, it stays, and is nobody's.
-        #[allow(unsafe_code, reason = "munmap")]
-        let _ = unsafe { mm::munmap(self.start.cast(), self.length) };
+    fn guard(&self) -> Range<*mut u8> {
+        self.0.start()..self.0.start().wrapping_add(page_size())
+    }
+
+    fn top(&self) -> *mut u8 {
+        self.0.start().wrapping_add(self.0.length())
+    }
+
+    /// Bytes that can be used.
+    fn size(&self) -> usize {
+        self.0.length() - page_size()
     }
 }
 

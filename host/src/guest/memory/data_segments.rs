@@ -16,8 +16,6 @@ const PAGE: usize = 64 * 1024;
 /// Section numbers of the binary formats.
 const MEMORY_SECTION: u8 = 5;
 const DATA_SECTION: u8 = 11;
-const DATA_COUNT_SECTION: u8 = 12;
-const CORE_MODULE_SECTION: u8 = 1;
 
 /// What a memory starts with: some bytes of a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +43,7 @@ struct CoreModule<'a> {
     memories: Vec<MemoryType>,
     memory_section: Range<usize>,
     imports_memory: bool,
-    /// There if a function names segments of data by their numbers, and perhaps also if none does.
+    /// There if a function names segments of data by their numbers, and perhaps also if none does. It counts right, or the file is malformed.
     data_count_section: Option<Range<usize>>,
     names_data: bool,
     data: Option<DataSectionReader<'a>>,
@@ -80,17 +78,12 @@ pub(crate) fn split(file: &[u8]) -> Result<Option<Split<'_>>, BinaryReaderError>
     }
     let sections = [(MEMORY_SECTION, module.memory_section), (DATA_SECTION, data.range())];
     // Where nobody names segments there are none: each costs every instance a little, and Go has 50,000.
-    let (rest, count) = if module.names_data { (numbered, None) } else { (leb(0), module.data_count_section) };
-    let mut without = section_replaced(file, DATA_SECTION, data.range(), &rest);
-    if let Some(range) = count {
-        // It stands before the data, so it is where it was.
-        without = section_replaced(&without, DATA_COUNT_SECTION, range, &leb(0));
-    }
-    if let Some(range) = module.within {
-        let shrunk = range.start..range.end - (file.len() - without.len());
-        let module = without[shrunk.clone()].to_vec();
-        without = section_replaced(&without, CORE_MODULE_SECTION, shrunk, &module);
-    }
+    let changed = if module.names_data {
+        vec![(data.range(), numbered)]
+    } else {
+        module.data_count_section.into_iter().chain([data.range()]).map(|range| (range, leb(0))).collect()
+    };
+    let without = with_sections(file, module.within, &changed);
     Ok(Some(Split { module: without, memory: InitialMemory { size, segments }, sections }))
 }
 
@@ -229,20 +222,35 @@ fn place(segment: &Data<'_>, size: usize) -> Result<Place, BinaryReaderError> {
     Ok(if fits { Place::At(offset) } else { Place::Unknown })
 }
 
-/// The file with other contents in one section; `range` is that of its contents now.
-fn section_replaced(file: &[u8], number: u8, range: Range<usize>, contents: &[u8]) -> Vec<u8> {
-    // Before the contents stands their length, whose bytes but the last have the high bit set; and before that a number, which has not.
-    let mut length = range.start - 1;
-    while file[length - 1] & 0x80 != 0 {
-        length -= 1;
+/// The file with other contents in some sections of a module, in order; `within` is what of the file is that module, if not all.
+fn with_sections(file: &[u8], within: Option<Range<usize>>, changed: &[(Range<usize>, Vec<u8>)]) -> Vec<u8> {
+    let length = |length: usize| leb(u32::try_from(length).unwrap_or(u32::MAX));
+    let sections: Vec<_> = changed
+        .iter()
+        .map(|(range, contents)| {
+            (length_of(file, range).start..range.end, [&length(contents.len())[..], contents].concat())
+        })
+        .collect();
+    let less: usize = sections.iter().map(|(range, new)| range.len() - new.len()).sum();
+    let module = within.map(|module| (length_of(file, &module), length(module.len() - less)));
+    let (mut whole, mut copied) = (Vec::with_capacity(file.len()), 0);
+    for (range, new) in module.iter().chain(&sections) {
+        whole.extend_from_slice(&file[copied..range.start]);
+        whole.extend_from_slice(new);
+        copied = range.end;
     }
-    debug_assert_eq!(file[length - 1], number);
-    let mut replaced = Vec::with_capacity(file.len() - range.len() + contents.len());
-    replaced.extend_from_slice(&file[..length]);
-    replaced.extend_from_slice(&leb(u32::try_from(contents.len()).unwrap_or(u32::MAX)));
-    replaced.extend_from_slice(contents);
-    replaced.extend_from_slice(&file[range.end..]);
-    replaced
+    whole.extend_from_slice(&file[copied..]);
+    whole
+}
+
+/// Where the length of a section stands that has these contents: before them, its bytes but the last with the high bit set; and before that
+/// a number, which has not.
+fn length_of(file: &[u8], contents: &Range<usize>) -> Range<usize> {
+    let mut start = contents.start - 1;
+    while file[start - 1] & 0x80 != 0 {
+        start -= 1;
+    }
+    start..contents.start
 }
 
 /// A number as the binary format has it (LEB128).
@@ -326,19 +334,21 @@ mod tests {
         // The second function has the bytes of `memory.init` in a constant.
         let text = r#"(module (memory 1) (data (i32.const 1) "uno") (data (i32.const 9) "dos")
             (func (memory.fill (i32.const 0) (i32.const 0) (i32.const 0))) (func (drop (i32.const 0x47c))))"#;
-        let uncounted = binary(text);
+        let file = binary(text);
         let code = |payload| match payload {
             Ok(Payload::CodeSectionStart { range, .. }) => Some(range.start - 2),
             _ => None,
         };
-        let code = Parser::new(0).parse_all(&uncounted).find_map(code).expect("it has functions");
-        let counted = [&uncounted[..code], &[DATA_COUNT_SECTION, 1, 2], &uncounted[code..]].concat();
+        let code = Parser::new(0).parse_all(&file).find_map(code).expect("it has functions");
+        let counted = [&file[..code], &[12, 1, 2], &file[code..]].concat();
         wasmparser::validate(&counted).expect("valid");
-        let (counted, uncounted) = (split(&counted).expect("well-formed"), split(&uncounted).expect("well-formed"));
+        let (counted, uncounted) = (split(&counted).expect("well-formed"), split(&file).expect("well-formed"));
         let (counted, uncounted) = (counted.expect("simple"), uncounted.expect("simple"));
         wasmparser::validate(&counted.module).expect("valid without its data");
         assert_eq!(counted.memory, uncounted.memory);
         assert_eq!(counted.module.len(), uncounted.module.len() + 3, "but for the count, which is 0");
+        let miscounted = [&file[..code], &[12, 1, 3], &file[code..]].concat();
+        assert!(split(&miscounted).is_err(), "it is left to be refused");
     }
 
     #[test]

@@ -2,15 +2,12 @@
 //!
 //! Made once for a module that is loaded, on the thread that loads it. Never changes: it is sealed.
 
-use std::{io, ops::Range, os::fd::OwnedFd, ptr, slice};
+use std::{io, ops::Range, os::fd::OwnedFd, slice};
 
-use rustix::{
-    fs,
-    mm::{self, MapFlags, ProtFlags},
-    param::page_size,
-};
+use rustix::{fs, param::page_size};
 
 use super::data_segments::InitialMemory;
+use crate::guest::mapping::Mapping;
 
 /// The first bytes of a linear memory.
 pub(crate) struct Image {
@@ -18,17 +15,9 @@ pub(crate) struct Image {
     size: usize,
     /// Whole pages, from the first byte of any segment to the last of any; none if there is no segment.
     range: Range<usize>,
-    file: Option<OwnedFd>,
-    /// The same, to copy from.
-    copy: *const u8,
+    /// What is there, unless that is nothing: to be mapped, and the same to copy from.
+    contents: Option<(OwnedFd, Mapping)>,
 }
-
-// SAFETY: `copy` points to memory that nobody writes to, and that is there until the image is dropped.
-#[allow(unsafe_code, reason = "for a pointer to what is only read")]
-unsafe impl Send for Image {}
-// SAFETY: as above.
-#[allow(unsafe_code, reason = "for a pointer to what is only read")]
-unsafe impl Sync for Image {}
 
 impl Image {
     /// # Errors
@@ -38,15 +27,15 @@ impl Image {
         let start = segments().map(|(offset, _)| *offset).min().unwrap_or(0);
         let end = segments().map(|(offset, bytes)| offset + bytes.len()).max().unwrap_or(0);
         let range = start / page_size() * page_size()..end.next_multiple_of(page_size());
-        let mut image = Self { size: memory.size, range, file: None, copy: ptr::null() };
+        let mut image = Self { size: memory.size, range, contents: None };
         if !image.range.is_empty() {
             let file = anonymous_file(image.range.len())?;
             for (offset, bytes) in segments() {
                 write_all_at(&file, bytes, offset - image.range.start)?;
             }
             seal(&file)?;
-            image.copy = image.map(&file)?;
-            image.file = Some(file);
+            let copy = Mapping::of_file(&file, image.range.len())?;
+            image.contents = Some((file, copy));
         }
         Ok(image)
     }
@@ -56,37 +45,23 @@ impl Image {
         self.size
     }
 
-    /// Where in the memory, and which file, if any, is to be mapped.
-    pub(crate) fn file(&self) -> Option<(Range<usize>, &OwnedFd)> {
-        self.file.as_ref().map(|file| (self.range.clone(), file))
+    /// The part of the memory that it has: all that is not zero for sure.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.range.clone()
     }
 
-    /// Where in the memory, and what: all bytes that are not zero for sure.
-    pub(crate) fn bytes(&self) -> (Range<usize>, &[u8]) {
-        if self.range.is_empty() {
-            return (0..0, &[]);
-        }
-        // SAFETY: so many bytes are mapped there until the image is dropped, and nobody can write to them.
+    /// What is to be mapped there.
+    pub(crate) fn file(&self) -> Option<&OwnedFd> {
+        self.contents.as_ref().map(|(file, _)| file)
+    }
+
+    /// What is there.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let Some((_, copy)) = &self.contents else { return &[] };
+        // SAFETY: so many bytes are mapped there as long as the image is, and nobody can write to them.
         #[allow(unsafe_code, reason = "memory that the kernel gave us")]
-        let bytes = unsafe { slice::from_raw_parts(self.copy, self.range.len()) };
-        (self.range.clone(), bytes)
-    }
-
-    fn map(&self, file: &OwnedFd) -> io::Result<*const u8> {
-        let (anywhere, length) = (ptr::null_mut(), self.range.len());
-        // SAFETY: the kernel chooses a place where nothing is.
-        #[allow(unsafe_code, reason = "mmap")]
-        let mapped = unsafe { mm::mmap(anywhere, length, ProtFlags::READ, MapFlags::PRIVATE, file, 0) }?;
-        Ok(mapped.cast_const().cast())
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        if self.file.is_some() {
-            // SAFETY: it was mapped by `map`, with this length, and who had `bytes` is gone. It cannot fail but for bad arguments.
-            #[allow(unsafe_code, reason = "munmap")]
-            let _ = unsafe { mm::munmap(self.copy.cast_mut().cast(), self.range.len()) };
+        unsafe {
+            slice::from_raw_parts(copy.start(), copy.length())
         }
     }
 }
@@ -151,8 +126,8 @@ mod tests {
         let page = page_size();
         let segments = vec![(page + 3, &b"hello"[..]), (page + 5, b"LLO"), (2 * page, b"x"), (9 * page, b"")];
         let image = Image::new(&InitialMemory { size: 16 * page, segments }).expect("there is memory");
-        let (range, bytes) = image.bytes();
-        assert_eq!((image.size(), range), (16 * page, page..3 * page));
+        let bytes = image.bytes();
+        assert_eq!((image.size(), image.range()), (16 * page, page..3 * page));
         assert_eq!(&bytes[..10], b"\0\0\0heLLO\0\0");
         assert_eq!((bytes[page], bytes.iter().filter(|byte| **byte != 0).count()), (b'x', 6));
     }
@@ -160,13 +135,13 @@ mod tests {
     #[test]
     fn a_memory_without_segments_has_no_file() {
         let image = Image::new(&InitialMemory { size: 0, segments: Vec::new() }).expect("nothing is needed");
-        assert!(image.file().is_none() && image.bytes() == (0..0, &[]));
+        assert!(image.file().is_none() && image.range() == (0..0) && image.bytes().is_empty());
     }
 
     #[test]
     fn nobody_can_write_to_an_image() {
         let image = Image::new(&InitialMemory { size: 65536, segments: vec![(0, b"a")] }).expect("there is memory");
-        let (_, file) = image.file().expect("there is a segment");
+        let file = image.file().expect("there is a segment");
         if cfg!(target_os = "linux") {
             assert_eq!(rustix::io::pwrite(file, b"b", 0), Err(rustix::io::Errno::PERM));
         }

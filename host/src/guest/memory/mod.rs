@@ -25,16 +25,11 @@ mod slot;
 use data_segments::InitialMemory;
 pub(crate) use data_segments::{Split, split};
 use image::Image;
-use page_map::PageMap;
+pub(crate) use page_map::PageMap;
 use slot::Slot;
 
 /// What wasmtime is told when there is no memory for a memory; it takes nothing but text.
 pub(crate) const NO_MEMORY: &str = "no memory for a linear memory";
-
-/// Whether the kernel tells what was written.
-pub(crate) fn can_scan() -> bool {
-    PageMap::open().is_some()
-}
 
 /// Most bytes that a slot keeps between two guests. What is more is given back, which costs the next guest a page fault a page.
 const MOST_KEPT_EACH: usize = 16 << 20;
@@ -97,11 +92,11 @@ struct Slots {
 }
 
 impl Memories {
-    /// `budget` is what all guests may have, in bytes. With `scan` the kernel is asked what was written, if it can tell.
-    pub(crate) fn new(budget: u64, scan: bool) -> Self {
+    /// `budget` is what all guests may have, in bytes. Without `pages` all of a memory is copied back.
+    pub(crate) fn new(budget: u64, pages: Option<PageMap>) -> Self {
         let most_kept = usize::try_from(budget / 10).unwrap_or(usize::MAX);
         Self(Arc::new(Host {
-            pages: if scan { PageMap::open() } else { None },
+            pages,
             most_kept,
             most_kept_each: MOST_KEPT_EACH.min(most_kept / 8),
             kept: Kept::default(),
@@ -121,8 +116,8 @@ impl Memories {
 }
 
 #[allow(unsafe_code, reason = "wasmtime trusts it with what compiled code accesses without looking")]
-// SAFETY: a memory is a slot, which nobody else has until it is dropped: so many bytes reserved as asked for, with guards around them that are never
-// accessible. Its contents are zero but for what the module says itself.
+// SAFETY: a memory is a slot, which nobody else has until it is dropped: so many bytes reserved as asked for, with guards around them that
+// are never accessible. Its contents are zero but for what the module says itself.
 unsafe impl MemoryCreator for Memories {
     fn new_memory(
         &self,

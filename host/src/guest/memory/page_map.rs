@@ -10,9 +10,11 @@ use std::{ffi::c_void, fs::File, io, mem::MaybeUninit, ops::Range, ptr};
 
 use rustix::{
     ioctl::{self, Ioctl, IoctlOutput, Opcode},
-    mm::{self, MapFlags, ProtFlags},
+    mm::{MapFlags, ProtFlags},
     param::page_size,
 };
+
+use crate::guest::mapping::Mapping;
 
 const FILE: u64 = 1 << 2;
 const PRESENT: u64 = 1 << 3;
@@ -106,21 +108,18 @@ impl PageMap {
 
     /// Whether a page that was written is told, one that was only read is told as zeros, and one that nobody has touched is not.
     fn tells_the_truth(&self) -> io::Result<bool> {
-        let (page, length) = (page_size(), 4 * page_size());
         let access = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: the kernel chooses a place where nothing is; what is mapped there is used here only, within its length, and unmapped at the end.
+        let pages = Mapping::anonymous(4 * page_size(), access, MapFlags::PRIVATE)?;
+        let at = |page| pages.start().wrapping_add(page * page_size());
+        // SAFETY: both are within what is mapped and can be accessed.
         #[allow(unsafe_code, reason = "a few pages to try")]
         unsafe {
-            let base = mm::mmap_anonymous(ptr::null_mut(), length, access, MapFlags::PRIVATE)?;
-            ptr::write_volatile(base.cast::<u8>().add(page), 1);
-            ptr::read_volatile(base.cast::<u8>().add(2 * page));
-            let mut found = Vec::new();
-            let scanned = self.written(base.addr()..base.addr() + length, |range, zero| found.push((range, zero)));
-            mm::munmap(base, length)?;
-            scanned?;
-            let at = |page| base.addr() + page * page_size();
-            Ok(found == [(at(1)..at(2), false), (at(2)..at(3), true)])
+            at(1).write_volatile(1);
+            at(2).read_volatile();
         }
+        let mut found = Vec::new();
+        self.written(at(0).addr()..at(4).addr(), |range, zero| found.push((range, zero)))?;
+        Ok(found == [(at(1).addr()..at(2).addr(), false), (at(2).addr()..at(3).addr(), true)])
     }
 }
 

@@ -4,7 +4,7 @@
 //! (`page_map.rs`) and have their first contents copied back. So they stay the process's own, and the next guest writes to them without a
 //! page fault. Used by one thread at a time.
 
-use std::{io, ops::Range, ptr};
+use std::{io, ops::Range};
 
 use rustix::{
     mm::{self, MapFlags, MprotectFlags, ProtFlags},
@@ -12,6 +12,7 @@ use rustix::{
 };
 
 use super::{image::Image, page_map::PageMap};
+use crate::guest::mapping::Mapping;
 
 /// Once so many bytes were copied back, all pages are given back: those that only one guest of many has written are not copied for ever.
 const RENEWED: usize = 128 << 20;
@@ -21,9 +22,8 @@ pub(super) const MOST_GROWN: usize = 256 << 10;
 
 /// One linear memory's address space, and what is mapped there.
 pub(crate) struct Slot {
-    /// The first byte of the linear memory. Before it, and after what is reserved, is nothing that can be accessed.
-    base: *mut u8,
-    reserved: usize,
+    /// A guard, what is reserved for the linear memory, and another guard. Neither guard can ever be accessed.
+    mapping: Mapping,
     guard: usize,
     /// Bytes that its guest has started with, and that it can access now, from the first on. Whole pages.
     start: usize,
@@ -36,13 +36,6 @@ pub(crate) struct Slot {
     copied: usize,
 }
 
-// SAFETY: the address space is the slot's alone, and does not depend on the thread.
-#[allow(unsafe_code, reason = "for a pointer to what only this has")]
-unsafe impl Send for Slot {}
-// SAFETY: as above; through a shared reference no memory is read or written.
-#[allow(unsafe_code, reason = "for a pointer to what only this has")]
-unsafe impl Sync for Slot {}
-
 impl Slot {
     /// `reserved` and `guard` are whole pages.
     ///
@@ -50,28 +43,25 @@ impl Slot {
     /// There is no address space, or no memory.
     pub(crate) fn new(image: Option<&Image>, reserved: usize, guard: usize) -> io::Result<Self> {
         let whole = reserved.checked_add(2 * guard).ok_or(rustix::io::Errno::NOMEM)?;
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: the kernel chooses a place where nothing is.
-        #[allow(unsafe_code, reason = "mmap")]
-        let start = unsafe { mm::mmap_anonymous(ptr::null_mut(), whole, ProtFlags::empty(), flags) }?;
-        let base = start.cast::<u8>().wrapping_add(guard);
-        let mut slot = Self { base, reserved, guard, start: 0, accessible: 0, touched: 0, kept: 0, copied: 0 };
+        let mapping = Mapping::anonymous(whole, ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE)?;
+        let mut slot = Self { mapping, guard, start: 0, accessible: 0, touched: 0, kept: 0, copied: 0 };
         slot.lay_out(image)?;
         Ok(slot)
     }
 
+    /// The first byte of the linear memory.
     pub(crate) fn base(&self) -> *mut u8 {
-        self.base
-    }
-
-    /// Whether it has so much address space, and such guards.
-    pub(crate) fn is_of(&self, reserved: usize, guard: usize) -> bool {
-        (self.reserved, self.guard) == (reserved, guard)
+        self.at(0)
     }
 
     /// Bytes that it can have.
     pub(crate) fn reserved(&self) -> usize {
-        self.reserved
+        self.mapping.length() - 2 * self.guard
+    }
+
+    /// Whether it has so much address space, and such guards.
+    pub(crate) fn is_of(&self, reserved: usize, guard: usize) -> bool {
+        (self.reserved(), self.guard) == (reserved, guard)
     }
 
     /// Bytes of memory that it takes while no guest has it, at most.
@@ -94,7 +84,7 @@ impl Slot {
     /// # Errors
     /// There is no memory, or not so much address space. Nothing has changed then.
     pub(crate) fn resize(&mut self, bytes: usize) -> io::Result<()> {
-        let wanted = bytes.checked_next_multiple_of(page_size()).filter(|wanted| *wanted <= self.reserved);
+        let wanted = bytes.checked_next_multiple_of(page_size()).filter(|wanted| *wanted <= self.reserved());
         let wanted = wanted.ok_or(rustix::io::Errno::NOMEM)?;
         let (from, to, access) = match wanted > self.accessible {
             true => (self.accessible, wanted, MprotectFlags::READ | MprotectFlags::WRITE),
@@ -117,7 +107,7 @@ impl Slot {
     /// # Errors
     /// Then it must not be used any more.
     pub(crate) fn reset(&mut self, image: Option<&Image>, pages: Option<&PageMap>, most: usize) -> io::Result<()> {
-        let (base, start, accessible, touched) = (self.base.addr(), self.start, self.accessible, self.touched);
+        let (base, start, accessible, touched) = (self.base().addr(), self.start, self.accessible, self.touched);
         let (mut kept, mut grown) = (0, 0);
         let mut written = |range: Range<usize>| {
             kept += range.len();
@@ -129,7 +119,7 @@ impl Slot {
         };
         match pages {
             Some(pages) => {
-                let image = image.map_or(0..0, |image| image.bytes().0);
+                let image = image.map_or(0..0, Image::range);
                 pages.written(base..base + touched, |range, zero| {
                     let range = range.start - base..range.end - base;
                     // Zeros are what belongs there, but within the image.
@@ -157,8 +147,8 @@ impl Slot {
         (self.kept, self.copied) = (0, 0);
         let Some(image) = image else { return Ok(()) };
         self.resize(image.size())?;
-        if let Some((range, file)) = image.file() {
-            let access = ProtFlags::READ | ProtFlags::WRITE;
+        if let Some(file) = image.file() {
+            let (range, access) = (image.range(), ProtFlags::READ | ProtFlags::WRITE);
             let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
             // SAFETY: the image is within its memory's first size, which has just been made accessible.
             #[allow(unsafe_code, reason = "mmap")]
@@ -180,14 +170,14 @@ impl Slot {
         // SAFETY: it changes nothing that can be seen.
         #[cfg(target_os = "linux")]
         #[allow(unsafe_code, reason = "madvise")]
-        let _ = unsafe { mm::madvise(self.base.cast(), self.reserved, mm::Advice::LinuxNoHugepage) };
+        let _ = unsafe { mm::madvise(self.base().cast(), self.reserved(), mm::Advice::LinuxNoHugepage) };
         (self.accessible, self.touched) = (from.min(self.accessible), from.min(self.touched));
         Ok(())
     }
 
     /// Writes what stood between these two offsets at the start. They are accessible.
     fn restore(&mut self, range: Range<usize>, image: Option<&Image>) {
-        let (place, bytes) = image.map_or((0..0, &[][..]), Image::bytes);
+        let (place, bytes) = image.map_or((0..0, &[][..]), |image| (image.range(), image.bytes()));
         // The image's part of the range, empty and within it if there is none; before and after it are zeros.
         let start = place.start.clamp(range.start, range.end);
         let end = place.end.clamp(start, range.end);
@@ -205,7 +195,7 @@ impl Slot {
     }
 
     fn at(&self, offset: usize) -> *mut u8 {
-        self.base.wrapping_add(offset)
+        self.mapping.start().wrapping_add(self.guard + offset)
     }
 }
 
@@ -213,13 +203,4 @@ impl Slot {
 fn intersection(one: &Range<usize>, other: &Range<usize>) -> Range<usize> {
     let start = one.start.max(other.start);
     start..one.end.min(other.end).max(start)
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let start = self.base.wrapping_sub(self.guard);
-        // SAFETY: all of it was mapped by `new`, and nobody has it any more. If the kernel cannot take it apart, it stays, and is nobody's.
-        #[allow(unsafe_code, reason = "munmap")]
-        let _ = unsafe { mm::munmap(start.cast(), self.reserved + 2 * self.guard) };
-    }
 }

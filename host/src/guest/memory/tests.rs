@@ -5,7 +5,7 @@ use std::slice;
 use rustix::param::page_size;
 use wasmtime::{LinearMemory, MemoryCreator as _, MemoryType};
 
-use super::{InitialMemory, MOST_FREE, MOST_KEPT_EACH, Memories, ModuleMemories, can_scan};
+use super::{InitialMemory, MOST_FREE, MOST_KEPT_EACH, Memories, ModuleMemories, PageMap};
 
 const SIZE: usize = 4 * 65536;
 const RESERVED: usize = 4 << 30;
@@ -27,9 +27,9 @@ fn bytes(memory: &mut dyn LinearMemory) -> &mut [u8] {
 
 /// With both ways, where the kernel tells what was written.
 fn each_way(budget: u64, test: impl Fn(Memories)) {
-    test(Memories::new(budget, false));
-    if can_scan() {
-        test(Memories::new(budget, true));
+    test(Memories::new(budget, None));
+    if let pages @ Some(_) = PageMap::open() {
+        test(Memories::new(budget, pages));
     }
 }
 
@@ -51,7 +51,7 @@ fn the_kernel_tells_what_was_written_where_it_is_new_enough() {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     let is_new = (numbers.next(), numbers.next()) >= (Some(6), Some(7));
-    assert_eq!(can_scan(), is_new, "Linux {release}");
+    assert_eq!(PageMap::open().is_some(), is_new, "Linux {release}");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn memories_without_an_image_are_zero_whatever_their_sizes() {
 
 #[test]
 fn only_the_first_memory_of_an_instance_is_the_one_with_the_image() {
-    let memories = Memories::new(1 << 30, can_scan());
+    let memories = Memories::new(1 << 30, PageMap::open());
     let module = memories.of_module(Some(&image())).expect("there is memory");
     let ty = || MemoryType::new(4, None);
     module.during(|| {
@@ -120,7 +120,7 @@ fn only_the_first_memory_of_an_instance_is_the_one_with_the_image() {
 
 #[test]
 fn no_more_is_accessible_than_a_guest_has() {
-    let memories = Memories::new(1 << 30, can_scan());
+    let memories = Memories::new(1 << 30, PageMap::open());
     let module = memories.of_module(Some(&image())).expect("there is memory");
     let mut grown = memory(&memories, &module, SIZE);
     let (base, ends) = (grown.as_ptr(), [2 * SIZE, SIZE]);
@@ -165,7 +165,7 @@ fn free_memories_keep_no_more_than_they_may_and_each_no_more_than_its_share() {
         assert_eq!(kept(), 0);
         assert!(is_image(bytes(&mut *memory(&memories, &module, SIZE))));
     });
-    assert_eq!(Memories::new(u64::MAX, false).0.most_kept_each, MOST_KEPT_EACH);
+    assert_eq!(Memories::new(u64::MAX, None).0.most_kept_each, MOST_KEPT_EACH);
 }
 
 /// Bytes of the process's own pages that are mapped within a reservation from there on.
@@ -229,7 +229,7 @@ fn pages_that_are_copied_back_for_ever_are_given_back() {
 
 #[test]
 fn no_more_memories_are_free_than_there_may_be() {
-    let memories = Memories::new(1 << 40, can_scan());
+    let memories = Memories::new(1 << 40, PageMap::open());
     let module = memories.of_module(None).expect("nothing is needed");
     let guests: Vec<_> = (0..MOST_FREE + 10).map(|_| memory(&memories, &module, 65536)).collect();
     drop(guests);
@@ -238,7 +238,7 @@ fn no_more_memories_are_free_than_there_may_be() {
 
 #[test]
 fn a_module_that_is_gone_keeps_nothing() {
-    let memories = Memories::new(1 << 30, can_scan());
+    let memories = Memories::new(1 << 30, PageMap::open());
     let module = memories.of_module(Some(&image())).expect("there is memory");
     let mut guest = memory(&memories, &module, SIZE);
     bytes(&mut *guest).fill(0xff);

@@ -69,6 +69,11 @@
 //! (`guest/preview1.rs`), each function behind the same wait. Whatever the kind, the answer goes through the same pipe
 //! (`guest/body.rs`, `guest/answer.rs`), so that streaming, limits and outcomes do not depend on it.
 //!
+//! Most components that Rust's toolchain makes do nothing but wrap one core module. Handlers of WASI 0.2 that do are instantiated as that
+//! module, and the host speaks the canonical ABI to it (`guest/direct/`): one instance for three, and calls without wasmtime's machinery for
+//! components, which were a third of a short request. A component is unwrapped only if nobody can tell the difference: its shim, its
+//! fix-ups and each of its imports are looked at, and whatever is not understood stays a component.
+//!
 //! # What guests ask of others
 //!
 //! A rule names a destination, and what the name leads to is judged again (`guest/destination.rs`): for outgoing HTTP
@@ -87,7 +92,7 @@
 //! how much memory its guest has, but on how much it and those before it write. Tables and instances are allocated anew, and how large an instance may
 //! be is looked at when its module is loaded (`guest/instance_size.rs`). This is where most of this crate's `unsafe` is;
 //! the rest are stacks for guests of WASI 0.3 (`guest/stacks.rs`), what both are mapped by (`guest/mapping.rs`) and machine code that the operator
-//! trusts (`guest/loaded_module.rs`).
+//! trusts (`guest/loaded_module.rs`), and the parameters of calls that go without Rust's types (`guest/direct/`).
 //!
 //! # Swapping without dropping
 //!

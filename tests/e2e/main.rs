@@ -16,6 +16,7 @@ mod configuration;
 mod conformance;
 mod conformance_outgoing;
 mod core_modules;
+mod direct;
 mod embedding;
 mod examples;
 mod failures;

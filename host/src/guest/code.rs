@@ -1,8 +1,10 @@
 //! Machine code: a component's, or that of a program which is a core module. wasmtime has a type for each.
 
+use std::collections::HashSet;
+
 use wasmtime::{Engine, Module, Precompiled, Result, component::Component};
 
-use super::{engine::World, module::Kind, program::Program};
+use super::{engine::World, program::Program};
 
 /// What is compiled, and not linked yet.
 pub(crate) enum Code {
@@ -11,15 +13,26 @@ pub(crate) enum Code {
 }
 
 impl Code {
-    /// Compiles a file of this kind, or takes the code from the engine's cache.
+    /// Compiles a component or module, or takes the code from the engine's cache.
     ///
     /// # Errors
     /// It is invalid, or uses a feature that is off.
-    pub(crate) fn compile(engine: &Engine, kind: &Kind, bytes: &[u8]) -> Result<Self> {
-        Ok(match kind {
-            Kind::CommandModule => Self::Module(Module::from_binary(engine, bytes)?),
-            _ => Self::Component(Component::from_binary(engine, bytes)?),
+    pub(crate) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Self> {
+        Ok(match wasmparser::Parser::is_core_wasm(bytes) {
+            true => Self::Module(Module::from_binary(engine, bytes)?),
+            false => Self::Component(Component::from_binary(engine, bytes)?),
         })
+    }
+
+    /// The same ahead of time: bytes for [`deserialize`](Self::deserialize).
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile).
+    pub(crate) fn precompile(engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>> {
+        match wasmparser::Parser::is_core_wasm(bytes) {
+            true => engine.precompile_module(bytes),
+            false => engine.precompile_component(bytes),
+        }
     }
 
     /// Bytes for [`deserialize`](Self::deserialize).
@@ -56,9 +69,14 @@ impl Code {
             Self::Component(component) => {
                 component.component_type().imports(engine).map(|(name, _)| name.to_owned()).collect()
             }
+            // Of what a component wraps, the component's: interfaces, each once.
             Self::Module(module) => {
-                let imports = module.imports();
-                imports.map(|import| format!("{}::{}", import.module(), import.name())).collect()
+                let names = module.imports().map(|import| match import.module().contains(':') {
+                    true => import.module().to_owned(),
+                    false => format!("{}::{}", import.module(), import.name()),
+                });
+                let mut seen = HashSet::new();
+                names.filter(|name| seen.insert(name.clone())).collect()
             }
         }
     }
@@ -79,7 +97,10 @@ impl Code {
     pub(crate) fn link(&self, world: &World) -> Result<Program> {
         match self {
             Self::Component(component) => Program::new(world.linker.instantiate_pre(component)?),
-            Self::Module(module) => Ok(Program::CgiModule(world.modules.instantiate_pre(module)?)),
+            Self::Module(module) => Ok(match world.direct.link(module)? {
+                Some(handler) => Program::Direct(handler),
+                None => Program::CgiModule(world.modules.instantiate_pre(module)?),
+            }),
         }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) const NAMES: [&str; 4] = [
 /// Why there is no value; never, here.
 #[derive(Debug, ComponentType, Lift, Lower)]
 #[component(variant)]
-enum ConfigError {
+pub(super) enum ConfigError {
     #[component(name = "upstream")]
     Upstream(String),
     #[component(name = "io")]
@@ -40,10 +40,10 @@ pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
     Ok(())
 }
 
-fn get(grants: &Grants, key: &str) -> Option<String> {
+pub(super) fn get(grants: &Grants, key: &str) -> Option<String> {
     grants.config.iter().find(|(name, _)| name == key).map(|(_, value)| value.expose().to_owned())
 }
 
-fn all(grants: &Grants) -> Vec<(String, String)> {
+pub(super) fn all(grants: &Grants) -> Vec<(String, String)> {
     grants.config.iter().map(|(key, value)| (key.clone(), value.expose().to_owned())).collect()
 }

@@ -7,6 +7,9 @@ use wasmparser::{BinaryReaderError, CompositeInnerType, ExternalKind, Payload, T
 
 use super::preview1;
 
+/// What a program begins with.
+pub(super) const START: &str = "_start";
+
 /// What is known so far.
 #[derive(Default)]
 pub(super) struct CoreModule {
@@ -53,7 +56,7 @@ impl CoreModule {
                 for export in section.clone() {
                     let export = export?;
                     match (export.name, export.kind) {
-                        ("_start", ExternalKind::Func | ExternalKind::FuncExact) => self.start = Some(export.index),
+                        (START, ExternalKind::Func | ExternalKind::FuncExact) => self.start = Some(export.index),
                         ("memory", ExternalKind::Memory) => self.has_memory = true,
                         _ => {}
                     }

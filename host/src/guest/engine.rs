@@ -21,7 +21,7 @@ use astra_server::Executor;
 use wasmtime::{Cache, CacheConfig, Config, InstanceAllocationStrategy, component::Linker};
 
 use super::{
-    cache,
+    cache, direct,
     instance::State,
     linker,
     memory::{Memories, PageMap},
@@ -130,6 +130,8 @@ pub(crate) struct World {
     pub(crate) linker: Linker<State>,
     /// For programs that are core modules.
     pub(crate) modules: wasmtime::Linker<State>,
+    /// For core modules that are called in the stead of components which wrap them.
+    pub(crate) direct: direct::Functions,
 }
 
 /// Which of the two.
@@ -291,7 +293,7 @@ impl World {
         let wasmtime = wasmtime::Engine::new(&config)?;
         let linker = linker::new(&wasmtime, calls)?;
         let modules = preview1::linker(&wasmtime)?;
-        Ok(Self { wasmtime, linker, modules })
+        Ok(Self { wasmtime, linker, modules, direct: direct::functions() })
     }
 }
 

@@ -27,53 +27,82 @@ const FIELD: usize = 40;
 
 type Fields = Resource<FieldMap>;
 
-/// The bindings of both versions have these functions, and no trait in common.
-macro_rules! link {
-    ($link:ident, $instance:expr, $types:ident, $request:literal, $Request:ty, $HostRequest:ident) => {
-        /// Replaces what fills heads in a linker that has wasmtime-wasi-http's `wasi:http/types` of that version, and allows shadowing.
-        pub(crate) fn $link(linker: &mut Linker<State>) -> Result<()> {
-            let mut types = linker.instance($instance)?;
-            counted(&mut types, "[method]fields.append", appended, |state, (fields, name, value)| {
+/// What replaces wasmtime-wasi-http's functions: the bindings of both versions have these, and no trait in common.
+macro_rules! version {
+    ($version:ident, $instance:expr, $types:ident, $request:literal, $Request:ty, $HostRequest:ident) => {
+        pub(crate) mod $version {
+            use super::*;
+
+            type Told<T> = Result<Result<T, $types::HeaderError>>;
+            type Set = Result<Result<(), ()>>;
+
+            /// Adds them to a linker that has wasmtime-wasi-http's `wasi:http/types` of that version, and allows shadowing.
+            pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
+                let mut types = linker.instance($instance)?;
+                wrap(&mut types, "[method]fields.append", append)?;
+                wrap(&mut types, "[method]fields.set", set)?;
+                wrap(&mut types, "[static]fields.from-list", from_list)?;
+                wrap(&mut types, "[method]fields.clone", |state, (fields,)| clone(state, fields))?;
+                wrap(&mut types, concat!("[method]", $request, ".set-method"), set_method)?;
+                wrap(&mut types, concat!("[method]", $request, ".set-path-with-query"), set_path_with_query)?;
+                wrap(&mut types, concat!("[method]", $request, ".set-authority"), set_authority)
+            }
+
+            pub(crate) fn append(state: &mut State, (fields, name, value): (Fields, String, Vec<u8>)) -> Told<()> {
+                state.charge_head(name.len() + value.len() + 2 * FIELD)?;
                 told($types::HostFields::append(&mut state.http(), fields, name, value), |error| error.downcast())
-            })?;
-            counted(&mut types, "[method]fields.set", set, |state, (fields, name, values)| {
+            }
+
+            pub(crate) fn set(state: &mut State, (fields, name, values): (Fields, String, Vec<Vec<u8>>)) -> Told<()> {
+                state
+                    .charge_head(name.len() + FIELD + values.iter().map(|value| value.len() + FIELD).sum::<usize>())?;
                 told($types::HostFields::set(&mut state.http(), fields, name, values), |error| error.downcast())
-            })?;
-            counted(&mut types, "[static]fields.from-list", listed, |state, (entries,)| {
+            }
+
+            pub(crate) fn from_list(state: &mut State, (entries,): (Vec<(String, Vec<u8>)>,)) -> Told<Fields> {
+                state.charge_head(entries.iter().map(|(name, value)| name.len() + value.len() + 2 * FIELD).sum())?;
                 told($types::HostFields::from_list(&mut state.http(), entries), |error| error.downcast())
-            })?;
-            counted(&mut types, "[method]fields.clone", cloned, |state, (fields,)| {
+            }
+
+            pub(crate) fn clone(state: &mut State, fields: Fields) -> Result<Fields> {
+                let size = size(state, &fields)?;
+                state.charge_head(size)?;
                 $types::HostFields::clone(&mut state.http(), fields)
-            })?;
-            let method = |_: &State, (_, method): &(Resource<$Request>, $types::Method)| {
-                Ok(if let $types::Method::Other(method) = method { method.len() } else { 0 })
-            };
-            counted(&mut types, concat!("[method]", $request, ".set-method"), method, |state, (request, method)| {
+            }
+
+            pub(crate) fn set_method(
+                state: &mut State,
+                (request, method): (Resource<$Request>, $types::Method),
+            ) -> Set {
+                state.charge_head(if let $types::Method::Other(method) = &method { method.len() } else { 0 })?;
                 $HostRequest::set_method(&mut state.http(), request, method)
-            })?;
-            let text =
-                |_: &State, (_, text): &(Resource<$Request>, Option<String>)| Ok(text.as_ref().map_or(0, String::len));
-            counted(
-                &mut types,
-                concat!("[method]", $request, ".set-path-with-query"),
-                text,
-                |state, (request, path)| $HostRequest::set_path_with_query(&mut state.http(), request, path),
-            )?;
-            counted(&mut types, concat!("[method]", $request, ".set-authority"), text, |state, (request, authority)| {
+            }
+
+            pub(crate) fn set_path_with_query(
+                state: &mut State,
+                (request, path): (Resource<$Request>, Option<String>),
+            ) -> Set {
+                state.charge_head(path.as_ref().map_or(0, String::len))?;
+                $HostRequest::set_path_with_query(&mut state.http(), request, path)
+            }
+
+            pub(crate) fn set_authority(
+                state: &mut State,
+                (request, authority): (Resource<$Request>, Option<String>),
+            ) -> Set {
+                state.charge_head(authority.as_ref().map_or(0, String::len))?;
                 $HostRequest::set_authority(&mut state.http(), request, authority)
-            })
+            }
         }
     };
 }
 
-link!(link_02, HTTP_TYPES, types02, "outgoing-request", Request02, HostOutgoingRequest);
-link!(link_03, "wasi:http/types@0.3.0", types03, "request", Request03, HostRequest);
+version!(v02, HTTP_TYPES, types02, "outgoing-request", Request02, HostOutgoingRequest);
+version!(v03, "wasi:http/types@0.3.0", types03, "request", Request03, HostRequest);
 
-/// Adds a function of which each call is charged with its size first.
-fn counted<P, R>(
+fn wrap<P, R>(
     types: &mut LinkerInstance<'_, State>,
     name: &str,
-    size: impl Fn(&State, &P) -> Result<usize> + Send + Sync + 'static,
     call: impl Fn(&mut State, P) -> Result<R> + Send + Sync + 'static,
 ) -> Result<()>
 where
@@ -81,33 +110,18 @@ where
     R: ComponentType + Lower + 'static,
 {
     types.func_wrap(name, move |mut store: StoreContextMut<'_, State>, arguments: P| {
-        let state = store.data_mut();
-        let size = size(state, &arguments)?;
-        state.charge_head(size)?;
-        Ok((call(state, arguments)?,))
+        Ok((call(store.data_mut(), arguments)?,))
     })
 }
 
-fn appended(_: &State, (_, name, value): &(Fields, String, Vec<u8>)) -> Result<usize> {
-    Ok(name.len() + value.len() + 2 * FIELD)
-}
-
-fn set(_: &State, (_, name, values): &(Fields, String, Vec<Vec<u8>>)) -> Result<usize> {
-    Ok(name.len() + FIELD + values.iter().map(|value| value.len() + FIELD).sum::<usize>())
-}
-
-fn listed(_: &State, (entries,): &(Vec<(String, Vec<u8>)>,)) -> Result<usize> {
-    Ok(entries.iter().map(|(name, value)| name.len() + value.len() + 2 * FIELD).sum())
-}
-
-/// A clone shares its text until it is changed.
-fn cloned(state: &State, (fields,): &(Fields,)) -> Result<usize> {
+/// What a clone of these fields counts: it shares its text until it is changed.
+fn size(state: &State, fields: &Fields) -> Result<usize> {
     let fields = state.table.get(fields)?;
     Ok(fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 2 * FIELD).sum())
 }
 
-/// What the guest is told about its fields; an error of ours traps.
-fn told<T, E, C>(result: Result<T, E>, code: impl FnOnce(E) -> Result<C>) -> Result<Result<T, C>> {
+/// What the guest is told; an error of ours traps.
+pub(super) fn told<T, E, C>(result: Result<T, E>, code: impl FnOnce(E) -> Result<C>) -> Result<Result<T, C>> {
     match result {
         Ok(done) => Ok(Ok(done)),
         Err(error) => Ok(Err(code(error)?)),

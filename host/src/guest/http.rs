@@ -56,13 +56,13 @@ pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
     linker.allow_shadowing(true);
     link_outgoing(linker)?;
     outgoing_handler::link(linker)?;
-    heads::link_02(linker)?;
+    heads::v02::link(linker)?;
     linker.allow_shadowing(false);
     Ok(())
 }
 
 /// The `outgoing-body` resource.
-struct OutgoingBody {
+pub(super) struct OutgoingBody {
     writer: BodyWriter,
     context: StreamContext,
 }
@@ -100,9 +100,9 @@ fn link_outgoing(linker: &mut Linker<State>) -> Result<()> {
     )
 }
 
-type Made = Result<Resource<OutgoingBody>, ()>;
+pub(super) type Made = Result<Resource<OutgoingBody>, ()>;
 
-fn response_body(state: &mut State, response: &Resource<HostOutgoingResponse>) -> Result<Made> {
+pub(super) fn response_body(state: &mut State, response: &Resource<HostOutgoingResponse>) -> Result<Made> {
     let parts = state.table.get_mut(response)?;
     let (None, Ok(expected)) = (&parts.body, content_length(&parts.headers)) else { return Ok(Err(())) };
     let writer = BodyWriter::new(expected, &state.unsent);
@@ -111,7 +111,7 @@ fn response_body(state: &mut State, response: &Resource<HostOutgoingResponse>) -
     Ok(Ok(state.table.push(OutgoingBody { writer, context: StreamContext::Response })?))
 }
 
-fn request_body(state: &mut State, request: &Resource<HostOutgoingRequest>) -> Result<Made> {
+pub(super) fn request_body(state: &mut State, request: &Resource<HostOutgoingRequest>) -> Result<Made> {
     let parts = state.table.get_mut(request)?;
     let (None, Ok(expected)) = (&parts.body, content_length(&parts.headers)) else { return Ok(Err(())) };
     let writer = BodyWriter::eager(expected, &state.unsent);
@@ -131,13 +131,13 @@ fn taken(body: BodyWatch) -> HyperOutgoingBody {
     Empty::new().map_err(keep).boxed_unsync()
 }
 
-fn write(state: &mut State, body: &Resource<OutgoingBody>) -> Result<Result<Resource<DynOutputStream>, ()>> {
+pub(super) fn write(state: &mut State, body: &Resource<OutgoingBody>) -> Result<Result<Resource<DynOutputStream>, ()>> {
     let Some(stream) = state.table.get_mut(body)?.writer.stream() else { return Ok(Err(())) };
     let stream: DynOutputStream = Box::new(stream);
     Ok(Ok(state.table.push_child(stream, body)?))
 }
 
-fn finish(
+pub(super) fn finish(
     state: &mut State,
     body: Resource<OutgoingBody>,
     trailers: Option<Resource<FieldMap>>,
@@ -150,7 +150,7 @@ fn finish(
     Ok(writer.finish(trailers).map_err(|written| context.as_body_size_error(written)))
 }
 
-fn set_response(
+pub(super) fn set_response(
     state: &mut State,
     outparam: Resource<HostResponseOutparam>,
     response: Result<Resource<HostOutgoingResponse>, ErrorCode>,

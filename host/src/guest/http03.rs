@@ -40,7 +40,7 @@ use super::{
 pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
     types::add_to_linker::<State, WasiHttp>(linker, State::http)?;
     linker.allow_shadowing(true);
-    heads::link_03(linker)?;
+    heads::v03::link(linker)?;
     linker.allow_shadowing(false);
     outgoing_client::link(linker)
 }

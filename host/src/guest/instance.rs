@@ -25,6 +25,7 @@ use super::{
     cgi::{self, Cgi, Gateway, Stdin, Stdout},
     concurrent,
     descriptors::{Opened, Place},
+    direct,
     granted::Granted,
     grants::{Grants, Stdio},
     heads,
@@ -131,6 +132,8 @@ pub(crate) struct State {
     stdio: Option<Stdio>,
     /// For programs that are core modules, instead of that.
     pub(crate) preview1: Option<Box<WasiP1Ctx>>,
+    /// For guests that are called directly, once they are instantiated.
+    pub(crate) direct: Option<direct::Instance>,
     /// What a CGI program is given.
     cgi: Option<Cgi>,
     /// What outgoing requests ask, and all that was granted.
@@ -171,6 +174,7 @@ impl State {
             wasi: None,
             stdio: None,
             preview1: None,
+            direct: None,
             cgi: None,
             hooks: Hooks::new(granted),
             network: None,
@@ -327,6 +331,13 @@ fn call(
                 wasi_http::handles(store.data_mut(), request, scheme).map_err(CallError::Request)?;
             let guest = module.instantiating(|| program.instantiate(&mut *store)).map_err(CallError::Guest)?;
             guest.wasi_http_incoming_handler().call_handle(store, request, outparam).map_err(CallError::Guest)
+        }
+        Program::Direct(program) => {
+            open_dirs(store)?;
+            let (request, outparam) =
+                wasi_http::handles(store.data_mut(), request, scheme).map_err(CallError::Request)?;
+            let guest = module.instantiating(|| program.instantiate(store)).map_err(CallError::Guest)?;
+            guest.call_handle(store, &request, &outparam).map_err(CallError::Guest)
         }
         Program::Http03(program) => {
             open_dirs(store)?;

@@ -114,11 +114,12 @@ impl LoadedModule {
             }
             Kind::Precompiled => return Err(LoadError::Untrusted { path: path.to_owned() }),
             _ => {
-                let (world, split) = (world(info.kind.calls())?, part(path, &bytes)?);
-                let module = split.as_ref().map_or(&*bytes, |split| &*split.module);
+                let world = world(info.kind.calls())?;
+                let (served, split) = part(path, world, &bytes)?;
+                let module = split.as_ref().map_or(served, |split| &*split.module);
                 let (code, compiled) = match compiler {
                     Some(compiler) => compile_apart(world, path, module, compiler)?,
-                    None => compile(engine, world, path, &info.kind, module)?,
+                    None => compile(engine, world, path, module)?,
                 };
                 (code, world, compiled, split)
             }
@@ -195,9 +196,10 @@ impl std::fmt::Debug for LoadedModule {
     }
 }
 
-/// What there is to do with a file before it is compiled: what wasmtime allocates for an instance is bounded here, and its data taken out.
-/// What is malformed is left to compiling.
-fn part<'a>(path: &Path, bytes: &'a [u8]) -> Result<Option<Split<'a>>, LoadError> {
+/// What there is to do with a file before it is compiled: what wasmtime allocates for an instance is bounded here, a component that only wraps
+/// a core module is unwrapped, and the data is taken out. Returns what is served, and that without its data. What is malformed is left to
+/// compiling.
+fn part<'a>(path: &Path, world: &World, bytes: &'a [u8]) -> Result<(&'a [u8], Option<Split<'a>>), LoadError> {
     match instance_size::instance_size(bytes) {
         Ok(size) if size > instance_size::MOST => {
             let (size, most) = (size >> 20, instance_size::MOST >> 20);
@@ -206,7 +208,10 @@ fn part<'a>(path: &Path, bytes: &'a [u8]) -> Result<Option<Split<'a>>, LoadError
             );
             Err(LoadError::Instantiate { path: path.to_owned(), reason })
         }
-        _ => Ok(memory::split(bytes).ok().flatten()),
+        _ => {
+            let served = world.direct.module_in(bytes).unwrap_or(bytes);
+            Ok((served, memory::split(served).ok().flatten()))
+        }
     }
 }
 
@@ -219,15 +224,11 @@ pub fn precompile(engine: &Engine, path: &Path) -> Result<Vec<u8>, LoadError> {
     info.require_served(path)?;
     let world = engine.world(info.kind.calls());
     let world = world.map_err(|source| LoadError::Engine { path: path.to_owned(), source })?;
-    let split = part(path, &bytes)?;
-    let module = split.as_ref().map_or(&*bytes, |split| &*split.module);
-    let compiled = match info.kind {
-        Kind::CommandModule => world.wasmtime.precompile_module(module),
-        _ => world.wasmtime.precompile_component(module),
-    };
-    let mut parts =
-        compiled.map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))?;
-    let data = split.map_or_else(Vec::new, |split| split.data_module(&bytes));
+    let (served, split) = part(path, world, &bytes)?;
+    let module = split.as_ref().map_or(served, |split| &*split.module);
+    let mut parts = Code::precompile(&world.wasmtime, module)
+        .map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))?;
+    let data = split.map_or_else(Vec::new, |split| split.data_module(served));
     parts.extend_from_slice(&data);
     parts.extend_from_slice(&(data.len() as u64).to_le_bytes());
     parts.extend_from_slice(&Sha256::digest(&parts));
@@ -259,7 +260,7 @@ fn data_of(module: &[u8]) -> Option<Option<Split<'_>>> {
 pub(crate) fn compile_for_host(cache: CacheMode, bytes: &[u8]) -> wasmtime::Result<(Vec<u8>, bool)> {
     let kind = module::kind(bytes)?;
     let (engine, cache) = engine::for_compiling(kind.calls(), cache)?;
-    let code = Code::compile(&engine, &kind, bytes)?;
+    let code = Code::compile(&engine, bytes)?;
     Ok((code.serialize()?, cache.is_some_and(|cache| cache.cache_hits() > 0)))
 }
 
@@ -277,17 +278,11 @@ fn compile_apart(world: &World, path: &Path, bytes: &[u8], compiler: &Compiler) 
     Ok((code, if cached { Compiled::Cached } else { Compiled::Took(took) }))
 }
 
-fn compile(
-    engine: &Engine,
-    world: &World,
-    path: &Path,
-    kind: &Kind,
-    bytes: &[u8],
-) -> Result<(Code, Compiled), LoadError> {
+fn compile(engine: &Engine, world: &World, path: &Path, bytes: &[u8]) -> Result<(Code, Compiled), LoadError> {
     let _one_at_a_time = engine.compiling().lock().unwrap_or_else(PoisonError::into_inner);
     let hits = || engine.cache().map_or(0, wasmtime::Cache::cache_hits);
     let (hits_before, started) = (hits(), Instant::now());
-    let code = Code::compile(&world.wasmtime, kind, bytes)
+    let code = Code::compile(&world.wasmtime, bytes)
         .map_err(|error| misfit(path, &error, |path, reason| LoadError::Compile { path, reason }))?;
     let compiled = if hits() > hits_before { Compiled::Cached } else { Compiled::Took(started.elapsed()) };
     Ok((code, compiled))

@@ -60,14 +60,18 @@ pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
         Ok((get(store.data_mut(), &future)?,))
     })?;
     types.func_wrap("http-error-code", |mut store, (error,): (Resource<IoError>,)| {
-        // wasmtime-wasi-http's does not know its own errors of bodies.
-        let error = store.data_mut().table.get(&error)?;
-        let of_body = || error.downcast_ref::<Error>().map(outbound::code);
-        Ok((error.downcast_ref::<ErrorCode>().cloned().or_else(of_body),))
+        Ok((http_error_code(store.data_mut(), &error)?,))
     })
 }
 
-fn handle(
+/// wasmtime-wasi-http's does not know its own errors of bodies.
+pub(super) fn http_error_code(state: &State, error: &Resource<IoError>) -> Result<Option<ErrorCode>> {
+    let error = state.table.get(error)?;
+    let of_body = || error.downcast_ref::<Error>().map(outbound::code);
+    Ok(error.downcast_ref::<ErrorCode>().cloned().or_else(of_body))
+}
+
+pub(super) fn handle(
     state: &mut State,
     request: Resource<HostOutgoingRequest>,
     options: Option<Resource<RequestOptions>>,
@@ -110,7 +114,7 @@ fn request_from(request: HostOutgoingRequest) -> Result<Request<WasiBody>, Error
 type Got = Result<Response<WasiBody>, Error>;
 
 /// The `future-incoming-response` resource.
-enum FutureResponse {
+pub(super) enum FutureResponse {
     Pending(Pin<Box<dyn Future<Output = Got> + Send>>),
     Ready(Box<Got>),
     Taken,
@@ -144,9 +148,9 @@ impl Pollable for FutureResponse {
 }
 
 /// None while it is pending; an error the second time.
-type Taken = Option<Result<Result<Resource<HostIncomingResponse>, ErrorCode>, ()>>;
+pub(super) type Taken = Option<Result<Result<Resource<HostIncomingResponse>, ErrorCode>, ()>>;
 
-fn get(state: &mut State, future: &Resource<FutureResponse>) -> Result<Taken> {
+pub(super) fn get(state: &mut State, future: &Resource<FutureResponse>) -> Result<Taken> {
     let future = state.table.get_mut(future)?;
     if future.poll(&mut Context::from_waker(Waker::noop())).is_pending() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What a module is once it is linked: something that answers a request, in one of five ways.
+//! What a module is once it is linked: something that answers a request, in one of six ways.
 //!
 //! Told by its exports, which a precompiled module still has when its file no longer says what it is. Never changes.
 
@@ -11,6 +11,7 @@ use wasmtime_wasi_http::{p2::bindings::sync as http02, p3::bindings as http03};
 
 use super::{
     concurrent,
+    direct::Handler,
     engine::Calls,
     instance::State,
     module::{self, Kind},
@@ -18,6 +19,8 @@ use super::{
 
 /// A module that can be instantiated, by what it is then asked to do.
 pub(crate) enum Program {
+    /// `wasi:http/incoming-handler` of WASI 0.2, in a component that only wraps a core module.
+    Direct(Handler),
     /// `wasi:http/incoming-handler` of WASI 0.2.
     Http(http02::ProxyPre<State>),
     /// `wasi:http/handler` of WASI 0.3.
@@ -47,6 +50,7 @@ impl Program {
 
     pub(crate) fn engine(&self) -> &Engine {
         match self {
+            Self::Direct(handler) => handler.engine(),
             Self::Http(pre) => pre.engine(),
             Self::Http03(pre) => pre.engine(),
             Self::Cgi(pre) => pre.engine(),
@@ -61,6 +65,7 @@ impl Program {
     /// It cannot be made.
     pub(crate) fn try_once(&self, store: &mut Store<State>) -> wasmtime::Result<()> {
         match self {
+            Self::Direct(handler) => handler.instantiate(store).map(drop),
             Self::Http(pre) => pre.instance_pre().instantiate(store).map(drop),
             Self::Cgi(pre) => pre.instance_pre().instantiate(store).map(drop),
             Self::CgiModule(pre) => pre.instantiate(store).map(drop),

@@ -3,6 +3,7 @@
 //! Each guest is one core function, in WebAssembly text, put into a component that has what it needs of WASI.
 
 mod faults;
+mod wrapped;
 
 use std::{
     path::PathBuf,
@@ -20,14 +21,15 @@ use astra_server::Executor;
 use http::{Method, Request, Response, uri::Scheme};
 use http_body::Body as _;
 
+use self::wrapped::{request_both_ways, unwrapped, wrapped};
 use super::{
     CacheMode, CutBy, Engine, EngineOptions, Exchange, Gateway, Granted, Grants, GuestBody, GuestOutput, Limits,
-    LoadError, LoadedModule, ModuleFile, Report, Stream, Watch, blocking::WAITS, run,
+    LoadError, LoadedModule, ModuleFile, Report, Stream, Watch, blocking::WAITS, program::Program, run,
 };
 use crate::failure::{FailureKind, Outcome};
 
-/// Imports and plumbing around a core function; `BODY` is the function's, `$out` its response-outparam.
-const COMPONENT: &str = r#"(component
+/// What all of them import.
+const IMPORTS: &str = r#"
   (import "wasi:io/poll@0.2.0" (instance $poll
     (export "pollable" (type $pollable (sub resource)))
     (export "[method]pollable.block" (func (param "self" (borrow $pollable))))))
@@ -102,14 +104,43 @@ const COMPONENT: &str = r#"(component
     (export "[static]response-outparam.set" (func (param "param" (own $outparam))
       (param "response" (result (own $response) (error $error-code)))))))
   (alias export $types "incoming-request" (type $request))
-  (alias export $types "response-outparam" (type $outparam))
+  (alias export $types "response-outparam" (type $outparam))"#;
 
-  (core module $memory-module
+/// A core function and its helpers; `BODY` is the function's, `$out` its response-outparam.
+const GUEST: &str = r#"
+    (global $the-body (mut i32) (i32.const 0))
+    (global $the-stream (mut i32) (i32.const 0))
+    ;; Answers 200 and opens the body.
+    (func $answer (param $out i32) (local $response i32)
+      (local.set $response (call $response (call $fields)))
+      (call $body (local.get $response) (i32.const 0))
+      (global.set $the-body (i32.load (i32.const 4)))
+      (call $write (global.get $the-body) (i32.const 0))
+      (global.set $the-stream (i32.load (i32.const 4)))
+      (call $set (local.get $out) (i32.const 0) (local.get $response) (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)))
+    (func $say (call $print (global.get $the-stream) (i32.const 64) (i32.const 13) (i32.const 16)))
+    (func $done (call $drop-output (global.get $the-stream)) (call $finish (global.get $the-body) (i32.const 0) (i32.const 0) (i32.const 16)))
+    (func $nap (param $ms i64) (call $block (call $sleep (i64.mul (local.get $ms) (i64.const 1000000)))))
+    (func $deep (call $deep) (call $deep))
+    ;; Reads something of the request's body.
+    (func $take (param $request i32)
+      (call $consume (local.get $request) (i32.const 0))
+      (call $upload (i32.load (i32.const 4)) (i32.const 0))
+      (call $read (i32.load (i32.const 4)) (i64.const 1) (i32.const 16)))
+    (func $handle (export "HANDLE") (param $request i32) (param $out i32) BODY)"#;
+
+/// Its memory, with a text at 64, and who allocates in it.
+const MEMORY: &str = r#"
     (memory (export "memory") 1)
     (data (i32.const 64) "Hello World!\n")
     (global $top (mut i32) (i32.const 4096))
-    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
-      (global.get $top) (global.set $top (i32.add (global.get $top) (i32.and (i32.add (local.get 3) (i32.const 7)) (i32.const -8))))))
+    (func (export "REALLOC") (param i32 i32 i32 i32) (result i32)
+      (global.get $top) (global.set $top (i32.add (global.get $top) (i32.and (i32.add (local.get 3) (i32.const 7)) (i32.const -8)))))"#;
+
+/// The plumbing around it.
+const COMPONENT: &str = r#"(component
+  IMPORTS
+  (core module $memory-module MEMORY)
   (core instance $memory (instantiate $memory-module))
   (alias core export $memory "memory" (core memory $mem))
   (alias core export $memory "realloc" (core func $realloc))
@@ -145,26 +176,7 @@ const COMPONENT: &str = r#"(component
     (import "f" "finish" (func $finish (param i32 i32 i32 i32)))
     (import "f" "set" (func $set (param i32 i32 i32 i32 i64 i32 i32 i32 i32)))
     (import "f" "drop-output" (func $drop-output (param i32)))
-    (global $the-body (mut i32) (i32.const 0))
-    (global $the-stream (mut i32) (i32.const 0))
-    ;; Answers 200 and opens the body.
-    (func $answer (param $out i32) (local $response i32)
-      (local.set $response (call $response (call $fields)))
-      (call $body (local.get $response) (i32.const 0))
-      (global.set $the-body (i32.load (i32.const 4)))
-      (call $write (global.get $the-body) (i32.const 0))
-      (global.set $the-stream (i32.load (i32.const 4)))
-      (call $set (local.get $out) (i32.const 0) (local.get $response) (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)))
-    (func $say (call $print (global.get $the-stream) (i32.const 64) (i32.const 13) (i32.const 16)))
-    (func $done (call $drop-output (global.get $the-stream)) (call $finish (global.get $the-body) (i32.const 0) (i32.const 0) (i32.const 16)))
-    (func $nap (param $ms i64) (call $block (call $sleep (i64.mul (local.get $ms) (i64.const 1000000)))))
-    (func $deep (call $deep) (call $deep))
-    ;; Reads something of the request's body.
-    (func $take (param $request i32)
-      (call $consume (local.get $request) (i32.const 0))
-      (call $upload (i32.load (i32.const 4)) (i32.const 0))
-      (call $read (i32.load (i32.const 4)) (i64.const 1) (i32.const 16)))
-    (func $handle (export "handle") (param $request i32) (param $out i32) BODY))
+    GUEST)
   (core instance $guest (instantiate $main
     (with "m" (instance (export "memory" (memory $mem))))
     (with "f" (instance
@@ -209,8 +221,17 @@ fn load_into(engine: &Engine, wat: &str) -> Result<LoadedModule, LoadError> {
     module
 }
 
+/// A guest whose memory is in another module than the function: no component that only wraps one.
+fn component(body: &str) -> String {
+    let guest = GUEST.replace("HANDLE", "handle").replace("BODY", body);
+    COMPONENT
+        .replace("IMPORTS", IMPORTS)
+        .replace("MEMORY", &MEMORY.replace("REALLOC", "realloc"))
+        .replace("GUEST", &guest)
+}
+
 fn guest(body: &str) -> LoadedModule {
-    load_wat(&COMPONENT.replace("BODY", body)).expect("a handler")
+    load_wat(&component(body)).expect("a handler")
 }
 
 #[derive(Default)]
@@ -236,8 +257,8 @@ impl Ended {
     }
 }
 
-fn request(method: Method, limits: &Limits, body: &str) -> Ended {
-    run_in(engine(), &guest(body), method, limits)
+fn request(method: &Method, limits: &Limits, body: &str) -> Ended {
+    request_both_ways(method, limits, &wrapped(body))
 }
 
 fn run_in(engine: &Engine, module: &LoadedModule, method: Method, limits: &Limits) -> Ended {
@@ -277,11 +298,11 @@ fn run_watched(
 }
 
 fn get(body: &str) -> Ended {
-    request(Method::GET, &Limits::default(), body)
+    request(&Method::GET, &Limits::default(), body)
 }
 
 fn short(body: &str) -> Ended {
-    request(Method::GET, &Limits { deadline: Duration::from_millis(50), ..Limits::default() }, body)
+    request(&Method::GET, &Limits { deadline: Duration::from_millis(50), ..Limits::default() }, body)
 }
 
 /// What the server would send, and whether it ends in order.
@@ -297,6 +318,17 @@ fn read(response: Response<GuestBody>) -> (String, bool) {
             std::task::Poll::Pending => panic!("the guest has ended and its body has not"),
         }
     }
+}
+
+#[test]
+fn what_only_wraps_a_module_is_called_directly_and_all_else_as_a_component() {
+    let is_direct = |wat: &str| matches!(load_wat(wat).expect("a handler").program(), Program::Direct(_));
+    assert!(is_direct(&wrapped("")));
+    assert!(!is_direct(&component("")));
+    assert!(!is_direct(&unwrapped(&wrapped(""))));
+    // What it imports has to be what there is.
+    let other = wrapped("").replace("get-stdout", "get-the-stdout");
+    assert!(matches!(load_wat(&other).expect_err("there is none"), LoadError::Link { .. }));
 }
 
 #[test]
@@ -382,7 +414,7 @@ fn a_guest_that_streams_outlives_its_deadline_and_not_its_stream_deadline() {
     assert!(matches!(ended.report.outcome, Outcome::Ok), "{:?}", ended.report);
     assert_eq!(read(ended.response.expect("streamed")).0.len(), 26);
     let limits = Limits { stream_deadline: Some(Duration::from_millis(50)), ..Limits::default() };
-    let ended = request(Method::GET, &limits, "(call $answer (local.get $out)) (call $nap (i64.const 3600000))");
+    let ended = request(&Method::GET, &limits, "(call $answer (local.get $out)) (call $nap (i64.const 3600000))");
     assert_eq!(ended.kind(), Some(FailureKind::Deadline));
     assert_eq!(read(ended.response.expect("the head went out")), (String::new(), false));
 }
@@ -390,7 +422,7 @@ fn a_guest_that_streams_outlives_its_deadline_and_not_its_stream_deadline() {
 #[test]
 fn a_guest_that_burns_cpu_is_cut_at_its_limit() {
     let limits = Limits { cpu: Some(Duration::from_millis(20)), ..Limits::default() };
-    let ended = request(Method::GET, &limits, "(loop $again (br $again))");
+    let ended = request(&Method::GET, &limits, "(loop $again (br $again))");
     assert_eq!(ended.kind(), Some(FailureKind::Cpu));
     assert!(ended.report.cpu >= Duration::from_millis(20));
 }
@@ -398,7 +430,7 @@ fn a_guest_that_burns_cpu_is_cut_at_its_limit() {
 #[test]
 fn a_guest_that_computes_lets_its_output_go_out() {
     let limits = Limits { cpu: Some(Duration::from_millis(50)), ..Limits::default() };
-    let ended = request(Method::GET, &limits, "(call $answer (local.get $out)) (call $say) (loop $again (br $again))");
+    let ended = request(&Method::GET, &limits, "(call $answer (local.get $out)) (call $say) (loop $again (br $again))");
     assert_eq!(ended.kind(), Some(FailureKind::Cpu));
     assert_eq!(read(ended.response.expect("went out with a tick")), ("Hello World!\n".to_owned(), false));
 }
@@ -407,7 +439,7 @@ fn a_guest_that_computes_lets_its_output_go_out() {
 fn a_guest_that_is_refused_memory_and_traps_went_over_its_memory() {
     let limits = Limits { memory: 1 << 20, ..Limits::default() };
     let grow = "(if (i32.eq (memory.grow (i32.const 100)) (i32.const -1)) (then unreachable))";
-    assert_eq!(request(Method::GET, &limits, grow).kind(), Some(FailureKind::Memory));
+    assert_eq!(request(&Method::GET, &limits, grow).kind(), Some(FailureKind::Memory));
 }
 
 #[test]
@@ -415,7 +447,7 @@ fn a_guest_for_which_the_host_has_no_memory_is_told_to_come_again() {
     let grow = "(if (i32.eq (memory.grow (i32.const 100)) (i32.const -1)) (then unreachable))";
     let options = EngineOptions { memory_budget: Some(2 << 20), cache: CacheMode::Off, ..EngineOptions::default() };
     let engine = Engine::new(&options).expect("an engine");
-    let module = load_into(&engine, &COMPONENT.replace("BODY", grow)).expect("a handler");
+    let module = load_into(&engine, &component(grow)).expect("a handler");
     let expect_refusal = || {
         let ended = run_in(&engine, &module, Method::GET, &Limits::default());
         assert_eq!(ended.kind(), Some(FailureKind::Overload), "{:?}", ended.report);
@@ -461,7 +493,7 @@ fn a_guest_may_exit_well_once_it_has_answered() {
 
 #[test]
 fn a_response_to_head_has_its_length_and_no_bytes() {
-    let ended = request(Method::HEAD, &Limits::default(), "(call $answer (local.get $out)) (call $say) (call $done)");
+    let ended = request(&Method::HEAD, &Limits::default(), "(call $answer (local.get $out)) (call $say) (call $done)");
     let response = ended.response.expect("answered");
     assert_eq!(response.body().size_hint().exact(), Some(13));
     assert_eq!(read(response), (String::new(), true));
@@ -485,7 +517,7 @@ fn a_guest_cannot_have_handles_without_end() {
 fn a_guest_waits_while_nobody_reads() {
     let limits = Limits { stream_deadline: Some(Duration::from_millis(200)), ..Limits::default() };
     let ended = request(
-        Method::GET,
+        &Method::GET,
         &limits,
         "(call $answer (local.get $out)) (loop $again (call $print (global.get $the-stream) (i32.const 0) (i32.const 4096) (i32.const 16)) (br $again))",
     );
@@ -699,24 +731,21 @@ fn every_blocking_call_of_a_guest_of_any_0_2_waits_in_the_one_place() {
 
 #[test]
 fn a_module_with_an_unknown_import_is_refused_by_name() {
-    let wat = COMPONENT
-        .replace("(component\n", "(component\n(import \"acme:db/query@1.0.0\" (instance))\n")
-        .replace("BODY", "");
+    let wat = component("").replace("(component\n", "(component\n(import \"acme:db/query@1.0.0\" (instance))\n");
     let error = load_wat(&wat).expect_err("unknown");
     assert!(error.to_string().contains("imports `acme:db/query@1.0.0`"), "{error}");
 }
 
 #[test]
 fn a_module_that_does_not_fit_is_told_the_key() {
-    let wat =
-        COMPONENT.replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 40000)").replace("BODY", "");
+    let wat = component("").replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 40000)");
     let error = load_wat(&wat).expect_err("too large");
     assert!(matches!(error, LoadError::DoesNotFit { key: "max-memory", .. }), "{error}");
 }
 
 #[test]
 fn a_module_with_the_wrong_types_is_refused_at_load() {
-    let wat = COMPONENT
+    let wat = component("")
         .replace(
             "(export \"[constructor]fields\" (func (result (own $fields))))",
             "(export \"[constructor]fields\" (func (param \"x\" u32) (result (own $fields))))",
@@ -725,7 +754,6 @@ fn a_module_with_the_wrong_types_is_refused_at_load() {
             "(import \"f\" \"fields\" (func $fields (result i32)))",
             "(import \"f\" \"fields\" (func $fields (param i32) (result i32)))",
         )
-        .replace("(call $response (call $fields))", "(call $response (call $fields (i32.const 0)))")
-        .replace("BODY", "");
+        .replace("(call $response (call $fields))", "(call $response (call $fields (i32.const 0)))");
     assert!(matches!(load_wat(&wat).expect_err("wrong types"), LoadError::Link { .. }));
 }

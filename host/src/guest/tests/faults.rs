@@ -9,7 +9,7 @@ use astra_server::{Body, Executor};
 use http::{Method, Request, uri::Scheme};
 use wasmtime::Store;
 
-use super::{COMPONENT, Ended, load_into, read, run_in, run_watched};
+use super::{Ended, component, load_into, read, run_in, run_watched};
 use crate::{
     failure::Outcome,
     guest::{
@@ -28,7 +28,7 @@ fn engine(memory_budget: Option<u64>) -> Engine {
 
 fn hello(engine: &Engine) -> LoadedModule {
     let body = "(call $answer (local.get $out)) (call $say) (call $done)";
-    load_into(engine, &COMPONENT.replace("BODY", body)).expect("a handler")
+    load_into(engine, &component(body)).expect("a handler")
 }
 
 fn granted() -> Arc<Granted> {
@@ -56,7 +56,7 @@ impl GuestOutput for Panics {
 fn a_panic_in_a_host_call_costs_its_own_request_and_nothing_else() {
     let engine = engine(Some(1 << 20));
     let prints = "(call $print (call $stdout) (i32.const 64) (i32.const 13) (i32.const 16))";
-    let (prints, hello) = (load_into(&engine, &COMPONENT.replace("BODY", prints)).expect("a handler"), hello(&engine));
+    let (prints, hello) = (load_into(&engine, &component(prints)).expect("a handler"), hello(&engine));
     let _runtime = engine.runtime().enter();
     // More memory than there is for all.
     for _ in 0..136 {

@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn it_is_no_less_than_the_thread_has_used_and_less_than_a_millisecond_more() {
-        for round in 0..300 {
+        let is_so = |round: u32| {
             let mut time = CpuTime::start(Instant::now());
             let before = Look::now().used;
             while time.started.elapsed() < FRESH * (round % 4) / 2 {}
@@ -90,8 +90,11 @@ mod tests {
             let least = Look::now().used - before;
             let told = time.used();
             let most = Look::now().used - before + FRESH;
-            assert!(least <= told + SLACK && told <= most + SLACK, "{least:?} {told:?} {most:?}");
-        }
+            least <= told + SLACK && told <= most + SLACK
+        };
+        // A busy machine may have taken the core away between the readings of two clocks.
+        let count = (0..300).filter(|round| is_so(*round)).count();
+        assert!(count >= 290, "in {count} of 300 rounds");
     }
 
     #[test]

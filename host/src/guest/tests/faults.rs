@@ -9,14 +9,16 @@ use astra_server::{Body, Executor};
 use http::{Method, Request, uri::Scheme};
 use wasmtime::Store;
 
-use super::{Ended, component, load_into, read, run_in, run_watched};
+use super::{
+    Ended, component, load_into, read, run_in, run_watched,
+    wrapped::{HELLO, wrapped},
+};
 use crate::{
     failure::Outcome,
     guest::{
         CacheMode, Engine, EngineOptions, Exchange, Gateway, Granted, Grants, GuestOutput, Limits, LoadedModule,
         Stream,
         instance::{State, store},
-        program::Program,
         run,
     },
 };
@@ -27,8 +29,7 @@ fn engine(memory_budget: Option<u64>) -> Engine {
 }
 
 fn hello(engine: &Engine) -> LoadedModule {
-    let body = "(call $answer (local.get $out)) (call $say) (call $done)";
-    load_into(engine, &component(body)).expect("a handler")
+    load_into(engine, &wrapped(HELLO)).expect("a handler")
 }
 
 fn granted() -> Arc<Granted> {
@@ -56,10 +57,11 @@ impl GuestOutput for Panics {
 fn a_panic_in_a_host_call_costs_its_own_request_and_nothing_else() {
     let engine = engine(Some(1 << 20));
     let prints = "(call $print (call $stdout) (i32.const 64) (i32.const 13) (i32.const 16))";
-    let (prints, hello) = (load_into(&engine, &component(prints)).expect("a handler"), hello(&engine));
+    let both = [component(prints), wrapped(prints)].map(|text| load_into(&engine, &text).expect("a handler"));
+    let hello = hello(&engine);
     let _runtime = engine.runtime().enter();
     // More memory than there is for all.
-    for _ in 0..136 {
+    for prints in both.iter().cycle().take(136) {
         let exchange = Exchange {
             request: Request::get("http://localhost/").body(Body::empty()).expect("valid"),
             scheme: Scheme::HTTP,
@@ -68,7 +70,7 @@ fn a_panic_in_a_host_call_costs_its_own_request_and_nothing_else() {
             output: Arc::new(Panics),
             watch: Arc::default(),
         };
-        let request = || run(&prints, &granted(), &Limits::default(), exchange, |_| panic!("nothing is answered"));
+        let request = || run(prints, &granted(), &Limits::default(), exchange, |_| panic!("nothing is answered"));
         let panic = catch_unwind(AssertUnwindSafe(request)).expect_err("the server catches it (astra-server)");
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"in a host call"));
     }
@@ -81,8 +83,7 @@ fn idle(module: &LoadedModule) -> Store<State> {
     let respond = Box::new(|_| panic!("nothing is answered"));
     let state = State::new(module.memory(), &granted(), &limits, output, Arc::default(), false, respond);
     let mut store = store(module.engine(), state);
-    let Program::Http(program) = module.program() else { panic!("a handler of WASI 0.2") };
-    module.instantiating(|| program.instantiate(&mut store)).expect("there is memory");
+    module.instantiating(|| module.program().try_once(&mut store)).expect("there is memory");
     store
 }
 

@@ -136,7 +136,8 @@ fn failure(body: &str) -> Option<FailureKind> {
     request_both_ways(&Method::GET, &Limits::default(), &wrapped(body)).kind()
 }
 
-const HELLO: &str = "(call $answer (local.get $out)) (call $say) (call $done)";
+/// A guest that says hello.
+pub(super) const HELLO: &str = "(call $answer (local.get $out)) (call $say) (call $done)";
 
 #[test]
 fn what_a_guest_hands_over_wrongly_traps() {

@@ -69,7 +69,7 @@ impl Code {
             Self::Component(component) => {
                 component.component_type().imports(engine).map(|(name, _)| name.to_owned()).collect()
             }
-            // Of what a component wraps, the component's: interfaces, each once.
+            // Of what a component wraps they are the component's: interfaces, each once. No others are named with a colon.
             Self::Module(module) => {
                 let names = module.imports().map(|import| match import.module().contains(':') {
                     true => import.module().to_owned(),

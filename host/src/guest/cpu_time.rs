@@ -83,7 +83,7 @@ mod tests {
             let mut time = CpuTime::start(Instant::now());
             let before = Look::now().used;
             while time.started.elapsed() < FRESH * (round % 4) / 2 {}
-            if round % 3 == 0 {
+            if round.is_multiple_of(3) {
                 let _ = time.from();
                 std::thread::sleep(FRESH * (round % 2) * 2);
             }

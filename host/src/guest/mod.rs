@@ -9,7 +9,7 @@
 //! `limits.rs`, `cpu_time.rs`, `memory_budget.rs`, `descriptors.rs`, `grants.rs`, `granted.rs`, `denials.rs`, `destination.rs` and
 //! `network.rs` (what it may do), `stdio.rs`, `wakers.rs`, `monotonic.rs`, `sockets.rs`, `config_store.rs`, `opening.rs`,
 //! `listing.rs`, `heads.rs`, `http.rs`, `outgoing_handler.rs`, `http03.rs`, `outgoing_client.rs`, `cgi.rs` and `preview1.rs` (what each kind of
-//! guest is given), `direct/` (the same for guests that need no component model), `resolver.rs` and `outbound/` (what it asks of others), `blocking.rs` (where guests wait),
+//! guest is given), `direct/` (the same for those that need no component model), `resolver.rs` and `outbound/` (what it asks of others), `blocking.rs` (where guests wait),
 //! `watch.rs` (what others see of it), `body.rs` and `answer.rs` (what comes out).
 
 mod answer;

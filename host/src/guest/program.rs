@@ -19,7 +19,8 @@ use super::{
 
 /// A module that can be instantiated, by what it is then asked to do.
 pub(crate) enum Program {
-    /// `wasi:http/incoming-handler` of WASI 0.2, in a component that only wraps a core module.
+    /// `wasi:http/incoming-handler` of WASI 0.2 in a core module, which only comes out of a component that wraps it: by itself such a file
+    /// is not served.
     Direct(Handler),
     /// `wasi:http/incoming-handler` of WASI 0.2.
     Http(http02::ProxyPre<State>),

@@ -8,14 +8,8 @@
 use std::mem::MaybeUninit;
 
 use wasmtime::{Caller, Func, Memory, Result, TypedFunc, ValRaw, component::Resource};
-use wasmtime_wasi::p2::bindings::{
-    clocks::wall_clock::Datetime, io::error::Error as DynError, sync::io::streams::StreamError,
-};
-use wasmtime_wasi_http::p2::bindings::http::types::{
-    DnsErrorPayload, ErrorCode, FieldSizePayload, HeaderError, Method, Scheme, TlsAlertReceivedPayload,
-};
 
-use crate::guest::{config_store::ConfigError, instance::State};
+use crate::guest::instance::State;
 
 /// What a string or list of the guest's may be, together with the others of its call, is `hostcall_bytes` of its limits.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +62,7 @@ pub(super) trait Lift: Value {
     /// It is none.
     fn load(from: &mut Source<'_>, at: usize) -> Result<Self>;
 
-    /// Takes so many of them, one after the other.
+    /// Takes so many of them, one after the other. All of them are within the memory.
     ///
     /// # Errors
     /// They are none.
@@ -85,7 +79,7 @@ pub(super) trait Lower: Value {
     /// The guest has no memory for what belongs to it, or traps.
     fn store(self, to: &mut Target<'_, '_>, at: usize) -> Result<()>;
 
-    /// Writes all of them, one after the other.
+    /// Writes all of them, one after the other, for which there is room.
     ///
     /// # Errors
     /// As [`store`](Self::store).
@@ -127,12 +121,12 @@ impl<'a> Numbers<'a> {
     }
 
     /// The next, of which the low half counts: where cases of a variant differ, 32 bits may stand in 64.
-    fn next_u32(&mut self) -> u32 {
+    pub(super) fn next_u32(&mut self) -> u32 {
         self.next() as u32
     }
 
     /// The next so many.
-    fn take(&mut self, count: usize) -> Self {
+    pub(super) fn take(&mut self, count: usize) -> Self {
         let (raw, types) = (self.raw.split_at(count), self.types.split_at(count));
         (self.raw, self.types) = (raw.1, types.1);
         Self { raw: raw.0, types: types.0 }
@@ -154,12 +148,13 @@ impl<'a> Source<'a> {
     /// `count` values of `size` bytes each from there on, which count as so many bytes of the host's.
     fn slice(&mut self, at: u32, count: u32, size: usize, align: usize, costs: usize) -> Result<&'a [u8]> {
         let (at, count) = (at as usize, count as usize);
-        self.left = count.checked_mul(costs).and_then(|bytes| self.left.checked_sub(bytes)).ok_or(TooMuch)?;
         if !at.is_multiple_of(align) {
             wasmtime::bail!("a list is not aligned");
         }
         let slice = count.checked_mul(size).and_then(|bytes| self.memory.get(at..at.checked_add(bytes)?));
-        slice.ok_or_else(|| wasmtime::format_err!("a list or string is out of the guest's memory"))
+        let slice = slice.ok_or_else(|| wasmtime::format_err!("a list or string is out of the guest's memory"))?;
+        self.left = count.checked_mul(costs).and_then(|bytes| self.left.checked_sub(bytes)).ok_or(TooMuch)?;
+        Ok(slice)
     }
 
     fn array<const N: usize>(&self, at: usize) -> Result<[u8; N]> {
@@ -178,7 +173,7 @@ impl<'a> Source<'a> {
     }
 
     /// Which case a variant is: all have at most 256, so it is one byte.
-    fn case(&self, at: usize) -> Result<u32> {
+    pub(super) fn case(&self, at: usize) -> Result<u32> {
         Ok(self.array::<1>(at)?[0].into())
     }
 
@@ -208,7 +203,7 @@ impl Target<'_, '_> {
         result.store(self, at)
     }
 
-    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
         Ok(self.instance.memory.write(&mut *self.caller, at, bytes)?)
     }
 
@@ -252,16 +247,16 @@ impl Target<'_, '_> {
     }
 }
 
-fn no_case<T>(number: u32) -> Result<T> {
+pub(super) fn no_case<T>(number: u32) -> Result<T> {
     wasmtime::bail!("a variant has no case {number}")
 }
 
-const fn max(one: usize, other: usize) -> usize {
+pub(super) const fn max(one: usize, other: usize) -> usize {
     if one > other { one } else { other }
 }
 
 /// What a variant is flattened to with one case more.
-fn join<T: Value>(into: &mut Vec<Core>, payload: usize) {
+pub(super) fn join<T: Value>(into: &mut Vec<Core>, payload: usize) {
     let mut types = Vec::new();
     T::flatten(&mut types);
     for (index, ty) in types.into_iter().enumerate() {
@@ -666,96 +661,4 @@ impl Scalar for Result<(), ()> {
     }
 }
 
-variant! {
-    Method => {
-        0 Get;
-        1 Head;
-        2 Post;
-        3 Put;
-        4 Delete;
-        5 Connect;
-        6 Options;
-        7 Trace;
-        8 Patch;
-        9 Other(method: String);
-    }
-}
-
-variant! {
-    Scheme => {
-        0 Http;
-        1 Https;
-        2 Other(scheme: String);
-    }
-}
-
-variant! {
-    HeaderError => {
-        0 InvalidSyntax;
-        1 Forbidden;
-        2 Immutable;
-    }
-}
-
-variant! {
-    ErrorCode => {
-        0 DnsTimeout;
-        1 DnsError(payload: DnsErrorPayload);
-        2 DestinationNotFound;
-        3 DestinationUnavailable;
-        4 DestinationIpProhibited;
-        5 DestinationIpUnroutable;
-        6 ConnectionRefused;
-        7 ConnectionTerminated;
-        8 ConnectionTimeout;
-        9 ConnectionReadTimeout;
-        10 ConnectionWriteTimeout;
-        11 ConnectionLimitReached;
-        12 TlsProtocolError;
-        13 TlsCertificateError;
-        14 TlsAlertReceived(payload: TlsAlertReceivedPayload);
-        15 HttpRequestDenied;
-        16 HttpRequestLengthRequired;
-        17 HttpRequestBodySize(size: Option<u64>);
-        18 HttpRequestMethodInvalid;
-        19 HttpRequestUriInvalid;
-        20 HttpRequestUriTooLong;
-        21 HttpRequestHeaderSectionSize(size: Option<u32>);
-        22 HttpRequestHeaderSize(payload: Option<FieldSizePayload>);
-        23 HttpRequestTrailerSectionSize(size: Option<u32>);
-        24 HttpRequestTrailerSize(payload: FieldSizePayload);
-        25 HttpResponseIncomplete;
-        26 HttpResponseHeaderSectionSize(size: Option<u32>);
-        27 HttpResponseHeaderSize(payload: FieldSizePayload);
-        28 HttpResponseBodySize(size: Option<u64>);
-        29 HttpResponseTrailerSectionSize(size: Option<u32>);
-        30 HttpResponseTrailerSize(payload: FieldSizePayload);
-        31 HttpResponseTransferCoding(coding: Option<String>);
-        32 HttpResponseContentCoding(coding: Option<String>);
-        33 HttpResponseTimeout;
-        34 HttpUpgradeFailed;
-        35 HttpProtocolError;
-        36 LoopDetected;
-        37 ConfigurationError;
-        38 InternalError(why: Option<String>);
-    }
-}
-
-variant! {
-    StreamError => {
-        0 LastOperationFailed(error: Resource<DynError>);
-        1 Closed;
-    }
-}
-
-variant! {
-    ConfigError => {
-        0 Upstream(why: String);
-        1 Io(why: String);
-    }
-}
-
-record!(DnsErrorPayload { rcode: Option<String>, info_code: Option<u16> });
-record!(TlsAlertReceivedPayload { alert_id: Option<u8>, alert_message: Option<String> });
-record!(FieldSizePayload { field_name: Option<String>, field_size: Option<u32> });
-record!(Datetime { seconds: u64, nanoseconds: u32 });
+pub(super) use {record, variant};

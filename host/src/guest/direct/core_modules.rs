@@ -7,6 +7,7 @@ use wasmparser::{
     MemoryType, Operator, Parser, Payload, RecGroup, RefType, SectionLimited, Table, TypeRef,
 };
 
+use super::is_handler;
 use crate::guest::core_module;
 
 /// What the one module calls its memory, and the shim its table.
@@ -15,7 +16,7 @@ pub(super) const SHIM_TABLE: &str = "$imports";
 
 /// What matters of one.
 #[derive(Default)]
-pub(super) struct CoreModule<'a> {
+pub(super) struct ModuleParts<'a> {
     types: Vec<Option<FuncType>>,
     imports: Vec<wasmparser::Import<'a>>,
     /// The types of its own functions, and their bodies.
@@ -29,9 +30,9 @@ pub(super) struct CoreModule<'a> {
     has_others: bool,
 }
 
-impl<'a> CoreModule<'a> {
-    pub(super) fn new(module: &'a [u8]) -> Option<CoreModule<'a>> {
-        let mut this = CoreModule::default();
+impl<'a> ModuleParts<'a> {
+    pub(super) fn new(module: &'a [u8]) -> Option<ModuleParts<'a>> {
+        let mut this = ModuleParts::default();
         for payload in Parser::new(0).parse_all(module) {
             match payload.ok()? {
                 Payload::TypeSection(section) => this.types = function_types(section)?,
@@ -57,6 +58,12 @@ impl<'a> CoreModule<'a> {
 
     fn function_type(&self, index: u32) -> Option<FuncType> {
         self.types.get(index as usize)?.clone()
+    }
+
+    /// What the main module exports as a handler; `None` if that is not one export.
+    pub(super) fn handler(&self) -> Option<&'a str> {
+        let mut handlers = self.exports.iter().map(|export| export.name).filter(|name| is_handler(name));
+        handlers.next().filter(|_| handlers.next().is_none())
     }
 
     /// What the main module imports, in its order: from where, what, and its type. `None` if that is more than functions, if it has no

@@ -50,7 +50,7 @@ impl Interface<'_> {
         let mut results = Vec::new();
         R::flatten(&mut results);
         let result = results.pop();
-        self.add::<P>(name, Vec::new(), result, move |caller, parameters, _| {
+        self.add::<P>(name, None, result, move |caller, parameters, _| {
             Ok(call(caller.data_mut(), parameters)?.number())
         });
     }
@@ -62,7 +62,7 @@ impl Interface<'_> {
         call: impl Fn(&mut State, P) -> Result<R> + Send + Sync + 'static,
     ) {
         const { assert!(R::NUMBERS > 1, "the result is a number") };
-        self.add::<P>(name, vec![Core::I32], None, move |caller, parameters, place| {
+        self.add::<P>(name, Some(Core::I32), None, move |caller, parameters, place| {
             let result = call(caller.data_mut(), parameters)?;
             // While it is gone, nothing can be called.
             let Some(mut instance) = caller.data_mut().direct.take() else { wasmtime::bail!(WITHIN_REALLOC) };
@@ -72,18 +72,17 @@ impl Interface<'_> {
         });
     }
 
-    /// `call` gets the parameters, and the number behind them if there is one.
+    /// `call` gets the parameters, and the place for a result if that is behind them. It returns the result, 0 if it has none.
     fn add<P: Lift>(
         &mut self,
         name: &'static str,
-        more: Vec<Core>,
+        place: Option<Core>,
         result: Option<Core>,
         call: impl Fn(&mut Caller<'_, State>, P, u64) -> Result<u64> + Send + Sync + 'static,
     ) {
         let mut parameters = Vec::new();
         P::flatten(&mut parameters);
-        let has_place = !more.is_empty();
-        parameters.extend(more);
+        parameters.extend(place);
         let parameters: Arc<[Core]> = parameters.into();
         let types = Arc::clone(&parameters);
         let call = move |mut caller: Caller<'_, State>, values: &mut [MaybeUninit<ValRaw>]| {
@@ -91,7 +90,7 @@ impl Interface<'_> {
             let mut from = Source::new(instance.memory.data(&caller), caller.data().limits.hostcall_bytes);
             let mut numbers = Numbers::new(values, &types);
             let lifted = P::lift(&mut numbers, &mut from)?;
-            let place = if has_place { numbers.next() } else { 0 };
+            let place = place.map_or(0, |_| numbers.next());
             let number = call(&mut caller, lifted, place)?;
             match result {
                 Some(Core::I32) => drop(values[0].write(ValRaw::u32(number as u32))),
@@ -126,7 +125,8 @@ impl Function {
         };
         let ty = FuncType::new(linker.engine(), self.parameters.iter().map(core), self.result.iter().map(core));
         let call = Arc::clone(&self.call);
-        // SAFETY: it reads and writes just what its type says, which is made of the same list: see `add`.
+        // SAFETY: there are as many values as parameters, or as results if those are more. It reads just the parameters, which the caller has
+        // written, and writes just the result, by the lists that its type is made of: see `add`.
         #[allow(unsafe_code, reason = "parameters by a list of their types, not by Rust's")]
         unsafe { linker.func_new_unchecked(interface, name, ty, move |caller, values| call(caller, values)) }?;
         Ok(())

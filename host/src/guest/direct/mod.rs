@@ -3,7 +3,7 @@
 //! Such a component is one core module that it wraps: it gives the module the host's functions, by the same names, and exports one of its
 //! functions. wasmtime makes three instances of that, with tables for its handles, and goes through code of its own at each call. Here the module
 //! is instantiated by itself (`wrapped_module.rs` says which components can be, exactly), and the host's functions do what that code does
-//! (`abi.rs`), on the same implementations (`http.rs`, `wasi.rs`, by name in `functions.rs`). All others stay components; tests run the same
+//! (`abi.rs`, `types.rs`), on the same implementations (`http.rs`, `wasi.rs`, by name in `functions.rs`). All others stay components; tests run the same
 //! guests both ways. Called on the worker of the request.
 
 use wasmtime::{Extern, InstancePre, Linker, Module, ModuleExport, Result, Store, component::Resource};
@@ -15,6 +15,7 @@ mod abi;
 mod core_modules;
 mod functions;
 mod http;
+mod types;
 mod wasi;
 mod wrapped_module;
 
@@ -23,11 +24,8 @@ use core_modules::MEMORY;
 pub(crate) use functions::Functions;
 use wrapped_module::REALLOC;
 
-/// What the handler's export begins and ends with; between them stands a version.
-const HANDLER: (&str, &str) = ("wasi:http/incoming-handler@", "#handle");
-
-/// What is not found by `wrapped_module.rs`, which has looked at it.
-const NO_HANDLER: &str = "it exports no handler and no memory";
+/// What is told of machine code that is not of a module which `wrapped_module.rs` has looked at.
+const NO_HANDLER: &str = "it does not export a handler and a memory";
 
 /// All functions that such guests may import.
 pub(crate) fn functions() -> Functions {
@@ -53,8 +51,8 @@ impl Functions {
     /// # Errors
     /// It imports something else.
     pub(crate) fn link(&self, module: &Module) -> Result<Option<Handler>> {
-        let is_handler = |name: &&str| name.starts_with(HANDLER.0) && name.ends_with(HANDLER.1);
-        let Some(handler) = module.exports().map(|export| export.name()).find(is_handler) else { return Ok(None) };
+        let mut exports = module.exports().map(|export| export.name());
+        let Some(handler) = exports.find(|name| is_handler(name)) else { return Ok(None) };
         if module.get_export(core_module::START).is_some() {
             return Ok(None);
         }
@@ -70,6 +68,11 @@ impl Functions {
         let realloc = export(REALLOC);
         Ok(Some(Handler { pre: linker.instantiate_pre(module)?, handle, memory, realloc }))
     }
+}
+
+/// Whether a core module's export is a handler, of whatever version.
+fn is_handler(export: &str) -> bool {
+    export.starts_with("wasi:http/incoming-handler@") && export.ends_with("#handle")
 }
 
 /// A `wasi:http/incoming-handler` that is linked.

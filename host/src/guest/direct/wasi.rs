@@ -139,9 +139,9 @@ fn command_line(functions: &mut Functions) {
     environment.func("get-arguments", |state, (): ()| cli::environment::Host::get_arguments(&mut state.cli()));
     environment.func("initial-cwd", |state, (): ()| cli::environment::Host::initial_cwd(&mut state.cli()));
 
-    functions
-        .interface("wasi:cli/exit")
-        .scalar("exit", |state, (status,)| cli::exit::Host::exit(&mut state.cli(), status));
+    let mut exit = functions.interface("wasi:cli/exit");
+    exit.scalar("exit", |state, (status,)| cli::exit::Host::exit(&mut state.cli(), status));
+    exit.scalar("exit-with-code", |state, (code,)| cli::exit::Host::exit_with_code(&mut state.cli(), code));
 
     let stdin = |state: &mut State, (): ()| cli::stdin::Host::get_stdin(&mut state.cli());
     functions.interface("wasi:cli/stdin").scalar("get-stdin", stdin);

@@ -2,7 +2,7 @@
 //!
 //! That is how Rust's `wasm32-wasip2` (wit-component) makes a component of `wasi:http/incoming-handler`: interfaces are imported, their
 //! functions lowered for the core module, and its handler lifted. The host can run such a module by itself, with host functions that speak
-//! the canonical ABI, and nobody can tell. Files come from people we do not trust: whatever is not understood here to the last item is
+//! the canonical ABI, and nobody can tell, but by the numbers of handles. Files come from people we do not trust: whatever is not understood here to the last item is
 //! no wrapped module, and wasmtime runs it as a component. Pure; the bodies of the module's functions are not validated, compiling does
 //! that.
 
@@ -11,10 +11,10 @@ use std::collections::{HashMap, HashSet};
 use wasmparser::{
     BinaryReaderError, CanonicalFunction, CanonicalOption, ComponentAlias, ComponentExternName, ComponentExternalKind,
     ComponentInstance, ComponentType, ComponentTypeRef, ComponentTypeSectionReader, Encoding, ExternalKind, FuncType,
-    Instance, Parser, Payload, Validator,
+    Instance, InstanceTypeDeclaration, Parser, Payload, Validator,
 };
 
-use super::core_modules::{CoreModule, MEMORY, SHIM_TABLE};
+use super::core_modules::{MEMORY, ModuleParts, SHIM_TABLE};
 
 /// Its allocator, as every wit-bindgen exports it.
 pub(super) const REALLOC: &str = "cabi_realloc";
@@ -22,6 +22,9 @@ pub(super) const REALLOC: &str = "cabi_realloc";
 const HANDLER: &str = "wasi:http/incoming-handler@0.2.";
 /// What there is beside the handler if it is built with a `main`. Nobody calls that here.
 const PROGRAM: &str = "wasi:cli/run@0.2.";
+/// No program of WASI 0.2 has half as many instances, imported and exported together; and it exports a handler, and perhaps a program.
+const MOST_INSTANCES: usize = 128;
+const MOST_EXPORTS: usize = 2;
 /// With the name of a resource: the function that drops one.
 const DROP: &str = "[resource-drop]";
 
@@ -46,21 +49,17 @@ pub(super) struct Import<'a> {
 }
 
 /// The core module, if that and what it imports is all there is. The host has yet to compare the imports with what it has. What types the
-/// component says that they are is not looked at beyond the core types which follow from them: a guest that says other ones than the host would
-/// not be linked as a component; called directly it gets what it asks for, and reads it as it likes.
+/// component says that they are is not looked at beyond the core types which follow from them, nor what it calls its handler within its
+/// interface: such a guest would not be linked as a component; called directly it gets what it asks for, and reads it as it likes.
 ///
 /// # Errors
 /// The file is malformed.
 pub(super) fn wrapped_module(file: &[u8]) -> Result<Option<WrappedModule<'_>>, BinaryReaderError> {
-    let (mut validator, mut component) = (Validator::new(), Component::default());
+    let mut component = Component::default();
     // What encloses the payload that is looked at, outermost first.
     let mut within = Vec::new();
     for payload in Parser::new(0).parse_all(file) {
         let payload = payload?;
-        // The compiler will say what is wrong.
-        if validator.payload(&payload).is_err() {
-            return Ok(None);
-        }
         if let Payload::Version { encoding, .. } = payload {
             within.push(encoding);
         }
@@ -79,11 +78,17 @@ pub(super) fn wrapped_module(file: &[u8]) -> Result<Option<WrappedModule<'_>>, B
             within.pop();
         }
     }
-    Ok(component.wrapped_module())
+    Ok(component.wrapped_module().filter(|_| is_valid(file)))
 }
 
-/// A component's index spaces, as far as they matter. The validator has seen each section before: indices are those of earlier items, and
-/// what goes into something fits.
+/// Whether it is, but for the bodies of its functions. Validation takes the longer the more instances there are of large types, and happens
+/// in the process that serves: it comes last, when it is known how few there are.
+fn is_valid(file: &[u8]) -> bool {
+    let mut validator = Validator::new();
+    Parser::new(0).parse_all(file).all(|payload| payload.is_ok_and(|payload| validator.payload(&payload).is_ok()))
+}
+
+/// A component's index spaces, as far as they matter. Nothing is known of it before: it may be invalid.
 #[derive(Default)]
 struct Component<'a> {
     instances: Vec<InterfaceInstance<'a>>,
@@ -187,7 +192,7 @@ impl<'a> Component<'a> {
             }
             Payload::ComponentTypeSection(section) => {
                 let count = section.count() as usize;
-                defines_no_resource(section)?;
+                are_of_interfaces(section)?;
                 self.types.resize(self.types.len() + count, None);
             }
             Payload::ComponentAliasSection(section) => {
@@ -301,6 +306,10 @@ impl<'a> Component<'a> {
             CoreInstance::Made(_) => None,
         });
         let instantiated: Vec<_> = instantiated.collect();
+        let made = self.instances.iter().filter(|instance| matches!(instance, InterfaceInstance::Made(_))).count();
+        if self.instances.len() > MOST_INSTANCES || made > MOST_EXPORTS || self.exports.len() > MOST_EXPORTS {
+            return None;
+        }
         // Each module is instantiated once. Of the three, two can do nothing but pass calls on.
         let modules: HashSet<_> = instantiated.iter().map(|it| it.module).collect();
         if modules.len() != self.modules.len() || modules.len() != instantiated.len() {
@@ -312,10 +321,13 @@ impl<'a> Component<'a> {
             _ => return None,
         };
 
-        self.is_handler(main)?;
         let module = self.module(main)?;
+        let parts = ModuleParts::new(module)?;
+        if parts.handler()? != self.handler(main)? {
+            return None;
+        }
         let mut imports = Vec::new();
-        for (interface, name, ty) in CoreModule::new(module)?.imports_of_main()? {
+        for (interface, name, ty) in parts.imports_of_main()? {
             let function = match self.core_func(self.made(main, interface)?, name)? {
                 CoreFunc::Exported(export) => *passed_on.get(&export)?,
                 direct => direct,
@@ -340,8 +352,8 @@ impl<'a> Component<'a> {
         shim: &Instantiated<'a>,
         fixups: &Instantiated<'a>,
     ) -> Option<HashMap<CoreExport<'a>, CoreFunc<'a>>> {
-        let slots = CoreModule::new(self.module(shim)?)?.slots_of_shim()?;
-        if slots != CoreModule::new(self.module(fixups)?)?.slots_of_fixups()? {
+        let slots = ModuleParts::new(self.module(shim)?)?.slots_of_shim()?;
+        if slots != ModuleParts::new(self.module(fixups)?)?.slots_of_fixups()? {
             return None;
         }
         let items = self.made(fixups, "")?;
@@ -355,8 +367,8 @@ impl<'a> Component<'a> {
         passed_on.collect()
     }
 
-    /// `None` if the component's handler is more than a function of the module.
-    fn is_handler(&self, main: &Instantiated<'a>) -> Option<()> {
+    /// What the module calls the component's handler, if that is nothing but a function of the module.
+    fn handler(&self, main: &Instantiated<'a>) -> Option<&'a str> {
         let mut others = self.exports.iter().filter(|(name, _)| !name.starts_with(PROGRAM));
         let (Some((interface, instance)), None) = (others.next(), others.next()) else { return None };
         let patch = interface.strip_prefix(HANDLER)?;
@@ -369,7 +381,7 @@ impl<'a> Component<'a> {
         let is_handler = export.instance == main.instance
             && export.name.strip_suffix("#handle") == Some(*interface)
             && patch.bytes().all(|byte| byte.is_ascii_digit());
-        is_handler.then_some(())
+        is_handler.then_some(export.name)
     }
 
     fn module(&self, instantiated: &Instantiated<'a>) -> Option<&'a [u8]> {
@@ -417,24 +429,47 @@ fn unversioned(interface: &str) -> &str {
     interface.split_once('@').map_or(interface, |(name, _)| name)
 }
 
-fn defines_no_resource(section: ComponentTypeSectionReader<'_>) -> Option<()> {
+/// Passes types of values and functions, and instances of them: what interfaces have.
+fn are_of_interfaces(section: ComponentTypeSectionReader<'_>) -> Option<()> {
     for ty in section {
-        if let ComponentType::Resource { .. } = ty.ok()? {
-            return None;
+        match ty.ok()? {
+            ComponentType::Defined(_) | ComponentType::Func(_) => {}
+            ComponentType::Instance(declarations) => {
+                declarations.iter().all(is_of_interface).then_some(())?;
+            }
+            ComponentType::Component(_) | ComponentType::Resource { .. } => return None,
         }
     }
     Some(())
 }
 
-/// Passes what a component may have that gives its instance nothing but what it imports, under other names.
+fn is_of_interface(declaration: &InstanceTypeDeclaration<'_>) -> bool {
+    match declaration {
+        InstanceTypeDeclaration::Type(ty) => matches!(ty, ComponentType::Defined(_) | ComponentType::Func(_)),
+        InstanceTypeDeclaration::Export { ty, .. } => is_type_or_func(ty),
+        InstanceTypeDeclaration::Alias(_) => true,
+        InstanceTypeDeclaration::CoreType(_) => false,
+    }
+}
+
+fn is_type_or_func(ty: &ComponentTypeRef) -> bool {
+    matches!(ty, ComponentTypeRef::Type(_) | ComponentTypeRef::Func(_))
+}
+
+/// Passes what a component may have that gives its instance nothing but the types and functions which it imports, under other names.
 fn only_renames(payload: Payload<'_>) -> Option<()> {
     match payload {
-        Payload::ComponentTypeSection(section) => defines_no_resource(section),
-        Payload::Version { .. }
-        | Payload::ComponentImportSection(_)
-        | Payload::ComponentExportSection(_)
-        | Payload::CustomSection(_)
-        | Payload::End(_) => Some(()),
+        Payload::ComponentTypeSection(section) => are_of_interfaces(section),
+        Payload::ComponentImportSection(section) => {
+            let mut imports = section.into_iter();
+            imports.all(|import| import.is_ok_and(|import| is_type_or_func(&import.ty))).then_some(())
+        }
+        Payload::ComponentExportSection(section) => {
+            let is_plain = |kind| matches!(kind, ComponentExternalKind::Type | ComponentExternalKind::Func);
+            let mut exports = section.into_iter();
+            exports.all(|export| export.is_ok_and(|export| is_plain(export.kind))).then_some(())
+        }
+        Payload::Version { .. } | Payload::CustomSection(_) | Payload::End(_) => Some(()),
         _ => None,
     }
 }

@@ -466,6 +466,16 @@ fn the_handler_is_the_modules_function() {
             (r#"(func $s "0")"#, r#"(func $s "wasi:http/incoming-handler@0.2.3#handle")"#),
         ],
     );
+    no_before(
+        r#"(func (export "wasi:http/incoming-handler@0.2.3#handle")"#,
+        "and there is another, of another version",
+        r#"(func (export "wasi:http/incoming-handler@0.2.0#handle") (param i32 i32) unreachable)"#,
+    );
+    no_before(
+        r#"(func (export "wasi:http/incoming-handler@0.2.3#handle")"#,
+        "and there is something else by such a name",
+        r#"(global (export "wasi:http/incoming-handler@0.2.0#handle") i32 (i32.const 0))"#,
+    );
     no("of the host", &[(lift, "(canon lift (core func $lowered-path))")]);
     no("of another version", &[(EXPORT, r#"(export "wasi:http/incoming-handler@0.2.4" (instance $handler))"#)]);
     no(
@@ -550,4 +560,22 @@ fn what_is_no_component_is_none_and_what_is_malformed_an_error() {
     let file = with(&[]);
     assert!(wrapped_module(&file[..file.len() - 3]).is_err());
     assert!(wrapped_module(b"hello").is_err());
+}
+
+#[test]
+fn what_would_take_long_to_validate_is_not_validated() {
+    let interfaces: String = (0..MOST_INSTANCES).map(|n| format!("(import \"a:b/c{n}\" (instance))")).collect();
+    no_before(AFTER_MODULES, "interfaces without end", &interfaces);
+    let made = "(instance (export \"fields\" (type $fields)))".repeat(MOST_EXPORTS);
+    no_before(EXPORT, "instances without end", &made);
+    for (what, more) in [
+        ("instances in an instance", "(type (instance (type $i (instance)) (export \"i\" (instance (type $i)))))"),
+        ("types of components", "(type (component))"),
+    ] {
+        no_before(AFTER_MODULES, what, more);
+    }
+    // What makes it slow is of no use to it: instances of what imports instances.
+    let renaming =
+        r#"(component $c (import "i" (instance))) (instance $i (instantiate $c (with "i" (instance $types))))"#;
+    no_before(AFTER_MODULES, "instances that go into instances", renaming);
 }

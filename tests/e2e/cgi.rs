@@ -196,13 +196,15 @@ fn what_is_no_answer_is_500_and_the_log_says_why() {
         host.expect(path, 500, "guest_error");
         host.stderr_with(reason);
     }
-    // Whether their heads have gone out by then is for the clock to say.
     for (path, outcome) in [("/exits-badly", "exit"), ("/too-short", "unfinished")] {
         for version in BOTH {
-            let answer = host.ask(version, "GET", path, &[], None);
-            assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status == 500), "{path} over {version:?}");
+            // On a slow machine a tick may pass between its head and its end, and the head goes out: then it is asked again.
+            let answer = (0..20).find_map(|_| host.ask(version, "GET", path, &[], None).ok()).expect("a whole answer");
+            assert_eq!(answer.status, 500, "{path} over {version:?}");
+            let access = host.access(&answer);
+            assert_eq!(access["outcome"], outcome, "{version:?}: {access}");
+            assert_eq!(access["status"], 500, "{version:?}: {access}");
         }
-        host.json(path, |line| line["path"] == path && line["outcome"] == outcome);
     }
     host.stderr_with("has nothing to say");
 }

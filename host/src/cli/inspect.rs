@@ -8,7 +8,7 @@ use clap::Args;
 use super::say;
 use crate::{
     config::format_size,
-    guest::{self, Kind},
+    guest::{self, Kind, interface},
     package,
 };
 
@@ -57,9 +57,8 @@ const PROXY: [&str; 13] = [
 
 /// A component does not say which world it was made for: what it imports tells whether it asks for more than a proxy.
 fn world(imports: &[String]) -> String {
-    let interface = |import: &str| import.split('@').next().unwrap_or_default().to_owned();
-    let mut beyond: Vec<String> = imports.iter().map(|import| interface(import)).collect();
-    beyond.retain(|interface| !PROXY.contains(&interface.as_str()));
+    let mut beyond: Vec<_> = imports.iter().map(|import| interface(import)).collect();
+    beyond.retain(|interface| !PROXY.contains(interface));
     if beyond.is_empty() { "wasi:http/proxy".to_owned() } else { format!("wasi:http/proxy and {}", beyond.join(", ")) }
 }
 

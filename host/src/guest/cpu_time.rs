@@ -79,22 +79,33 @@ mod tests {
 
     #[test]
     fn it_is_no_less_than_the_thread_has_used_and_less_than_a_millisecond_more() {
-        let is_so = |round: u32| {
+        // Between the readings of two clocks the core may be taken away: then what is told is off by as long as that took.
+        let was_interrupted = |look: &mut dyn FnMut() -> Duration| {
+            let asked = Instant::now();
+            let told = look();
+            (told, asked.elapsed() > SLACK)
+        };
+        let is_telling = |round: u32| {
             let mut time = CpuTime::start(Instant::now());
             let before = Look::now().used;
             while time.started.elapsed() < FRESH * (round % 4) / 2 {}
             if round.is_multiple_of(3) {
-                let _ = time.from();
+                if was_interrupted(&mut || time.from()).1 {
+                    return false;
+                }
                 std::thread::sleep(FRESH * (round % 2) * 2);
             }
             let least = Look::now().used - before;
-            let told = time.used();
+            let (told, was_interrupted) = was_interrupted(&mut || time.used());
+            if was_interrupted {
+                return false;
+            }
             let most = Look::now().used - before + FRESH;
-            least <= told + SLACK && told <= most + SLACK
+            assert!(least <= told + SLACK && told <= most + SLACK, "{least:?} {told:?} {most:?}");
+            true
         };
-        // A busy machine may have taken the core away between the readings of two clocks.
-        let count = (0..300).filter(|round| is_so(*round)).count();
-        assert!(count >= 290, "in {count} of 300 rounds");
+        let rounds = (0..300).filter(|round| is_telling(*round)).count();
+        assert!(rounds >= 100, "only {rounds} were not interrupted");
     }
 
     #[test]

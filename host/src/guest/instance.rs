@@ -14,9 +14,15 @@ use std::{
 
 use astra_server::Gone;
 use http::{Response, uri::Scheme};
-use wasmtime::{Result, Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace, component::ResourceTable};
+use wasmtime::{
+    Result, Store, StoreContextMut, Trap, UpdateDeadline, WasmBacktrace,
+    component::{Resource, ResourceTable},
+};
 use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, clocks::WasiClocksCtx, p1::WasiP1Ctx};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_http::{
+    WasiHttpCtx, WasiHttpCtxView, WasiHttpView,
+    p2::types::{HostIncomingRequest, HostResponseOutparam},
+};
 
 use super::{
     answer::{Answer, Respond},
@@ -326,16 +332,12 @@ fn call(
 ) -> Result<(), CallError> {
     match module.program() {
         Program::Http(program) => {
-            open_dirs(store)?;
-            let (request, outparam) =
-                wasi_http::handles(store.data_mut(), request, scheme).map_err(CallError::Request)?;
+            let (request, outparam) = handles(store, request, scheme)?;
             let guest = module.instantiating(|| program.instantiate(&mut *store)).map_err(CallError::Guest)?;
             guest.wasi_http_incoming_handler().call_handle(store, request, outparam).map_err(CallError::Guest)
         }
         Program::Direct(program) => {
-            open_dirs(store)?;
-            let (request, outparam) =
-                wasi_http::handles(store.data_mut(), request, scheme).map_err(CallError::Request)?;
+            let (request, outparam) = handles(store, request, scheme)?;
             let guest = module.instantiating(|| program.instantiate(store)).map_err(CallError::Guest)?;
             guest.call_handle(store, &request, &outparam).map_err(CallError::Guest)
         }
@@ -373,6 +375,16 @@ fn call(
             end_cgi(store, ended)
         }
     }
+}
+
+/// What a handler of WASI 0.2 is called with.
+fn handles(
+    store: &mut Store<State>,
+    request: astra_server::Request,
+    scheme: &Scheme,
+) -> Result<(Resource<HostIncomingRequest>, Resource<HostResponseOutparam>), CallError> {
+    open_dirs(store)?;
+    wasi_http::handles(store.data_mut(), request, scheme).map_err(CallError::Request)
 }
 
 /// Directories are opened before the guest starts, so that it is not the guest that fails if one cannot be.

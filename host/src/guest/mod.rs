@@ -83,5 +83,5 @@ pub use self::{
 pub(crate) use self::{
     limits::AFTERWARDS,
     loaded_module::compile_for_host,
-    module::{ModuleFile, hex},
+    module::{ModuleFile, hex, interface},
 };

@@ -192,6 +192,11 @@ fn recognise(path: &Path, bytes: &[u8]) -> Result<ModuleInfo, LoadError> {
     Ok(info)
 }
 
+/// The interface that an import or export names, without its version: all releases of a line are compatible.
+pub(crate) fn interface(name: &str) -> &str {
+    name.split_once('@').map_or(name, |(interface, _version)| interface)
+}
+
 /// What is in WebAssembly that has been looked at before.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use crate::{
     config::NewImports,
     events::{Urgency, now},
     gate::Admitted,
-    guest::{ModuleFile, ModuleInfo},
+    guest::{ModuleFile, ModuleInfo, interface},
     operator_error::OperatorError,
     package,
     receipt::{Action, Receipt, milliseconds},
@@ -314,8 +314,7 @@ impl Operator {
 
 /// What `new` imports and `old` does not: by interface, each once, since a patch release of WASI is no news.
 pub(super) fn new_imports(new: &ModuleInfo, old: &Revision) -> Vec<String> {
-    let interface = |import: &str| import.split('@').next().unwrap_or_default().to_owned();
-    let mut had: HashSet<String> = old.module.info().imports.iter().map(|import| interface(import)).collect();
+    let mut had: HashSet<_> = old.module.info().imports.iter().map(|import| interface(import)).collect();
     let new = new.imports.iter().filter(|import| had.insert(interface(import)));
     new.map(|import| shortened(import, IMPORT)).collect()
 }

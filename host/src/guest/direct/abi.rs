@@ -171,16 +171,6 @@ impl<'a> Source<'a> {
         self.slice(at, count, T::SIZE, T::ALIGN, size_of::<T>())?;
         T::load_all(self, at as usize, count as usize)
     }
-
-    /// Which case a variant is: all have at most 256, so it is one byte.
-    pub(super) fn case(&self, at: usize) -> Result<u32> {
-        Ok(self.array::<1>(at)?[0].into())
-    }
-
-    /// A pair of numbers: an address and a length.
-    fn pair(&self, at: usize) -> Result<(u32, u32)> {
-        Ok((u32::from_le_bytes(self.array(at)?), u32::from_le_bytes(self.array(at + 4)?)))
-    }
 }
 
 /// A guest while results are written into its memory.
@@ -207,8 +197,8 @@ impl Target<'_, '_> {
         Ok(self.instance.memory.write(&mut *self.caller, at, bytes)?)
     }
 
-    /// Has the guest allocate memory.
-    fn allocate(&mut self, align: usize, size: usize) -> Result<usize> {
+    /// Has the guest allocate memory, which is of 32 bits: so are the address, and the length of what has room there.
+    fn allocate(&mut self, align: usize, size: usize) -> Result<u32> {
         let size = i32::try_from(size)?;
         let realloc = match &self.instance.typed_realloc {
             Some(realloc) => realloc,
@@ -219,31 +209,27 @@ impl Target<'_, '_> {
             }
         };
         let at = realloc.call(&mut *self.caller, (0, 0, align as i32, size))?;
-        let at = at.cast_unsigned() as usize;
-        let end = at.checked_add(size.cast_unsigned() as usize);
-        if !at.is_multiple_of(align) || end.is_none_or(|end| end > self.instance.memory.data_size(&*self.caller)) {
+        let at = at.cast_unsigned();
+        let end = (at as usize).checked_add(size.cast_unsigned() as usize);
+        if !(at as usize).is_multiple_of(align)
+            || end.is_none_or(|end| end > self.instance.memory.data_size(&*self.caller))
+        {
             wasmtime::bail!("what `cabi_realloc` returned is not aligned, or out of the guest's memory");
         }
         Ok(at)
     }
 
-    fn write_pair(&mut self, at: usize, address: usize, length: usize) -> Result<()> {
-        // Both are within a memory of 32 bits.
-        self.write(at, &(address as u32).to_le_bytes())?;
-        self.write(at + 4, &(length as u32).to_le_bytes())
-    }
-
     fn write_text(&mut self, at: usize, text: &str) -> Result<()> {
         let address = self.allocate(1, text.len())?;
-        self.write(address, text.as_bytes())?;
-        self.write_pair(at, address, text.len())
+        self.write(address as usize, text.as_bytes())?;
+        (address, text.len() as u32).store(self, at)
     }
 
     fn write_list<T: Lower>(&mut self, at: usize, list: Vec<T>) -> Result<()> {
         let length = list.len();
         let address = self.allocate(T::ALIGN, length * T::SIZE)?;
-        T::store_all(list, self, address)?;
-        self.write_pair(at, address, length)
+        T::store_all(list, self, address as usize)?;
+        (address, length as u32).store(self, at)
     }
 }
 
@@ -322,15 +308,31 @@ numbers! {
     u64: I64 {}
 }
 
-impl Value for bool {
-    const SIZE: usize = 1;
-    const ALIGN: usize = 1;
-    const NUMBERS: usize = 1;
+/// Types whose values look like those of another.
+macro_rules! alike {
+    ($($type:ty $(, of $of:ident: $bound:tt)? => $other:ty;)*) => {$(
+        impl$(<$of: $bound>)? Value for $type {
+            const SIZE: usize = <$other>::SIZE;
+            const ALIGN: usize = <$other>::ALIGN;
+            const NUMBERS: usize = <$other>::NUMBERS;
 
-    fn flatten(into: &mut Vec<Core>) {
-        into.push(Core::I32);
-    }
+            fn flatten(into: &mut Vec<Core>) {
+                <$other>::flatten(into);
+            }
+        }
+    )*};
 }
+
+alike! {
+    bool => u8;
+    Resource<T>, of T: 'static => u32;
+    Borrow<T>, of T: 'static => u32;
+    String => Pair;
+    Vec<T>, of T: Value => Pair;
+}
+
+/// What strings and lists look like: an address and a length.
+type Pair = (u32, u32);
 
 impl Scalar for bool {
     fn number(self) -> u64 {
@@ -339,29 +341,19 @@ impl Scalar for bool {
 }
 
 /// A handle to what the guest owns, which it has no more when it has handed it over.
-impl<T: 'static> Value for Resource<T> {
-    const SIZE: usize = 4;
-    const ALIGN: usize = 4;
-    const NUMBERS: usize = 1;
-
-    fn flatten(into: &mut Vec<Core>) {
-        into.push(Core::I32);
-    }
-}
-
 impl<T: 'static> Lift for Resource<T> {
-    fn lift(numbers: &mut Numbers<'_>, _: &mut Source<'_>) -> Result<Self> {
-        Ok(Self::new_own(number_of(numbers.next_u32())?))
+    fn lift(numbers: &mut Numbers<'_>, from: &mut Source<'_>) -> Result<Self> {
+        Ok(Self::new_own(number_of(u32::lift(numbers, from)?)?))
     }
 
     fn load(from: &mut Source<'_>, at: usize) -> Result<Self> {
-        Ok(Self::new_own(number_of(u32::from_le_bytes(from.array(at)?))?))
+        Ok(Self::new_own(number_of(u32::load(from, at)?)?))
     }
 }
 
 impl<T: 'static> Lower for Resource<T> {
     fn store(self, to: &mut Target<'_, '_>, at: usize) -> Result<()> {
-        to.write(at, &handle_of(&self).to_le_bytes())
+        handle_of(&self).store(to, at)
     }
 }
 
@@ -384,54 +376,24 @@ pub(super) fn handle_of<T: 'static>(resource: &Resource<T>) -> u32 {
 /// A handle that is only lent for the call.
 pub(super) struct Borrow<T: 'static>(pub(super) Resource<T>);
 
-impl<T: 'static> Value for Borrow<T> {
-    const SIZE: usize = 4;
-    const ALIGN: usize = 4;
-    const NUMBERS: usize = 1;
-
-    fn flatten(into: &mut Vec<Core>) {
-        into.push(Core::I32);
-    }
-}
-
 impl<T: 'static> Lift for Borrow<T> {
-    fn lift(numbers: &mut Numbers<'_>, _: &mut Source<'_>) -> Result<Self> {
-        Ok(Self(Resource::new_borrow(number_of(numbers.next_u32())?)))
+    fn lift(numbers: &mut Numbers<'_>, from: &mut Source<'_>) -> Result<Self> {
+        Ok(Self(Resource::new_borrow(number_of(u32::lift(numbers, from)?)?)))
     }
 
     fn load(from: &mut Source<'_>, at: usize) -> Result<Self> {
-        Ok(Self(Resource::new_borrow(number_of(u32::from_le_bytes(from.array(at)?))?)))
+        Ok(Self(Resource::new_borrow(number_of(u32::load(from, at)?)?)))
     }
-}
-
-/// Strings and lists: an address and a length.
-macro_rules! pairs {
-    ($([$($of:ident: $bound:ident)?] $type:ty;)*) => {$(
-        impl$(<$of: $bound>)? Value for $type {
-            const SIZE: usize = 8;
-            const ALIGN: usize = 4;
-            const NUMBERS: usize = 2;
-
-            fn flatten(into: &mut Vec<Core>) {
-                into.extend([Core::I32, Core::I32]);
-            }
-        }
-    )*};
-}
-
-pairs! {
-    [] String;
-    [T: Value] Vec<T>;
 }
 
 impl Lift for String {
     fn lift(numbers: &mut Numbers<'_>, from: &mut Source<'_>) -> Result<Self> {
-        let (at, length) = (numbers.next_u32(), numbers.next_u32());
+        let (at, length) = Pair::lift(numbers, from)?;
         from.text(at, length)
     }
 
     fn load(from: &mut Source<'_>, at: usize) -> Result<Self> {
-        let (at, length) = from.pair(at)?;
+        let (at, length) = Pair::load(from, at)?;
         from.text(at, length)
     }
 }
@@ -444,12 +406,12 @@ impl Lower for String {
 
 impl<T: Lift> Lift for Vec<T> {
     fn lift(numbers: &mut Numbers<'_>, from: &mut Source<'_>) -> Result<Self> {
-        let (at, count) = (numbers.next_u32(), numbers.next_u32());
+        let (at, count) = Pair::lift(numbers, from)?;
         from.list(at, count)
     }
 
     fn load(from: &mut Source<'_>, at: usize) -> Result<Self> {
-        let (at, count) = from.pair(at)?;
+        let (at, count) = Pair::load(from, at)?;
         from.list(at, count)
     }
 }
@@ -587,7 +549,8 @@ macro_rules! variant {
             }
 
             fn load(from: &mut Source<'_>, at: usize) -> Result<Self> {
-                match from.case(at)? {
+                // All have at most 256 cases, so that the number of one is a byte.
+                match u8::load(from, at)?.into() {
                     $($number => Ok(Self::$case$((<$payload>::load(from, at + Self::ALIGN)?))?),)+
                     number => no_case(number),
                 }
@@ -611,15 +574,7 @@ macro_rules! variant {
 /// Records that have a type of their own.
 macro_rules! record {
     ($type:ident { $($field:ident: $of:ty),+ }) => {
-        impl Value for $type {
-            const SIZE: usize = <($($of,)+)>::SIZE;
-            const ALIGN: usize = <($($of,)+)>::ALIGN;
-            const NUMBERS: usize = <($($of,)+)>::NUMBERS;
-
-            fn flatten(into: &mut Vec<Core>) {
-                <($($of,)+)>::flatten(into);
-            }
-        }
+        alike! { $type => ($($of,)+); }
 
         impl Lift for $type {
             fn lift(numbers: &mut Numbers<'_>, from: &mut Source<'_>) -> Result<Self> {
@@ -661,4 +616,4 @@ impl Scalar for Result<(), ()> {
     }
 }
 
-pub(super) use {record, variant};
+pub(super) use {alike, record, variant};

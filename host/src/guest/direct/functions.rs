@@ -6,12 +6,12 @@ use wasmparser::ValType as Declared;
 use wasmtime::{Caller, FuncType, Linker, Result, ValRaw, ValType};
 
 use super::abi::{Core, Lift, Lower, Numbers, Scalar, Source, Target};
-use crate::guest::instance::State;
+use crate::guest::{instance::State, module};
 
 /// What a guest is told that calls the host from its `cabi_realloc`, which may not (`CanonicalABI.md`, `may_leave`).
 const WITHIN_REALLOC: &str = "the guest calls the host while it allocates memory for it";
 
-/// Functions of all interfaces. All releases of a line are compatible, so that versions do not matter.
+/// Functions of all interfaces, by their names without versions.
 #[derive(Default)]
 pub(crate) struct Functions(HashMap<&'static str, HashMap<&'static str, Function>>);
 
@@ -35,8 +35,7 @@ impl Functions {
 
     /// The function of an interface, whose name may have a version.
     pub(super) fn get(&self, interface: &str, name: &str) -> Option<&Function> {
-        let interface = interface.split_once('@').map_or(interface, |(interface, _version)| interface);
-        self.0.get(interface)?.get(name)
+        self.0.get(module::interface(interface))?.get(name)
     }
 }
 

@@ -8,7 +8,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::{
     DnsErrorPayload, ErrorCode, FieldSizePayload, HeaderError, Method, Scheme, TlsAlertReceivedPayload,
 };
 
-use super::abi::{Core, Lift, Lower, Numbers, Source, Target, Value, join, max, no_case, record, variant};
+use super::abi::{Core, Lift, Lower, Numbers, Source, Target, Value, alike, join, max, no_case, record, variant};
 use crate::guest::config_store::ConfigError;
 
 variant! {

@@ -20,6 +20,7 @@ use crate::guest::{
     config_store::{self, ConfigError},
     heads::told,
     instance::State,
+    module,
 };
 
 pub(super) fn add(functions: &mut Functions) {
@@ -204,7 +205,7 @@ fn chance(functions: &mut Functions) {
 /// Under the names of all its drafts.
 fn config(functions: &mut Functions) {
     for name in config_store::NAMES {
-        let mut store = functions.interface(name.split_once('@').map_or(name, |(name, _draft)| name));
+        let mut store = functions.interface(module::interface(name));
         store.func("get", |state, (key,): (String,)| Ok(Ok::<_, ConfigError>(config_store::get(state.grants(), &key))));
         store.func("get-all", |state, (): ()| Ok(Ok::<_, ConfigError>(config_store::all(state.grants()))));
     }

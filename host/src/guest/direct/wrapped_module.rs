@@ -2,9 +2,9 @@
 //!
 //! That is how Rust's `wasm32-wasip2` (wit-component) makes a component of `wasi:http/incoming-handler`: interfaces are imported, their
 //! functions lowered for the core module, and its handler lifted. The host can run such a module by itself, with host functions that speak
-//! the canonical ABI, and nobody can tell, but by the numbers of handles. Files come from people we do not trust: whatever is not understood here to the last item is
-//! no wrapped module, and wasmtime runs it as a component. Pure; the bodies of the module's functions are not validated, compiling does
-//! that.
+//! the canonical ABI, and nobody can tell, but by the numbers of handles. Files come from people we do not trust: whatever is not understood
+//! here to the last item is no wrapped module, and wasmtime runs it as a component. Pure; the bodies of the module's functions are not
+//! validated, compiling does that.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,6 +15,7 @@ use wasmparser::{
 };
 
 use super::core_modules::{MEMORY, ModuleParts, SHIM_TABLE};
+use crate::guest::module;
 
 /// Its allocator, as every wit-bindgen exports it.
 pub(super) const REALLOC: &str = "cabi_realloc";
@@ -337,7 +338,7 @@ impl<'a> Component<'a> {
                 CoreFunc::Drop(it) if name.strip_prefix(DROP) == Some(it.name) => (it, Options::default()),
                 _ => return None,
             };
-            if unversioned(item.interface) != unversioned(interface) {
+            if module::interface(item.interface) != module::interface(interface) {
                 return None;
             }
             self.are_of(main, options)?;
@@ -422,11 +423,6 @@ impl<'a> Component<'a> {
 fn plain_name<'a>(name: &ComponentExternName<'a>) -> Option<&'a str> {
     let is_plain = name.implements.is_none() && name.version_suffix.is_none() && name.external_id.is_none();
     is_plain.then_some(name.name)
-}
-
-/// An interface without its version.
-fn unversioned(interface: &str) -> &str {
-    interface.split_once('@').map_or(interface, |(name, _)| name)
 }
 
 /// Passes types of values and functions, and instances of them: what interfaces have.
